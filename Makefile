@@ -1,0 +1,53 @@
+# Every target does its own set-up: on a fresh Debian 12 machine only `make` and `git` are needed.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+DONE := $(VENV)/.complete
+
+.PHONY: help demo test test-fast test-all lint e2e molecule bench lock clean
+
+help: ## Show what can be done
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# The environment, from locked versions with their hashes. Rebuilt when the lock or the metadata changes.
+$(DONE): requirements/dev.txt pyproject.toml
+	@echo "Setting up Python in $(VENV) (about a minute, once)"
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -q && apt-get install -y -q python3-venv; }
+	@test -x $(PY) || python3 -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
+	@$(VENV)/bin/rtinfra demo
+
+test: $(DONE) ## Everything: lint, types, unit, golden, end-to-end scenarios (about 30 minutes without KVM)
+	@tests/run all
+
+test-fast: $(DONE) ## Everything that needs no machine, under a minute
+	@tests/run fast
+
+test-all: $(DONE) ## `make test`, then molecule and the benchmarks
+	@tests/run all
+	@$(MAKE) --no-print-directory molecule bench
+
+lint: $(DONE) ## Lint, format, types, security
+	@tests/run lint
+
+molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
+	@tests/run molecule
+
+bench: $(DONE) ## Round trips and time of an unchanged host, against Ansible
+	@$(PY) -m benchmarks.noop
+
+lock: $(DONE) ## Renew requirements/*.txt; versions and hashes only, no index
+	@for extra in "" "--extra dev"; do \
+	  $(VENV)/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$extra \
+	    -o requirements/$$([ -z "$$extra" ] && echo runtime || echo dev).txt pyproject.toml; \
+	done
+
+clean: ## Remove the environment, reports and lab machines (the cached base image stays)
+	@test ! -x $(VENV)/bin/rtinfra || $(VENV)/bin/rtinfra lab down --all
+	@rm -rf $(VENV) .lab reports

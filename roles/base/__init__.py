@@ -1,0 +1,1 @@
+"""What every host gets: time, journal limits, users and groups, real-time limits."""

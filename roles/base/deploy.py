@@ -1,0 +1,61 @@
+"""Operations of the `base` role."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy
+
+from roles.base.model import BaseSettings
+from rtinfra.operations import files as file_operations
+from rtinfra.operations import packages
+from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
+from rtinfra.render import render
+
+_SYSUSERS = Action("sysusers", "systemd-sysusers")
+
+
+def files(settings: BaseSettings) -> list[Managed]:
+    """Every path this role manages."""
+    return [
+        # The whole file: the one that the distribution ships names servers on the internet.
+        File(
+            path="/etc/chrony/chrony.conf",
+            content=render("base/chrony.conf.j2", time=settings.time),
+            validate="chronyd -p -f {path}",
+            restarts=("chrony.service",),
+        ),
+        # Without this directory journald keeps its log in memory and a power cut takes it.
+        Directory(path="/var/log/journal", mode="2755", group="systemd-journal"),
+        File(
+            path="/etc/systemd/journald.conf.d/60-rtinfra.conf",
+            content=render("base/journald.conf.j2", journal=settings.journal),
+            restarts=("systemd-journald.service",),
+        ),
+        File(
+            path="/etc/sysusers.d/60-rtinfra-realtime.conf",
+            content=render("base/sysusers.conf.j2", settings=settings),
+            actions=(_SYSUSERS,),
+        ),
+        # Read by pam_limits at login; services get theirs from their unit.
+        File(
+            path="/etc/security/limits.d/60-rtinfra.conf",
+            content=render("base/limits.conf.j2", group=settings.realtime_group),
+        ),
+    ]
+
+
+def units(settings: BaseSettings) -> list[Unit]:
+    """Every unit this role has a say in."""
+    return [
+        Unit("chrony.service"),
+        # Two programs that set one clock make it jump.
+        Unit("systemd-timesyncd.service", startup="masked", running=False),
+        Unit("systemd-journald.service", startup=None, running=True),
+        Unit("logrotate.timer"),
+    ]
+
+
+@deploy("base")
+def configure(settings: BaseSettings) -> None:
+    """Install the packages, then place the files."""
+    packages.installed(name="packages", names=settings.packages)
+    file_operations.sync(name="files", paths=files(settings))

@@ -1,0 +1,35 @@
+"""Typed settings of the `base` role."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rtinfra.config.types import ByteSize, Duration, Settings
+
+
+class TimeSettings(Settings):
+    """Clock synchronisation by chrony."""
+
+    servers: tuple[str, ...] = Field(description="NTP servers on the closed network; may be empty")
+    step_limit_seconds: float = Field(gt=0, description="step the clock at start when it is off by more")
+
+
+class JournalSettings(Settings):
+    """Bounds of systemd-journald on disk."""
+
+    max_use: ByteSize = Field(description="SystemMaxUse=")
+    keep_free: ByteSize = Field(description="SystemKeepFree=")
+    max_retention: Duration = Field(description="MaxRetentionSec=")
+
+
+class BaseSettings(Settings):
+    """Settings of the `base` role."""
+
+    packages: tuple[str, ...] = Field(description="Debian packages every host has")
+    time: TimeSettings
+    journal: JournalSettings
+    realtime_group: str = Field(
+        pattern=r"^[a-z_][a-z0-9_-]{0,30}$",
+        description="members may use real-time priorities and lock memory",
+    )
+    realtime_members: tuple[str, ...] = Field(description="login users added to the real-time group")

@@ -1,0 +1,203 @@
+"""The typed settings of one host: the sum of its roles' settings, with every check across roles.
+
+This is the model that `rtinfra.config.load_fleet` fills from YAML. A role finds its own section here and
+reads settings from nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from roles.base.model import BaseSettings
+from roles.rt_app.model import RtAppSettings
+from roles.rt_kernel.model import RtKernelSettings
+from roles.rt_tuning.model import RtTuningSettings
+from rtinfra.config import Finding, Fleet, load_fleet, report_findings
+from rtinfra.config.types import CpuListText, Settings
+from rtinfra.cpu import check_layout_offline
+
+#: The group whose hosts get a real-time kernel, isolation, tuning and the application.
+RT_GROUP = "rt_hosts"
+#: Every group that has a meaning in deploy.py; others only carry settings.
+KNOWN_GROUPS = ("all", RT_GROUP, "lab")
+
+
+class CpuSettings(Settings):
+    """The one CPU model: kernel command line, slices, units and the application's files derive from it."""
+
+    isolated: CpuListText = Field(description="cores for real-time work, in kernel list grammar")
+    housekeeping: CpuListText | None = Field(default=None, description="all other cores when null")
+    count: int | None = Field(
+        default=None, ge=1, le=8192, description="CPUs the host is expected to have; lets `check` see more"
+    )
+
+
+class PrerequisiteSettings(Settings):
+    """What a host must have before anything is changed on it (RT-1)."""
+
+    cores: int = Field(ge=1)
+    memory_mb: int = Field(ge=1)
+
+
+class HostConfig(Settings):
+    """All settings of one host. Sections of roles that do not run on the host are absent."""
+
+    base: BaseSettings
+    prerequisites: PrerequisiteSettings | None = None
+    cpu: CpuSettings | None = None
+    rt_kernel: RtKernelSettings | None = None
+    rt_tuning: RtTuningSettings | None = None
+    rt_app: RtAppSettings | None = None
+
+    @model_validator(mode="after")
+    def _cross_checks(self, info: ValidationInfo) -> HostConfig:
+        context = info.context or {}
+        findings = [
+            *self._missing_sections(context.get("groups", ())),
+            *self._cpu_findings(),
+            *self._port_clashes(),
+            *self._watchdog_findings(),
+            *self._missing_files(context.get("root")),
+        ]
+        report_findings(findings, context)
+        return self
+
+    @property
+    def rt(self) -> RtHostConfig:
+        """The settings of a real-time host, with no section missing.
+
+        Raises:
+            TypeError: when the host is not in the group of real-time hosts.
+        """
+        return RtHostConfig.of(self)
+
+    def _missing_sections(self, groups: tuple[str, ...]) -> Iterator[Finding]:
+        if RT_GROUP not in groups:
+            return
+        for section in RtHostConfig.sections():
+            if getattr(self, section) is None:
+                yield Finding(
+                    section,
+                    None,
+                    f"is required on a host of the group {RT_GROUP}",
+                    f"restore the section `{section}:` in group_data/{RT_GROUP}.yaml",
+                )
+
+    def _cpu_findings(self) -> Iterator[Finding]:
+        if self.cpu is None:
+            return
+        for found in check_layout_offline(self.cpu.isolated, self.cpu.housekeeping, self.cpu.count):
+            yield Finding(found.key, found.value, found.reason, found.suggestion, found.severity)
+
+    def _port_clashes(self) -> Iterator[Finding]:
+        """Refuse two services that claim one port on this host."""
+        owner: dict[int, str] = {}
+        for key, port in self.claimed_ports().items():
+            if port in owner:
+                yield Finding(
+                    key,
+                    port,
+                    f"is already taken by {owner[port]} on this host",
+                    f"use {_free_port(port, set(self.claimed_ports().values()))}",
+                )
+            else:
+                owner[port] = key
+
+    def claimed_ports(self) -> dict[str, int]:
+        """Return every TCP port a service of ours listens on, by the configuration key that says so."""
+        if self.rt_app is None:
+            return {}
+        return {
+            f"rt_app.{process}.{port}": getattr(getattr(self.rt_app, process), port)
+            for process in ("rt_process", "non_rt_process")
+            for port in ("health_port", "metrics_port")
+        }
+
+    def _watchdog_findings(self) -> Iterator[Finding]:
+        """Refuse a watchdog that fires before the health check it depends on could have answered."""
+        if self.rt_app is None:
+            return
+        failover, watchdog = self.rt_app.failover, self.rt_app.unit.watchdog
+        needed = failover.health_check_interval_ms + failover.health_check_timeout_ms
+        if watchdog.milliseconds <= needed:
+            yield Finding(
+                "rt_app.unit.watchdog",
+                watchdog,
+                f"is not longer than one health check (interval {failover.health_check_interval_ms} ms "
+                f"+ timeout {failover.health_check_timeout_ms} ms): a healthy process would be killed",
+                f"use {2 * needed}ms or more",
+            )
+        if failover.health_check_timeout_ms > failover.health_check_interval_ms:
+            yield Finding(
+                "rt_app.failover.health_check_timeout_ms",
+                failover.health_check_timeout_ms,
+                f"is longer than the interval of {failover.health_check_interval_ms} ms",
+                f"use {failover.health_check_interval_ms // 2}",
+            )
+
+    def _missing_files(self, root: Path | None) -> Iterator[Finding]:
+        """Refuse files that are to be sent to the host and are not there. Relative to the project folder."""
+        for key, name in self.local_files().items():
+            if name is None:
+                yield Finding(key, None, "must name a file for this kind of application", None)
+            elif root is not None and not (root / name).is_file():
+                yield Finding(
+                    key, name, f"is not a file below {root}", "put the file there or correct the name"
+                )
+
+    def local_files(self) -> dict[str, str | None]:
+        """Return the files of the control machine that this host's roles send, by configuration key."""
+        files: dict[str, str | None] = {}
+        if self.rt_kernel is not None:
+            files |= {f"rt_kernel.debs.{index}": name for index, name in enumerate(self.rt_kernel.debs)}
+        if self.rt_app is not None:
+            application = self.rt_app.application
+            wanted = {"reference": (), "binary": ("rt_binary", "non_rt_binary"), "deb": ("deb",)}
+            files |= {
+                f"rt_app.application.{field}": getattr(application, field)
+                for field in wanted[application.kind]
+            }
+        return files
+
+
+@dataclass(frozen=True)
+class RtHostConfig:
+    """A host of the group of real-time hosts: the same sections, none of them absent."""
+
+    base: BaseSettings
+    prerequisites: PrerequisiteSettings
+    cpu: CpuSettings
+    rt_kernel: RtKernelSettings
+    rt_tuning: RtTuningSettings
+    rt_app: RtAppSettings
+
+    @classmethod
+    def sections(cls) -> tuple[str, ...]:
+        """Names of the sections a real-time host must have."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def of(cls, config: HostConfig) -> RtHostConfig:
+        """Narrow `config`; raises TypeError naming the first section that is absent."""
+        found = {name: getattr(config, name) for name in cls.sections()}
+        for name, section in found.items():
+            if section is None:
+                raise TypeError(f"no section {name}: not a host of the group {RT_GROUP}")
+        return cls(**found)
+
+
+def _free_port(port: int, taken: set[int]) -> int:
+    return next(candidate for candidate in range(port + 1, 65536) if candidate not in taken)
+
+
+def load_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
+    """Load and validate every host of an inventory file or directory.
+
+    Raises:
+        ConfigError: with all problems found, each with its file and line.
+    """
+    return load_fleet(root, inventory, HostConfig, known_groups=KNOWN_GROUPS)

@@ -1,0 +1,108 @@
+"""What a host must have before anything is changed on it (RT-1), and the CPU model against its topology."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from roles.host import RT_GROUP, HostConfig, RtHostConfig
+from rtinfra.config import FleetHost, Problem
+from rtinfra.cpu import CpuLayout, check_node_binding, resolve_layout
+from rtinfra.facts.host import HostState
+
+#: Before this moment (2025-01-01, in seconds since the epoch) a clock is certainly wrong: apt would call
+#: every signature "not valid yet".
+_EARLIEST_CLOCK = 1_735_689_600
+
+
+def check_host(fleet_host: FleetHost[HostConfig], state: HostState) -> tuple[CpuLayout | None, list[Problem]]:
+    """Hold one host against its settings.
+
+    Returns the CPU layout (None when the host is not real-time, or its layout is refused) and everything that
+    is wrong, errors and warnings, each with the file and line of the setting concerned.
+    """
+    problems = list(_general(fleet_host, state))
+    if RT_GROUP not in fleet_host.groups:
+        return None, problems
+    config = fleet_host.config.rt
+    problems += _resources(fleet_host, config, state)
+    layout, cpu_problems = _cpu(fleet_host, config, state)
+    return layout, [*problems, *cpu_problems]
+
+
+def _general(fleet_host: FleetHost[HostConfig], state: HostState) -> Iterator[Problem]:
+    if not state.is_root:
+        yield fleet_host.problem(
+            "ssh.user", fleet_host.ssh.user, "is not root on this host", "log in as root, or pass --sudo"
+        )
+    if not state.has_systemd:
+        yield fleet_host.problem("host", fleet_host.name, "does not run systemd", None)
+    if state.clock < _EARLIEST_CLOCK:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            f"has a clock that says {state.clock} seconds since 1970, long ago",
+            "set it: `date -s '2026-01-31 12:00'` on the host, then `hwclock --systohc`",
+        )
+
+
+def _resources(fleet_host: FleetHost[HostConfig], config: RtHostConfig, state: HostState) -> Iterator[Problem]:
+    sources = {str(name) for name in config.rt_kernel.sources}
+    if state.distribution not in sources:
+        yield fleet_host.problem(
+            "rt_kernel.sources",
+            state.distribution,
+            "is what this host runs, and there is no RT kernel source for it",
+            f"use one of {', '.join(sorted(sources))}, or add a section for it",
+        )
+    cores = state.topology.core_count(state.topology.online)
+    if cores < config.prerequisites.cores:
+        yield fleet_host.problem(
+            "prerequisites.cores",
+            config.prerequisites.cores,
+            f"cores are needed, this host has {cores}",
+            "use a host with more cores: two for real-time work and two for everything else",
+        )
+    if state.memory_mb < config.prerequisites.memory_mb:
+        yield fleet_host.problem(
+            "prerequisites.memory_mb",
+            config.prerequisites.memory_mb,
+            f"MB of memory are needed, this host has {state.memory_mb}",
+            "use a host with more memory",
+        )
+    if not state.has_grub:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            "has no GRUB (no update-grub or no /boot/grub): its kernel command line cannot be set",
+            "install GRUB on the host: apt-get install grub-pc, or grub-efi-amd64 on a UEFI machine",
+        )
+    for path, key in (("/boot", "rt_kernel.headroom_boot_mb"), ("/", "rt_kernel.headroom_root_mb")):
+        wanted = getattr(config.rt_kernel, key.rpartition(".")[2])
+        free = state.free_mb.get(path, 0)
+        if free < wanted:
+            yield fleet_host.problem(
+                key,
+                wanted,
+                f"MB must be free in {path} on this host, there are {free}",
+                f"remove what is not needed there: `du -xh --max-depth=2 {path} | sort -h | tail`",
+            )
+
+
+def _cpu(
+    fleet_host: FleetHost[HostConfig], config: RtHostConfig, state: HostState
+) -> tuple[CpuLayout | None, list[Problem]]:
+    cpu = config.cpu
+    if cpu.count is not None and cpu.count != len(state.topology.online):
+        wrong = fleet_host.problem(
+            "cpu.count",
+            cpu.count,
+            f"CPUs are expected, this host has {len(state.topology.online)} online",
+            "correct the number, or find out where the CPUs went (`lscpu` on the host)",
+        )
+        return None, [wrong]
+    layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, state.topology)
+    if layout is not None:
+        for key, cpus in (("rt_process", layout.isolated), ("non_rt_process", layout.housekeeping)):
+            node = getattr(config.rt_app, key).numa_node
+            findings += check_node_binding(f"rt_app.{key}.numa_node", cpus, node, state.topology)
+    return layout, [fleet_host.cite(found) for found in findings]

@@ -1,0 +1,1 @@
+"""The real-time application MXRC, or the reference workload in its place."""

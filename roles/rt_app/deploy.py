@@ -1,0 +1,175 @@
+"""Operations of the `rt_app` role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.deploy import deploy
+
+from roles.rt_app.model import ProcessSettings, RtAppSettings
+from rtinfra.cpu import CpuLayout
+from rtinfra.deb import package_name
+from rtinfra.operations import files as file_operations
+from rtinfra.operations import packages
+from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
+from rtinfra.paths import PROJECT
+from rtinfra.render import render, render_json
+
+RT_UNIT = "mxrc-rt.service"
+NON_RT_UNIT = "mxrc-non-rt.service"
+RT_PROGRAM = "/usr/local/bin/rt_process"
+NON_RT_PROGRAM = "/usr/local/bin/non_rt_process"
+
+_REFERENCE = Path(__file__).parent / "workload" / "mxrc_reference.py"
+_DEB_DIR = "/var/cache/rtinfra"
+_SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
+_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
+# NUMAPolicy= of systemd.exec(5) for the words of numa_binding.json. A strict LOCAL binding is `bind`: the
+# process runs on that node's cores only, and memory from elsewhere is refused instead of preferred less.
+_NUMA_POLICIES = {"LOCAL": "local", "PREFERRED": "preferred", "BIND": "bind", "INTERLEAVE": "interleave"}
+
+
+def user_files(settings: RtAppSettings, realtime_group: str) -> list[Managed]:
+    """The user both processes run as; must exist before files that belong to it."""
+    return [
+        File(
+            path="/etc/sysusers.d/60-rtinfra-mxrc.conf",
+            content=render("rt_app/sysusers.conf.j2", settings=settings, realtime_group=realtime_group),
+            actions=(_SYSUSERS,),
+        )
+    ]
+
+
+def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
+    """Programs, configuration, directories and units."""
+    both = (RT_UNIT, NON_RT_UNIT)
+    owner = {"owner": settings.user, "group": settings.user}
+    return [
+        *_programs(settings),
+        Directory(path=str(settings.config_dir)),
+        *(
+            File(
+                path=f"{settings.config_dir}/{name}.json",
+                content=render_json(content),
+                # The tracing and failover settings are the real-time process's alone.
+                restarts=both if name in ("cpu_affinity", "numa_binding") else (RT_UNIT,),
+            )
+            for name, content in documents(settings, layout).items()
+        ),
+        Directory(path=str(settings.state_dir), mode="0750", **owner),
+        Directory(path=f"{settings.state_dir}/checkpoints", mode="0750", **owner),
+        # A log shipper joins the application's group.
+        Directory(path=str(settings.log_dir), mode="0750", **owner),
+        File(
+            path="/etc/logrotate.d/mxrc",
+            content=render("rt_app/logrotate.j2", settings=settings, units=both),
+        ),
+        *(
+            File(
+                path=f"/etc/systemd/system/{unit}",
+                content=render(f"rt_app/{unit}.j2", settings=settings, layout=layout, numa=numa),
+                actions=(_DAEMON_RELOAD,),
+                restarts=(unit,),
+            )
+            for unit, numa in (
+                (RT_UNIT, numa_directives(settings.rt_process)),
+                (NON_RT_UNIT, numa_directives(settings.non_rt_process)),
+            )
+        ),
+    ]
+
+
+def _programs(settings: RtAppSettings) -> list[Managed]:
+    """The two programs, unless a Debian package brings them."""
+    application = settings.application
+    match application.kind:
+        case "reference":
+            # One file in both roles; it looks at its own name.
+            sources = (_REFERENCE, _REFERENCE)
+        case "binary":
+            sources = (PROJECT / str(application.rt_binary), PROJECT / str(application.non_rt_binary))
+        case "deb":
+            local = PROJECT / str(application.deb)
+            return [File(path=_deb_target(settings), content=local.read_bytes())]
+    return [
+        File(path=program, content=local.read_bytes(), mode="0755", restarts=(unit,))
+        for program, local, unit in zip(
+            (RT_PROGRAM, NON_RT_PROGRAM), sources, (RT_UNIT, NON_RT_UNIT), strict=True
+        )
+    ]
+
+
+def _deb_target(settings: RtAppSettings) -> str:
+    return f"{_DEB_DIR}/{Path(str(settings.application.deb)).name}"
+
+
+def documents(settings: RtAppSettings, layout: CpuLayout) -> dict[str, Any]:
+    """The application's four JSON files by name (RT-4 to RT-7)."""
+    cores = {"rt_process": sorted(layout.isolated), "non_rt_process": sorted(layout.housekeeping)}
+    processes = {"rt_process": settings.rt_process, "non_rt_process": settings.non_rt_process}
+    tracing = settings.tracing
+    return {
+        "cpu_affinity": {
+            name: {
+                "cpu_cores": cores[name],
+                "isolation_mode": process.isolation_mode,
+                "is_exclusive": process.is_exclusive,
+                "priority": process.priority,
+                "policy": process.policy,
+            }
+            for name, process in processes.items()
+        },
+        "numa_binding": {
+            name: {
+                "numa_node": process.numa_node,
+                "memory_policy": process.memory_policy,
+                "strict_binding": process.strict_binding,
+                "migrate_pages": process.migrate_pages,
+                "cpu_cores_hint": cores[name],
+            }
+            for name, process in processes.items()
+        },
+        "failover_policy": {"rt_process": settings.failover.to_json()},
+        "tracing_config": {
+            "service_name": tracing.service_name,
+            "sampling_rate": tracing.sampling_rate,
+            "exporter": {"type": "OTLP", "protocol": "http", "endpoint": tracing.endpoint},
+            "propagator": tracing.propagator,
+            "instrumentation": tracing.instrumentation.to_json(),
+        },
+    }
+
+
+def numa_directives(process: ProcessSettings) -> list[str]:
+    """NUMAPolicy= and NUMAMask= of a unit for the words of numa_binding.json."""
+    policy = "bind" if process.strict_binding else _NUMA_POLICIES[process.memory_policy]
+    # `local` takes no nodes: it is wherever the thread runs.
+    mask = [] if policy == "local" else [f"NUMAMask={process.numa_node}"]
+    return [f"NUMAPolicy={policy}", *mask]
+
+
+def units() -> list[Unit]:
+    """Every unit this role has a say in."""
+    return [Unit(NON_RT_UNIT), Unit(RT_UNIT)]
+
+
+def needed_packages(settings: RtAppSettings) -> tuple[str, ...]:
+    """Debian packages to install: the application's libraries, Python for the reference workload."""
+    python = ("python3",) if settings.application.kind == "reference" else ()
+    return (*settings.application.packages, *python)
+
+
+@deploy("rt_app")
+def configure(settings: RtAppSettings, layout: CpuLayout, realtime_group: str) -> None:
+    """Install what the application needs, then place the files."""
+    application = settings.application
+    # In one operation with the other files a file could belong to a user that is only just being made.
+    file_operations.sync(name="user", paths=user_files(settings, realtime_group))
+    file_operations.sync(name="files", paths=files(settings, layout))
+    local = (
+        [f"{package_name(PROJECT / str(application.deb))}={_deb_target(settings)}"]
+        if application.kind == "deb"
+        else []
+    )
+    packages.installed(name="packages", names=needed_packages(settings), local=local)

@@ -1,0 +1,1 @@
+"""The PREEMPT_RT kernel and its command line."""

@@ -1,0 +1,73 @@
+"""Typed settings of the `rt_kernel` role and the kernel command line derived from them."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from rtinfra.config.types import Distribution, Settings
+from rtinfra.cpu import CpuLayout
+
+# One word of a kernel command line: `name`, `name=value` or `module.name=value`. Quotes, spaces and `$`
+# would be interpreted by the shell that reads /etc/default/grub.d.
+_PARAMETER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(=[A-Za-z0-9_.,:/@+\-]*)?$")
+
+# Set from the CPU layout alone, so that isolation is written once: `cpu.isolated`.
+ISOLATION_PARAMETERS = ("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffinity")
+
+
+class KernelSource(Settings):
+    """Where the RT kernel of one distribution comes from, and how its image is recognised."""
+
+    packages: tuple[str, ...] = Field(description="packages to install; empty when `debs` is used")
+    target_release: str | None = Field(default=None, description="apt suite to take them from (backports)")
+    image_pattern: str = Field(
+        pattern=r"^[A-Za-z0-9.*+~_\-]+$",
+        description="shell pattern of the kernel release in /boot/vmlinuz-<release>",
+    )
+
+
+class RtKernelSettings(Settings):
+    """Settings of the `rt_kernel` role."""
+
+    sources: dict[Distribution, KernelSource] = Field(description="by distribution")
+    debs: tuple[str, ...] = Field(description="local kernel .deb files, relative to the project folder")
+    minimum_release: str = Field(pattern=r"^\d+\.\d+$", description="refuse an RT kernel older than this")
+    parameters: tuple[str, ...] = Field(description="kernel command line beside the isolation parameters")
+    headroom_boot_mb: int = Field(ge=0, description="free MB wanted in /boot before an installation")
+    headroom_root_mb: int = Field(ge=0, description="free MB wanted in / before an installation")
+    reboot: Literal["when-needed", "never"] = Field(description="whether a deploy may reboot the host")
+    reboot_timeout_seconds: int = Field(ge=60, le=3600, description="how long a host may take to come back")
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_single_words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        seen: set[str] = set()
+        for word in value:
+            if not _PARAMETER.match(word):
+                raise ValueError(f"{word!r} is not one kernel parameter (name or name=value, no spaces)")
+            name = word.partition("=")[0]
+            if name in ISOLATION_PARAMETERS:
+                raise ValueError(f"{name} is derived from cpu.isolated; remove it from this list")
+            if name in seen:
+                raise ValueError(f"{name} is given twice; the kernel would use only one of them")
+            seen.add(name)
+        return value
+
+    def command_line(self, layout: CpuLayout) -> tuple[str, ...]:
+        """Return the words this product puts on the kernel command line, in a stable order.
+
+        `domain` takes the cores out of the scheduler's load balancing, `managed_irq` keeps the interrupts
+        that the kernel itself places away from them (Documentation/admin-guide/kernel-parameters.txt).
+        """
+        isolated, housekeeping = layout.isolated_list, layout.housekeeping_list
+        return (
+            f"isolcpus=managed_irq,domain,{isolated}",
+            "nohz=on",
+            f"nohz_full={isolated}",
+            f"rcu_nocbs={isolated}",
+            f"irqaffinity={housekeeping}",
+            *self.parameters,
+        )

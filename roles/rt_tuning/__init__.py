@@ -1,0 +1,1 @@
+"""Everything around the kernel that keeps the isolated cores quiet."""

@@ -1,0 +1,145 @@
+"""Operations of the `rt_tuning` role. docs/rt-host.md gives the reason for every setting."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy
+
+from roles.rt_tuning.model import RtTuningSettings
+from rtinfra.cpu import CpuLayout
+from rtinfra.operations import files as file_operations
+from rtinfra.operations import packages
+from rtinfra.operations.managed import Absent, Action, Directory, File, Managed, Unit
+from rtinfra.render import render
+
+_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
+# Re-executing is the only way that makes a running systemd read its own settings (systemd-system.conf(5)).
+_DAEMON_REEXEC = Action("daemon-reexec", "systemctl daemon-reexec")
+_SYSCTL = Action("sysctl", "sysctl -q -p /etc/sysctl.d/60-rtinfra.conf")
+_UDEV = Action("udev", "udevadm control --reload && udevadm trigger --settle --subsystem-match=watchdog --subsystem-match=misc")
+
+#: Link to the chosen hardware watchdog, made by udev: /dev/watchdog0 and 1 change places between boots.
+WATCHDOG_DEVICE = "/dev/watchdog-rtinfra"
+TUNE = "rtinfra-tune.service"
+IRQ_WATCH = "rtinfra-irq-watch.service"
+#: Slices and the scope that hold everything that is not real-time.
+HOUSEKEEPING_GROUPS = ("system.slice", "user.slice", "init.scope")
+#: The slice of the real-time application.
+RT_SLICE = "rt.slice"
+
+
+def files(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str) -> list[Managed]:
+    """Every path this role manages."""
+    return [
+        File(
+            path="/etc/sysctl.d/60-rtinfra.conf",
+            content=render("rt_tuning/sysctl.conf.j2", sysctl=settings.sysctl),
+            actions=(_SYSCTL,),
+        ),
+        *_cgroups(layout),
+        *_watchdog(settings),
+        File(
+            path="/etc/udev/rules.d/60-rtinfra.rules",
+            content=render(
+                "rt_tuning/udev.rules.j2",
+                group=realtime_group,
+                watchdog=settings.watchdog,
+                link=WATCHDOG_DEVICE.removeprefix("/dev/"),
+            ),
+            actions=(_UDEV,),
+        ),
+        *_tune(settings, layout),
+    ]
+
+
+def _cgroups(layout: CpuLayout) -> list[Managed]:
+    """Everything but the real-time application stays on the housekeeping cores, by cgroup cpuset."""
+    drop_in = "/etc/systemd/system/{unit}.d/60-rtinfra.conf"
+    housekeeping: list[Managed] = [
+        File(
+            path=drop_in.format(unit=unit),
+            content=render(
+                "rt_tuning/cpus.conf.j2",
+                section="Scope" if unit.endswith(".scope") else "Slice",
+                cpus=layout.housekeeping_list,
+            ),
+            actions=(_DAEMON_RELOAD,),
+        )
+        for unit in HOUSEKEEPING_GROUPS
+    ]
+    rt_slice = File(
+        path=f"/etc/systemd/system/{RT_SLICE}",
+        content=render("rt_tuning/rt.slice.j2", cpus=layout.isolated_list),
+        actions=(_DAEMON_RELOAD,),
+    )
+    return [*housekeeping, rt_slice]
+
+
+def _watchdog(settings: RtTuningSettings) -> list[Managed]:
+    """systemd feeds the hardware watchdog; off where the settings say so."""
+    config = "/etc/systemd/system.conf.d/60-rtinfra.conf"
+    modules = "/etc/modules-load.d/60-rtinfra.conf"
+    watchdog = settings.watchdog
+    if not watchdog.enabled:
+        return [Absent(path=config, actions=(_DAEMON_REEXEC,)), Absent(path=modules)]
+    found: list[Managed] = [
+        File(
+            path=config,
+            content=render("rt_tuning/system.conf.j2", watchdog=watchdog, device=WATCHDOG_DEVICE),
+            actions=(_DAEMON_REEXEC,),
+        )
+    ]
+    if watchdog.module is None:
+        return [*found, Absent(path=modules)]
+    # Before the manager's settings: the device must be there when systemd opens it.
+    load = Action("watchdog-module", f"modprobe {watchdog.module} && udevadm settle")
+    content = f"# Managed by rtinfra, role rt_tuning.\n{watchdog.module}\n".encode()
+    return [File(path=modules, content=content, actions=(load,)), *found]
+
+
+def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Managed]:
+    """What only exists while the kernel runs: applied by a service at boot, IRQs again on link changes."""
+    programs: list[Managed] = [
+        File(
+            path=f"/usr/local/lib/rtinfra/{name}",
+            content=render(f"rt_tuning/{name}.sh.j2"),
+            mode="0755",
+            validate="sh -n {path}",
+            restarts=(TUNE, IRQ_WATCH),
+        )
+        for name in ("tune", "irq-watch")
+    ]
+    return [
+        Directory(path="/usr/local/lib/rtinfra"),
+        *programs,
+        File(
+            path="/etc/rtinfra/tuning.conf",
+            content=render("rt_tuning/tuning.conf.j2", settings=settings, layout=layout),
+            validate="sh -n {path}",
+            restarts=(TUNE, IRQ_WATCH),
+        ),
+        *(
+            File(
+                path=f"/etc/systemd/system/{unit}",
+                content=render(f"rt_tuning/{unit}.j2"),
+                actions=(_DAEMON_RELOAD,),
+                restarts=(unit,),
+            )
+            for unit in (TUNE, IRQ_WATCH)
+        ),
+    ]
+
+
+def units(settings: RtTuningSettings) -> list[Unit]:
+    """Every unit this role has a say in."""
+    return [
+        *(Unit(name, startup="masked", running=False) for name in settings.masked_units),
+        Unit(TUNE),
+        Unit(IRQ_WATCH),
+    ]
+
+
+@deploy("rt_tuning")
+def configure(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str) -> None:
+    """Install the tools, then place the files."""
+    packages.installed(name="packages", names=settings.packages)
+    file_operations.sync(name="files", paths=files(settings, layout, realtime_group))

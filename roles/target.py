@@ -1,0 +1,70 @@
+"""The host that deploy.py is being executed for: its settings, what was observed of it, its CPU layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyinfra import host, logger
+from pyinfra.api.exceptions import DeployError
+
+from roles.host import HostConfig, RtHostConfig
+from roles.prerequisites import check_host
+from rtinfra.config import FleetHost
+from rtinfra.cpu import CpuLayout
+from rtinfra.facts.host import Host, HostState
+from rtinfra.inventory import fleet_host_of
+
+
+@dataclass(frozen=True)
+class Target:
+    """One host, checked: `_layout` is set exactly on real-time hosts."""
+
+    fleet_host: FleetHost[HostConfig]
+    state: HostState
+    _layout: CpuLayout | None
+
+    @property
+    def config(self) -> HostConfig:
+        """Its settings."""
+        return self.fleet_host.config
+
+    @property
+    def is_rt(self) -> bool:
+        """Whether the real-time roles run on it."""
+        return self._layout is not None
+
+    @property
+    def rt(self) -> RtHostConfig:
+        """Its settings, real-time sections included; only on real-time hosts."""
+        return self.config.rt
+
+    @property
+    def layout(self) -> CpuLayout:
+        """Its CPU layout; only on real-time hosts."""
+        if self._layout is None:
+            raise TypeError(f"{self.fleet_host.name} is not a real-time host")
+        return self._layout
+
+    @property
+    def distribution(self) -> str:
+        """Distribution and release, for example "debian-13"."""
+        return self.state.distribution
+
+
+def current_target() -> Target:
+    """Observe the host that pyinfra is preparing and hold it against its settings.
+
+    Raises:
+        DeployError: with everything that is wrong; pyinfra then ends the run before any change.
+    """
+    fleet_host: FleetHost[HostConfig] = fleet_host_of(host)
+    state: HostState = host.get_fact(Host)
+    layout, problems = check_host(fleet_host, state)
+    for problem in problems:
+        if problem.severity == "warning":
+            logger.warning("%s%s", host.print_prefix, problem)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        listed = "\n".join(f"  {problem}" for problem in errors)
+        raise DeployError(f"{host.name} is refused, nothing was changed on any host:\n{listed}")
+    return Target(fleet_host, state, layout)

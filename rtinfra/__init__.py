@@ -1,0 +1,1 @@
+"""rtinfra: bare hosts to verified real-time systems."""

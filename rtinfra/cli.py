@@ -1,0 +1,78 @@
+"""The `rtinfra` command: what pyinfra's own command does not do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pyinfra.api.exceptions import InventoryError
+from rich.console import Console
+
+from roles.host import load_hosts
+from rtinfra.config import ConfigError
+from rtinfra.demo import run as run_demo
+from rtinfra.inventory import source
+from rtinfra.lab.cli import app as lab_app
+from rtinfra.paths import PROJECT, lab_inventory
+from rtinfra.verify.cli import verify
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Bare hosts to verified real-time systems. The deploy itself is `pyinfra inventory deploy.py`.",
+)
+app.add_typer(lab_app, name="lab")
+app.command("verify")(verify)
+
+
+@app.command()
+def check(
+    inventory: Annotated[
+        Path, typer.Option(help="Inventory file or directory, relative to the project folder.")
+    ] = Path("inventory"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Check all settings without touching a host. Exit 0: fine, 2: errors.
+
+    Examples:
+
+        rtinfra check
+
+        rtinfra check --inventory inventory/hosts.yaml --json
+    """
+    place = PROJECT / inventory
+    try:
+        if place.is_dir():
+            place = source(place, lab_inventory())
+        fleet = load_hosts(PROJECT, place)
+    except InventoryError as error:
+        _report(False, [], str(error), as_json)
+        raise typer.Exit(2) from None
+    except ConfigError as error:
+        _report(False, [problem.to_json() for problem in error.problems], str(error), as_json)
+        raise typer.Exit(2) from None
+    warnings = [problem.to_json() for problem in fleet.warnings]
+    lines = [str(problem) for problem in fleet.warnings]
+    lines += [f"{name}: settings are fine ({', '.join(host.groups)})" for name, host in fleet.hosts.items()]
+    lines.append("Next: pyinfra inventory deploy.py")
+    _report(True, warnings, "\n".join(lines), as_json)
+
+
+@app.command()
+def demo() -> None:
+    """Do the main job on a lab machine: build it, deploy to it, prove it, say what to do next.
+
+    Example:
+
+        rtinfra demo
+    """
+    raise typer.Exit(run_demo(Console(soft_wrap=True)))
+
+
+def _report(ok: bool, problems: list[dict[str, object]], text: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"ok": ok, "problems": problems, "message": text}, ensure_ascii=False))
+    else:
+        Console(soft_wrap=True, highlight=False).print(text, markup=False)

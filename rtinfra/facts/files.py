@@ -1,0 +1,77 @@
+"""The state of many files, directories and pending actions in one round trip."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from rtinfra.facts import sections
+
+#: Actions that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
+#: everything with the new files, so nothing is pending after one.
+PENDING_DIR = "/run/rtinfra/pending"
+
+
+@dataclass(frozen=True)
+class PathState:
+    """What a path is: `kind` as stat(1) says ("regular file", "directory", ...), mode as octal digits.
+
+    `sha256` is set for regular files only.
+    """
+
+    kind: str
+    mode: str
+    owner: str
+    group: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class FilesState:
+    """States by path (absent paths are missing) and the names of pending actions."""
+
+    paths: Mapping[str, PathState]
+    pending: frozenset[str]
+
+
+def parse_files_state(lines: list[str]) -> FilesState:
+    """Build a FilesState from the fact's output."""
+    found = sections.parse(lines)
+    hashes = {}
+    for line in found.get("sha256", []):
+        digest, _, path = line.partition("  ")
+        hashes[path] = digest
+    paths = {}
+    for line in found.get("stat", []):
+        mode, owner, group, kind, path = line.split("\t", 4)
+        # An empty file is "regular empty file" to stat(1).
+        kind = "regular file" if kind == "regular empty file" else kind
+        paths[path] = PathState(kind, mode.zfill(4), owner, group, hashes.get(path))
+    return FilesState(paths=paths, pending=frozenset(line.strip() for line in found.get("pending", [])))
+
+
+class Files(FactBase[FilesState]):
+    """State of the given absolute paths; paths must not contain line breaks or backslashes."""
+
+    @override
+    def command(self, paths: Sequence[str]) -> StringCommand:
+        quoted = " ".join(shlex.quote(path) for path in paths)
+        return StringCommand(
+            sections.script(
+                {
+                    "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",
+                    # Directories make sha256sum complain, which is fine: their section line is just absent.
+                    "sha256": f"sha256sum -- {quoted}",
+                    "pending": f"ls -1 {PENDING_DIR}",
+                }
+            )
+        )
+
+    @override
+    def process(self, output: list[str]) -> FilesState:
+        return parse_files_state(list(output))

@@ -1,0 +1,31 @@
+"""Scripts that report several things in one round trip, as named sections of their output.
+
+A script prints `@@name` before each section; the lines up to the next marker belong to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+MARKER = "@@"
+
+
+def script(commands: Mapping[str, str]) -> str:
+    """Join shell commands into one script that prints a section for each.
+
+    A command that fails leaves its section empty; it never ends the script, because what is absent on a
+    host is an observation too.
+    """
+    return "\n".join(f"echo {MARKER}{name}\n( {command} ) 2>/dev/null" for name, command in commands.items())
+
+
+def parse(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Split the output of `script` into its sections. Lines before the first marker are dropped."""
+    sections: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in lines:
+        if line.startswith(MARKER):
+            current = sections.setdefault(line[len(MARKER) :].strip(), [])
+        elif current is not None:
+            current.append(line)
+    return sections

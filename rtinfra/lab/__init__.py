@@ -1,0 +1,22 @@
+"""Lab machines: real Debian hosts under QEMU, on this computer, for demonstrations and end-to-end tests."""
+
+from rtinfra.lab.errors import CommandFailed, LabError
+from rtinfra.lab.inventory import inventory_yaml
+from rtinfra.lab.machine import Machine, MachineStatus, machines, state_directory
+from rtinfra.lab.progress import ConsoleReporter, Reporter
+from rtinfra.lab.spec import MachineSpec
+from rtinfra.lab.tools import ensure_tools
+
+__all__ = [
+    "CommandFailed",
+    "ConsoleReporter",
+    "LabError",
+    "Machine",
+    "MachineSpec",
+    "MachineStatus",
+    "Reporter",
+    "ensure_tools",
+    "inventory_yaml",
+    "machines",
+    "state_directory",
+]

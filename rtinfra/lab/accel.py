@@ -1,0 +1,72 @@
+"""How the guest's processors run: on the machine's own (KVM), or emulated in software (TCG)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtinfra.lab import tools
+
+# x86-64-v2 on top of QEMU's oldest 64-bit model, plus hardware random numbers so that the guest does not wait
+# for entropy. More (AVX, 5-level page tables of "max") makes emulated code slower, not faster.
+_TCG_CPU = "qemu64,-svm,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+rdseed"
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """Command-line options of QEMU and how long things take with them."""
+
+    name: str
+    arguments: tuple[str, ...]
+    slowness: float
+    """How many times longer a boot takes than with KVM (for deadlines and announcements)."""
+
+
+KVM = Acceleration("kvm", ("-accel", "kvm", "-cpu", "host"), 1)
+# One host thread per virtual CPU; 512 MiB for translated code keep a whole Debian without retranslation.
+TCG = Acceleration("tcg", ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", _TCG_CPU), 5)
+
+
+@functools.cache
+def choose() -> Acceleration:
+    """KVM when it really works, software emulation otherwise.
+
+    ``/dev/kvm`` alone proves nothing: inside a virtual machine it can exist and still not run an ordinary
+    kernel. So the processor must announce virtualisation, and QEMU must get a virtual CPU running.
+    """
+    return KVM if _kvm_works() else TCG
+
+
+def _kvm_works() -> bool:
+    device = Path("/dev/kvm")
+    if not os.access(device, os.R_OK | os.W_OK):
+        return False
+    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    if "vmx" not in flags and "svm" not in flags:
+        return False
+    return _qemu_runs(KVM)
+
+
+def _qemu_runs(acceleration: Acceleration) -> bool:
+    """Start an empty machine and ask it whether its processor runs."""
+    qemu = tools.find("qemu-system-x86_64")
+    if qemu is None:
+        return False
+    questions = [{"execute": "qmp_capabilities"}, {"execute": "query-status"}, {"execute": "quit"}]
+    try:
+        process = subprocess.run(
+            [qemu, *acceleration.arguments, "-machine", "q35", "-m", "64", "-nodefaults", "-display", "none"]
+            + ["-qmp", "stdio"],
+            input="\n".join(json.dumps(question) for question in questions),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (subprocess.TimeoutExpired, OSError):
+        return False
+    return process.returncode == 0 and '"status": "running"' in process.stdout

@@ -1,0 +1,528 @@
+"""A lab machine from the outside: make it, start it, talk to it, take its power away."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rtinfra.lab import accel, archive, image, qemu, sshkeys, tools
+from rtinfra.lab.errors import CommandFailed, LabError
+from rtinfra.lab.inventory import inventory_yaml
+from rtinfra.lab.progress import Reporter
+from rtinfra.lab.qmp import Qmp, QmpError
+from rtinfra.lab.spec import MachineSpec
+
+DIRECTORY_VARIABLE = "RTINFRA_LAB_DIR"
+DEFAULT_NAME = "rt1"
+_SSH_PORT = 22
+# What a machine usually writes while it is provisioned and tested, snapshots included.
+_MACHINE_SPACE = 3 * 1000**3
+# Below the range the kernel gives to outgoing connections (32768 and up), which could hold a port for a moment.
+_FIRST_PORT, _PORTS = 20000, 10000
+# A boot takes about 10 s with KVM; three times that, and a minute for a busy host.
+_BOOT_SECONDS = 10.0
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>c78]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def state_directory() -> Path:
+    """Where machines live: ``$RTINFRA_LAB_DIR``, or ``.lab`` beside the package."""
+    override = os.environ.get(DIRECTORY_VARIABLE)
+    return Path(override).absolute() if override else Path(__file__).resolve().parents[2] / ".lab"
+
+
+@dataclass(frozen=True)
+class MachineStatus:
+    """What is known about a machine without changing anything."""
+
+    name: str
+    state: str
+    """``absent`` (never made), ``off``, ``booting`` (running, ssh does not answer) or ``up``."""
+    pid: int | None
+    port: int | None
+    forwards: dict[int, int]
+    """Port of the guest -> port of 127.0.0.1 on this host."""
+    accelerator: str
+    cpus: int
+    nodes: int
+    memory_mb: int
+    disk_used_bytes: int
+    snapshots: tuple[str, ...]
+    console: str
+
+
+class Machine:
+    """One virtual machine, identified by its name within a state directory.
+
+    Methods raise LabError with a next step. ``spec`` None means: as it was made, or the default for a new one.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT_NAME,
+        *,
+        spec: MachineSpec | None = None,
+        root: Path | None = None,
+        report: Reporter | None = None,
+    ) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+            raise LabError(
+                f"{name!r} cannot be the name of a lab machine",
+                "use small letters, digits and dashes, starting with a letter, for example rt1",
+            )
+        self.name = name
+        self.root = root or state_directory()
+        self.directory = self.root / name
+        self.key_path = self.directory / "id_ed25519"
+        self.known_hosts_path = self.directory / "known_hosts"
+        self.ssh_config_path = self.directory / "ssh_config"
+        self.console_path = self.directory / "console.log"
+        self.disk_path = self.directory / "disk.qcow2"
+        self._record_path = self.directory / "machine.json"
+        self._host_key_path = self.directory / "host_key"
+        self._wanted = spec
+        self._report = report or Reporter()
+
+    # ---- what it is -------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> MachineSpec:
+        """The shape asked for, else the one the machine was made with, else the default."""
+        if self._wanted is not None:
+            return self._wanted
+        stored = self._record().get("spec")
+        return MachineSpec.from_json(stored) if stored else MachineSpec()
+
+    @property
+    def port(self) -> int:
+        """The port of 127.0.0.1 that leads to the machine's ssh. Raises LabError when it was never made."""
+        return self.forwarded(_SSH_PORT)
+
+    def forwarded(self, guest_port: int) -> int:
+        """The port of 127.0.0.1 that leads to ``guest_port``; kept for the life of the machine."""
+        ports = self._ports()
+        if guest_port not in ports:
+            raise LabError(
+                f"no port of this host leads to port {guest_port} of {self.name}",
+                f"make the machine with that port in its forwards, then start it: `rtinfra lab up {self.name}`",
+            )
+        return ports[guest_port]
+
+    def is_running(self) -> bool:
+        """Whether the machine has power (it may still be booting)."""
+        return qemu.running_pid(self._wiring) is not None
+
+    def status(self) -> MachineStatus:
+        """What is known about the machine; changes nothing."""
+        pid = qemu.running_pid(self._wiring)
+        ports = self._ports()
+        state = "off" if self.disk_path.exists() else "absent"
+        if pid is not None:
+            state = "up" if self._greets(timeout=5) else "booting"
+        spec = self.spec
+        return MachineStatus(
+            name=self.name,
+            state=state,
+            pid=pid,
+            port=ports.get(_SSH_PORT),
+            forwards={guest: host for guest, host in ports.items() if guest != _SSH_PORT},
+            accelerator=str(self._record().get("accelerator", "")),
+            cpus=spec.cpus,
+            nodes=spec.nodes,
+            memory_mb=spec.memory_mb,
+            disk_used_bytes=self.disk_path.stat().st_blocks * 512 if self.disk_path.exists() else 0,
+            snapshots=self.snapshots(),
+            console=str(self.console_path),
+        )
+
+    def console_tail(self, lines: int = 40) -> str:
+        """The last lines of the serial console, without control characters."""
+        try:
+            text = self.console_path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        cleaned = (_ESCAPE.sub("", line.rstrip("\r\n")) for line in text.splitlines())
+        return "\n".join([line for line in cleaned if line.strip()][-lines:])
+
+    # ---- power --------------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Make the machine if needed, start it, and wait until ssh answers.
+
+        Interrupted (Ctrl-C), it leaves no half-started machine behind.
+        """
+        with self._locked():
+            self._up()
+
+    def boot(self, timeout: float | None = None) -> None:
+        """Switch on a machine that is off and wait, at most ``timeout`` seconds, until ssh answers."""
+        with self._locked():
+            if self.is_running():
+                raise LabError(f"{self.name} is running already", f"see `rtinfra lab status {self.name}`")
+            self._start()
+            self._wait_ssh(timeout)
+            self._write_inventory()
+
+    def down(self, timeout: float = 120) -> None:
+        """Shut the machine down as its power button would; after ``timeout`` seconds take its power away."""
+        with self._locked():
+            if self.is_running():
+                with self._report.step(f"Shutting down {self.name}", usual=4 * accel.choose().slowness):
+                    self._drop_connections()
+                    with contextlib.suppress(QmpError), Qmp(self._wiring.qmp) as qmp:
+                        qmp.execute("system_powerdown")
+                    if not qemu.wait_gone(self._wiring, timeout):
+                        self._report.note(f"{self.name} does not shut down within {timeout:.0f} s: switching it off")
+                    qemu.end(self._wiring)
+            self._write_inventory()
+
+    def reset(self) -> None:
+        """Throw away everything on the machine's disk and start it as a bare, fresh host; keys are kept."""
+        with self._locked():
+            self._drop_connections()
+            qemu.end(self._wiring)
+            self.disk_path.unlink(missing_ok=True)
+            self.console_path.unlink(missing_ok=True)
+            ports = {guest: host for guest, host in self._ports().items() if qemu.port_is_free(host)}
+            self._write_record(ports=ports)
+            self._write_inventory()
+            self._up()
+
+    def power_cut(self) -> None:
+        """Take the power away, in the middle of whatever the guest is doing."""
+        with self._locked():
+            self._require_running()
+            self._drop_connections()
+            qemu.end(self._wiring)
+            self._write_inventory()
+
+    def hard_reset(self, timeout: float | None = None) -> None:
+        """Press the reset button, and wait until the machine is up again."""
+        with self._locked():
+            before = self.boot_id()
+            self._drop_connections()
+            with Qmp(self._wiring.qmp) as qmp:
+                qmp.execute("system_reset")
+            self.wait_for_new_boot(before, timeout)
+
+    def boot_id(self) -> str:
+        """The kernel's name for this boot (proc_sys_kernel(5)); another one after every boot."""
+        return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    def wait_for_new_boot(self, before: str, timeout: float | None = None) -> None:
+        """Wait until ssh answers on another boot than ``before``, at most ``timeout`` seconds."""
+        deadline = time.monotonic() + (self._boot_timeout() if timeout is None else timeout)
+        while True:
+            self._drop_connections()
+            self._wait_ssh(deadline - time.monotonic())
+            with contextlib.suppress(LabError):
+                if self.boot_id() != before:
+                    return
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"{self.name} did not reboot in time",
+                    f"look at its console: `rtinfra lab log {self.name}`",
+                    self.console_tail(),
+                )
+            time.sleep(1)
+
+    # ---- talking to it ------------------------------------------------------------------------------------
+
+    def run(
+        self, command: str, *, input: bytes | None = None, timeout: float = 120, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell command as root on the machine, over one kept ssh connection.
+
+        Raises LabError when the machine is not up or ``timeout`` seconds pass, CommandFailed (with ``check``)
+        for an exit code other than 0.
+        """
+        self._require_running()
+        words = ["ssh", "-F", str(self.ssh_config_path), self.name, "--", command]
+        stdin: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+        try:
+            result = subprocess.run(words, capture_output=True, timeout=timeout, check=False, **stdin)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(
+                f"on {self.name}, this command did not finish within {timeout:.0f} s: {command}",
+                f"see what the machine is doing with `rtinfra lab ssh {self.name}`",
+                (error.stdout or b"").decode(errors="replace")[-2000:],
+            ) from error
+        stdout, stderr = (text.decode(errors="replace") for text in (result.stdout, result.stderr))
+        if check and result.returncode != 0:
+            raise CommandFailed(self.name, command, result.returncode, stdout, stderr)
+        return subprocess.CompletedProcess(command, result.returncode, stdout, stderr)
+
+    def ssh_command(self, *words: str) -> list[str]:
+        """The command line of an interactive session (or of ``words``). Raises LabError when not up."""
+        self._require_running()
+        return ["ssh", "-F", str(self.ssh_config_path), self.name, *words]
+
+    # ---- snapshots ----------------------------------------------------------------------------------------
+
+    def save_snapshot(self, tag: str) -> None:
+        """Keep memory and disk of the running machine under ``tag``, replacing one of the same name."""
+        with self._locked():
+            self._require_running()
+            # A connection inside the snapshot would be a dead one after loading.
+            self._drop_connections()
+            self._monitor(f"savevm {_tag(tag)}")
+
+    def load_snapshot(self, tag: str) -> None:
+        """Go back to a snapshot within seconds, from running or off; the guest's clock is set afterwards."""
+        with self._locked():
+            if not self.has_snapshot(tag):
+                raise LabError(
+                    f"{self.name} has no snapshot called {tag!r}",
+                    f"it has: {', '.join(self.snapshots()) or 'none'}",
+                )
+            self._drop_connections()
+            if self.is_running():
+                self._monitor(f"loadvm {_tag(tag)}")
+            else:
+                self._start(snapshot=tag)
+            self._wait_ssh()
+            self.run(f"date --utc --set=@{time.time():.2f}")
+            self._write_inventory()
+
+    def has_snapshot(self, tag: str) -> bool:
+        """Whether ``load_snapshot`` would find it."""
+        return tag in self.snapshots()
+
+    def snapshots(self) -> tuple[str, ...]:
+        """The tags of all snapshots."""
+        if not self.disk_path.exists():
+            return ()
+        # Forced sharing: the running machine keeps a lock on its disk, and we only read its table of contents.
+        result = tools.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
+        return tuple(entry["name"] for entry in json.loads(result.stdout).get("snapshots", ()))
+
+    # ---- inside -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _runtime(self) -> Path:
+        """A short prefix for this machine's sockets, different for every state directory."""
+        digest = hashlib.sha256(str(self.directory).encode()).hexdigest()[:12]
+        return sshkeys.runtime_directory() / digest
+
+    @property
+    def _control_path(self) -> Path:
+        return self._runtime.with_suffix(".ssh")
+
+    @property
+    def _wiring(self) -> qemu.Wiring:
+        return qemu.Wiring(
+            name=self.name,
+            disk=self.disk_path,
+            console=self.console_path,
+            log=self.directory / "qemu.log",
+            pidfile=self.directory / "qemu.pid",
+            qmp=self._runtime.with_suffix(".qmp"),
+            ports=tuple((host, guest) for guest, host in self._ports().items()),
+            credentials=(
+                ("ssh.authorized_keys.root", self.key_path.with_name("id_ed25519.pub")),
+                ("lab.host_key", self._host_key_path),
+                ("lab.hostname", self.directory / "hostname"),
+            ),
+        )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with image.locked(self.directory / "lock", f"changing the machine {self.name}", timeout=900):
+            yield
+
+    def _record(self) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(self._record_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return record
+
+    def _write_record(self, **changes: Any) -> None:
+        write_atomically(self._record_path, json.dumps({**self._record(), **changes}, indent=2) + "\n")
+
+    def _ports(self) -> dict[int, int]:
+        return {int(guest): host for guest, host in self._record().get("ports", {}).items()}
+
+    def _up(self) -> None:
+        tools.ensure_tools(self._report)
+        spec = self.spec
+        if self.is_running():
+            stored = self._record().get("spec")
+            if stored and MachineSpec.from_json(stored) != spec:
+                raise LabError(
+                    f"{self.name} is running with another shape than the one asked for",
+                    f"`rtinfra lab down {self.name}` first, or leave the options away to use it as it is",
+                )
+        else:
+            self._make(spec)
+            self._start()
+        try:
+            with self._report.step(f"Booting {self.name}", usual=_BOOT_SECONDS * accel.choose().slowness):
+                self._wait_ssh()
+        except KeyboardInterrupt:
+            self._report.note(f"Interrupted: switching {self.name} off again")
+            qemu.end(self._wiring)
+            raise
+        self._write_inventory()
+
+    def _make(self, spec: MachineSpec) -> None:
+        """Bring files of a machine that is off in line with ``spec``; the disk only when there is none."""
+        if not self.disk_path.exists():
+            image.require_space(self.directory, _MACHINE_SPACE, f"for the machine {self.name}")
+            base = image.ensure_image(spec, archive.discover(), self._report)
+            fresh = self.disk_path.with_suffix(".new")
+            tools.execute(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60)
+            fresh.rename(self.disk_path)
+        else:
+            stored = MachineSpec.from_json(self._record()["spec"])
+            if (stored.suite, stored.disk_gb) != (spec.suite, spec.disk_gb):
+                raise LabError(
+                    f"the disk of {self.name} is made for Debian {stored.suite} with {stored.disk_gb} GiB,"
+                    f" not {spec.suite} with {spec.disk_gb} GiB",
+                    f"`rtinfra lab reset {self.name}` makes a fresh one (what is on it is lost)",
+                )
+        self._write_record(spec=asdict(spec), ports=self._choose_ports(spec))
+        sshkeys.ensure_key(self.key_path, f"rtinfra lab {self.name}")
+        host_key = sshkeys.ensure_key(self._host_key_path, self.name)
+        write_atomically(self.directory / "hostname", self.name)
+        write_atomically(self.known_hosts_path, sshkeys.known_hosts_line(self.port, host_key))
+        config = sshkeys.client_config(
+            self.name, self.port, self.key_path, self.known_hosts_path, self._control_path
+        )
+        write_atomically(self.ssh_config_path, config)
+
+    def _choose_ports(self, spec: MachineSpec) -> dict[int, int]:
+        """The ports chosen before, and free ones for what is new."""
+        known = self._ports()
+        taken = {port for machine in machines(self.root) for port in machine._ports().values()}
+        # Starting at a different place in every state directory, so that two labs on one host rarely meet.
+        offset = int(hashlib.sha256(str(self.root).encode()).hexdigest(), 16) % _PORTS
+        candidates = (_FIRST_PORT + (offset + step) % _PORTS for step in range(_PORTS))
+        chosen = {}
+        for guest in (_SSH_PORT, *spec.forwards):
+            chosen[guest] = known.get(guest) or next(
+                port for port in candidates if port not in taken and qemu.port_is_free(port)
+            )
+        return chosen
+
+    def _start(self, snapshot: str | None = None) -> None:
+        self._require_disk()
+        acceleration = accel.choose()
+        qemu.require_memory(self.spec, acceleration)
+        for port in self._ports().values():
+            qemu.require_port(self.name, port)
+        command = qemu.command_line(self.spec, self._wiring, acceleration)
+        if snapshot is not None:
+            command += ["-loadvm", _tag(snapshot)]
+        qemu.start(command)
+        self._write_record(accelerator=acceleration.name)
+
+    def _require_disk(self) -> None:
+        if not self.disk_path.exists():
+            raise LabError(f"there is no machine called {self.name}", f"make it: `rtinfra lab up {self.name}`")
+        result = tools.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
+        base = Path(json.loads(result.stdout)["full-backing-filename"])
+        if not base.exists():
+            raise LabError(
+                f"the base image under the disk of {self.name} is gone: {base}",
+                f"`rtinfra lab reset {self.name}` makes a fresh machine (what was on it is lost)",
+            )
+
+    def _require_running(self) -> None:
+        if not self.is_running():
+            raise LabError(f"{self.name} is not up", f"start it: `rtinfra lab up {self.name}`")
+
+    def _monitor(self, line: str) -> None:
+        """A monitor command that is silent when it works."""
+        with Qmp(self._wiring.qmp, timeout=300) as qmp:
+            answer = qmp.monitor(line).strip()
+        if answer:
+            raise QmpError(f"QEMU could not do {line!r}: {answer}")
+
+    def _drop_connections(self) -> None:
+        """End the kept ssh connection, which does not survive what comes next."""
+        if self._control_path.exists():
+            subprocess.run(
+                ["ssh", "-F", str(self.ssh_config_path), "-O", "exit", self.name],
+                capture_output=True,
+                timeout=30,
+                check=False,
+            )
+            self._control_path.unlink(missing_ok=True)
+
+    def _boot_timeout(self) -> float:
+        return 60 + 3 * _BOOT_SECONDS * accel.choose().slowness
+
+    def _wait_ssh(self, timeout: float | None = None) -> None:
+        """Wait until a login works. Raises LabError with the end of the console when it does not in time."""
+        seconds = self._boot_timeout() if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        reason = "ssh did not answer"
+        while time.monotonic() < deadline:
+            if not self.is_running():
+                reason = "its QEMU process ended"
+                break
+            if self._greets(timeout=5):
+                result = self.run("true", check=False)
+                if result.returncode == 0:
+                    return
+                reason = f"ssh answered but refused the login ({result.stderr.strip()})"
+            time.sleep(0.3)
+        raise LabError(
+            f"{self.name} did not come up within {seconds:.0f} s: {reason}",
+            f"the end of its console is above; `rtinfra lab log {self.name}` shows more,"
+            f" `rtinfra lab reset {self.name}` starts it afresh",
+            self.console_tail(),
+        )
+
+    def _greets(self, timeout: float) -> bool:
+        """Whether an ssh server says hello. QEMU accepts connections even when nobody listens inside."""
+        try:
+            with socket.create_connection((qemu.LOOPBACK, self.port), timeout=timeout) as connection:
+                connection.settimeout(timeout)
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def _write_inventory(self) -> None:
+        """List the machines that run in ``<root>/inventory.yaml``; no file when there is none."""
+        path = self.root / "inventory.yaml"
+        running = [machine for machine in machines(self.root) if machine.is_running()]
+        if running:
+            write_atomically(path, inventory_yaml(running))
+        else:
+            path.unlink(missing_ok=True)
+
+
+def machines(root: Path | None = None) -> list[Machine]:
+    """All machines that were ever made in a state directory, by name."""
+    directory = root or state_directory()
+    return [Machine(path.parent.name, root=directory) for path in sorted(directory.glob("*/machine.json"))]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step, readable by this user only; readers see the old or the new content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.chmod(0o600)
+    temporary.rename(path)
+
+
+def _tag(tag: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,60}", tag):
+        raise LabError(
+            f"{tag!r} cannot be the name of a snapshot",
+            "use letters, digits, dots, dashes and underscores, starting with a letter",
+        )
+    return tag

@@ -1,0 +1,175 @@
+"""The QEMU process of a machine: its command line, starting it, and knowing that a process is ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtinfra.lab import tools
+from rtinfra.lab.accel import Acceleration
+from rtinfra.lab.errors import LabError
+from rtinfra.lab.qmp import Qmp, QmpError
+from rtinfra.lab.spec import MachineSpec
+
+PROGRAM = "qemu-system-x86_64"
+LOOPBACK = "127.0.0.1"
+# What QEMU itself takes besides the guest's memory, in MiB; under TCG mostly the translated code.
+_OVERHEAD_MB = {"kvm": 150, "tcg": 700}
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The files and ports that connect a machine with this host."""
+
+    name: str
+    disk: Path
+    console: Path
+    log: Path
+    pidfile: Path
+    qmp: Path
+    ports: Sequence[tuple[int, int]]
+    """(port on the host's 127.0.0.1, port of the guest)."""
+    credentials: Sequence[tuple[str, Path]]
+    """systemd credentials for the guest: name and file (systemd.system-credentials(7))."""
+
+
+def command_line(spec: MachineSpec, wiring: Wiring, acceleration: Acceleration) -> list[str]:
+    """The command that boots the machine and leaves it in the background."""
+    per_node = spec.cpus // spec.nodes
+    words = [PROGRAM, "-name", f"rtinfra-{wiring.name}", "-daemonize", "-nodefaults", "-display", "none"]
+    words += ["-pidfile", str(wiring.pidfile), "-D", str(wiring.log)]
+    words += ["-qmp", f"unix:{wiring.qmp},server=on,wait=off"]
+    words += [*acceleration.arguments, "-machine", "q35"]
+    words += ["-smp", f"{spec.cpus},sockets={spec.nodes},cores={per_node},threads=1"]
+    words += ["-m", f"{spec.memory_mb}M"]
+    for node in range(spec.nodes):
+        size = spec.memory_mb // spec.nodes
+        words += ["-object", f"memory-backend-ram,id=memory{node},size={size}M"]
+        words += ["-numa", f"node,nodeid={node},memdev=memory{node}"]
+    for node in range(spec.nodes):
+        words += ["-numa", f"cpu,node-id={node},socket-id={node}"]
+    # "unsafe" ignores the guest's flushes, which is fast and loses data only when this host crashes: what the
+    # guest has written lies in the host's page cache and survives the end of QEMU (even a power cut of the
+    # guest), and what the guest itself had not written yet is lost, as on a real disk.
+    words += ["-drive", f"file={wiring.disk},if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap"]
+    words += ["-device", "virtio-blk-pci,drive=disk,serial=lab"]
+    network = "user,id=network"
+    if spec.restricted:
+        network += ",restrict=on"
+    for host, inside in wiring.ports:
+        network += f",hostfwd=tcp:{LOOPBACK}:{host}-:{inside}"
+    words += ["-netdev", network]
+    words += ["-device", f"virtio-net-pci,netdev=network,mac={mac_address(wiring.name)},romfile="]
+    words += ["-device", "virtio-rng-pci"]
+    # Two hardware watchdogs, as many real boards have. The chip set's own (iTCO) would never reset the machine
+    # unless its "no reboot" strap is off.
+    words += ["-device", "i6300esb", "-action", "watchdog=reset", "-global", "ICH9-LPC.noreboot=false"]
+    words += ["-chardev", f"file,id=console,path={wiring.console},append=on", "-serial", "chardev:console"]
+    for name, path in wiring.credentials:
+        words += ["-fw_cfg", f"name=opt/io.systemd.credentials/{name},file={path}"]
+    return words
+
+
+def mac_address(name: str) -> str:
+    """A stable address from the range QEMU uses for its cards."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"52:54:00:{digest[0:2]}:{digest[2:4]}:{digest[4:6]}"
+
+
+def require_memory(spec: MachineSpec, acceleration: Acceleration, meminfo: str | None = None) -> None:
+    """Refuse to start a machine that would drive this host out of memory (``meminfo``: /proc/meminfo)."""
+    text = Path("/proc/meminfo").read_text(encoding="ascii") if meminfo is None else meminfo
+    available = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("MemAvailable:"))
+    needed = spec.memory_mb + _OVERHEAD_MB[acceleration.name]
+    if available // 1024 < needed:
+        raise LabError(
+            f"not enough memory: the lab machine needs {needed} MiB and this machine has"
+            f" {available // 1024} MiB available",
+            "stop another lab machine (`rtinfra lab down NAME`) or another program, or give this one less"
+            " with --memory",
+        )
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a program could listen on this TCP port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        # As QEMU does; otherwise a connection closed a minute ago makes the port look taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def require_port(name: str, port: int) -> None:
+    """Refuse to start when another program listens on the machine's port."""
+    if not port_is_free(port):
+        raise LabError(
+            f"port {port} of this machine, which leads to the lab machine {name}, is in use by another program",
+            f"see which one with `ss -ltnp 'sport = :{port}'` and stop it; or take another port, which also"
+            f" starts {name} afresh: `rtinfra lab reset {name}`",
+        )
+
+
+def running_pid(wiring: Wiring) -> int | None:
+    """The process id of this machine's QEMU, or None when it is not running."""
+    try:
+        pid = int(wiring.pidfile.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return pid if is_ours(pid, wiring.pidfile) else None
+
+
+def is_ours(pid: int, pidfile: Path, proc: Path = Path("/proc")) -> bool:
+    """Whether ``pid`` is the QEMU that wrote ``pidfile``: process ids are used again by others."""
+    try:
+        words = (proc / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return Path(os.fsdecode(words[0])).name == PROGRAM and os.fsencode(pidfile) in words
+
+
+def start(command: Sequence[str]) -> None:
+    """Start QEMU in the background. Raises LabError with QEMU's own words when it refuses."""
+    result = tools.execute(command, timeout=120, check=False)
+    if result.returncode != 0:
+        raise LabError(
+            "QEMU could not start the lab machine",
+            "its words above say why; `rtinfra lab reset` starts afresh when the machine's disk is the reason",
+            result.stdout[-2000:],
+        )
+
+
+def wait_gone(wiring: Wiring, timeout: float) -> bool:
+    """Wait until the machine's process has ended; False when it still runs after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while running_pid(wiring) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def end(wiring: Wiring) -> None:
+    """End the machine's process at once, which to the guest is a power cut; harder when it does not obey."""
+    if running_pid(wiring) is not None:
+        try:
+            with Qmp(wiring.qmp) as qmp:
+                qmp.quit()
+        except QmpError:
+            pass
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            pid = running_pid(wiring)
+            if pid is not None and number is not None:
+                os.kill(pid, number)
+            if wait_gone(wiring, timeout=15):
+                break
+    wiring.pidfile.unlink(missing_ok=True)
+    wiring.qmp.unlink(missing_ok=True)

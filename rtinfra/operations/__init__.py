@@ -1,0 +1,1 @@
+"""What is done to a host. An operation looks once, then sends only the differences."""

@@ -1,0 +1,111 @@
+"""All files of a role in one operation: one look, one transfer of what differs."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import io
+import shlex
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pyinfra import host, logger, state
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import OperationError
+from pyinfra.api.operation import operation
+
+from rtinfra.facts.contents import Contents
+from rtinfra.facts.files import Files, FilesState
+from rtinfra.operations.managed import Absent, Action, Directory, File, Managed
+
+# The script is the same for every role and every run.
+_SCRIPT = (Path(__file__).parent / "sync.sh").read_text(encoding="utf-8")
+
+
+def restart_marker(unit: str) -> str:
+    """Name of the pending marker that asks for a restart of `unit`."""
+    return f"restart@{unit}"
+
+
+@operation()
+def sync(paths: Sequence[Managed]) -> Iterator[StringCommand]:
+    """Make all `paths` what they should be.
+
+    One fact reads the state of all of them, one command sends those that differ: staged in a directory only
+    root can read, checked by each file's own validator, then fsynced and renamed one by one, then the
+    actions. An action that an interrupted run left undone is done too.
+
+    Raises:
+        OperationError: when a path is given twice, or something else is where a directory should be.
+    """
+    _refuse_duplicates(paths)
+    found: FilesState = host.get_fact(Files, paths=[path.path for path in paths])
+    changed = [(path, difference) for path in paths if (difference := path.difference(found.paths.get(path.path)))]
+    actions = {action.name: action for path, _ in changed for action in path.actions}
+    # Left undone by an interrupted run.
+    actions |= {
+        action.name: action for path in paths for action in path.actions if action.name in found.pending
+    }
+    if not changed and not actions:
+        host.noop(f"all {len(paths)} paths are as they should be")
+        return
+
+    for path, difference in changed:
+        if isinstance(path, Directory | Absent) and difference.startswith("is a "):
+            raise OperationError(f"{path.path} {difference}; move it away, then run the deploy again")
+        logger.info("%s%s: %s", host.print_prefix, path.path, difference)
+    if state.config.DIFF:
+        _show_diffs([path for path, _ in changed if isinstance(path, File) and not path.secret])
+    restarts = sorted({unit for path, _ in changed for unit in path.restarts})
+    payload = bundle([path for path, _ in changed], list(actions.values()), restarts)
+    yield StringCommand(_SCRIPT, _stdin=payload)
+
+
+def bundle(paths: Sequence[Managed], actions: Sequence[Action], restarts: Sequence[str]) -> str:
+    """Pack what sync.sh reads from standard input: base64 of a tar with a manifest and the files."""
+    lines: list[tuple[str, ...]] = []
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in paths:
+            match path:
+                case File():
+                    _add(tar, f"root{path.path}", path.content)
+                    if path.validate:
+                        # The script runs it inside the staged tree.
+                        staged = f'"$PWD"{shlex.quote(path.path)}'
+                        lines.append(("validate", path.path, path.validate.replace("{path}", staged)))
+                    lines.append(("file", path.path, path.mode, path.owner, path.group))
+                case Directory():
+                    lines.append(("directory", path.path, path.mode, path.owner, path.group))
+                case Absent():
+                    lines.append(("absent", path.path))
+        lines += [("restart", restart_marker(unit)) for unit in restarts]
+        lines += [("action", action.name, action.command) for action in actions]
+        _add(tar, "manifest", "".join("\t".join(line) + "\n" for line in lines).encode())
+    return base64.encodebytes(archive.getvalue()).decode()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o600
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _refuse_duplicates(paths: Sequence[Managed]) -> None:
+    seen: set[str] = set()
+    for path in paths:
+        if path.path in seen:
+            raise OperationError(f"{path.path} is managed twice in one operation")
+        seen.add(path.path)
+
+
+def _show_diffs(files: Sequence[File]) -> None:
+    """Print unified diffs on stderr, as pyinfra's own --diff does; costs one more round trip."""
+    before = host.get_fact(Contents, paths=[file.path for file in files]) if files else {}
+    for file in files:
+        old = before.get(file.path, b"").decode(errors="replace").splitlines()
+        new = file.content.decode(errors="replace").splitlines()
+        for line in difflib.unified_diff(old, new, f"{file.path} (now)", f"{file.path} (new)", lineterm=""):
+            logger.info("%s%s", host.print_prefix, line)

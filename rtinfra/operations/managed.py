@@ -1,0 +1,137 @@
+"""Values that say what a path, an action or a unit should be. No host is involved here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rtinfra.facts.files import PathState
+
+
+@dataclass(frozen=True)
+class Action:
+    """A command that makes a changed file take effect, for example loading a sysctl file.
+
+    It runs after all files of its role are in place. `name` is unique on the host: it is also the marker
+    that lets a later run finish what an interrupted one left undone.
+    """
+
+    name: str
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Managed:
+    """What all managed paths share.
+
+    `actions` run when the path changed; `restarts` names units that the role's units operation restarts.
+    """
+
+    path: str
+    actions: tuple[Action, ...] = ()
+    restarts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/") or any(character in self.path for character in "\n\t\\"):
+            raise ValueError(f"{self.path!r} is not an absolute path without line breaks, tabs, backslashes")
+
+    def difference(self, state: PathState | None) -> str | None:
+        """Return in words how `state` differs from what is wanted, None when it does not."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owned(Managed):
+    """A path that exists, with mode (octal digits) and owner."""
+
+    mode: str
+    owner: str = "root"
+    group: str = "root"
+    kind = ""
+
+    def _ownership(self, state: PathState) -> list[str]:
+        found = [
+            f"{what} {actual} -> {wanted}"
+            for what, actual, wanted in (
+                ("mode", state.mode, self.mode),
+                ("owner", state.owner, self.owner),
+                ("group", state.group, self.group),
+            )
+            if actual != wanted
+        ]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class File(Owned):
+    """A file with exactly this content.
+
+    `validate` is a shell command run on the host before the file goes live, `{path}` standing for the
+    staged copy; when it fails no file of the operation is touched. A `secret` file has mode 0600, and its
+    content appears in no diff.
+    """
+
+    content: bytes = field(repr=False)
+    mode: str = "0644"
+    validate: str | None = None
+    secret: bool = False
+    kind = "file"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.secret and self.mode[-2:] != "00":
+            raise ValueError(f"{self.path} is secret: mode {self.mode} lets others read it")
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the wanted content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def difference(self, state: PathState | None) -> str | None:
+        if state is None:
+            return "new"
+        if state.kind != "regular file":
+            return f"replaces a {state.kind}"
+        found = self._ownership(state)
+        if state.sha256 != self.sha256:
+            found.insert(0, "content")
+        return ", ".join(found) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory(Owned):
+    """A directory; what is inside is not touched."""
+
+    mode: str = "0755"
+    kind = "directory"
+
+    def difference(self, state: PathState | None) -> str | None:
+        if state is None:
+            return "new directory"
+        if state.kind != "directory":
+            return f"is a {state.kind}, not a directory"
+        return ", ".join(self._ownership(state)) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absent(Managed):
+    """A file that must not exist."""
+
+    def difference(self, state: PathState | None) -> str | None:
+        if state is None:
+            return None
+        return "removed" if state.kind != "directory" else "is a directory, not a file"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit and what it should be.
+
+    `startup`: enabled or disabled at boot, masked, or None where the unit is static. `running`: started,
+    or None to leave it.
+    """
+
+    name: str
+    startup: Literal["enabled", "disabled", "masked"] | None = "enabled"
+    running: bool | None = True

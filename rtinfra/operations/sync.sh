@@ -1,0 +1,55 @@
+# Puts files in place, all or nothing up to the first rename, each rename atomic.
+# Standard input: base64 of a tar with `manifest` and the new files below `root/`. Written for sh, since a
+# bare host has nothing else. The manifest's lines are tab separated; see files.py for who writes them.
+set -eu
+umask 077
+state=/var/lib/rtinfra
+pending=/run/rtinfra/pending
+mkdir -p "$state" "$pending"
+# One kept from a run that was cut off is of no use to anybody.
+rm -rf "$state"/stage.*
+stage=$(mktemp -d "$state/stage.XXXXXXXX")
+trap 'rm -rf "$stage"' EXIT
+base64 -d | tar -x -C "$stage"
+tab=$(printf '\t')
+
+fail() { printf 'rtinfra: %s\n' "$*" >&2; exit 1; }
+
+while IFS="$tab" read -r kind path command; do
+    [ "$kind" = validate ] || continue
+    (cd "$stage/root" && sh -c "$command") >"$stage/said" 2>&1 </dev/null ||
+        fail "$path: the new file is refused by its checker, nothing was changed: $(tail -n 5 "$stage/said")"
+done <"$stage/manifest"
+
+# Remembered before the first change, so that a run cut off here is completed by the next one.
+while IFS="$tab" read -r kind name rest; do
+    case "$kind" in action | restart) : >"$pending/$name" ;; esac
+done <"$stage/manifest"
+
+while IFS="$tab" read -r kind path mode owner group; do
+    case "$kind" in
+    directory)
+        if [ -e "$path" ] && [ ! -d "$path" ]; then fail "$path exists and is not a directory"; fi
+        install -d -m "$mode" -o "$owner" -g "$group" -- "$path"
+        ;;
+    file)
+        parent=${path%/*}
+        [ -d "${parent:-/}" ] || install -d -m 0755 -- "$parent"
+        new="$parent/.rtinfra-new"
+        install -m "$mode" -o "$owner" -g "$group" -- "$stage/root$path" "$new"
+        sync -- "$new"
+        mv -fT -- "$new" "$path"
+        sync -- "$parent"
+        ;;
+    absent)
+        rm -f -- "$path"
+        sync -- "${path%/*}"
+        ;;
+    esac
+done <"$stage/manifest"
+
+while IFS="$tab" read -r kind name command; do
+    [ "$kind" = action ] || continue
+    sh -c "$command" </dev/null || fail "the files are in place, but '$name' failed ($command); the next run tries it again"
+    rm -f "$pending/$name"
+done <"$stage/manifest"

@@ -1,0 +1,691 @@
+"""The reference workload, run as the program it is on the host: a process of its own, seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "roles/rt_app/workload/mxrc_reference.py"
+CORES = sorted(os.sched_getaffinity(0))[:2]
+#: Longest wait for anything, in seconds; nothing comes near it unless it is broken.
+PATIENCE_S = 15.0
+WATCHDOG_US = 400_000
+
+
+class Answer(NamedTuple):
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until the condition returns something true, and return that."""
+    give_up = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    pytest.fail(f"waited {PATIENCE_S} s in vain: {what}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on loopback that nobody uses."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Workload:
+    """One directory with configuration, state and log, and the process that runs on it."""
+
+    def __init__(self, directory: Path, name: str = "rt_process", collector: str = "") -> None:
+        self.directory = directory
+        self.name = name
+        self.log_file = directory / f"{name}.log"
+        self.checkpoints = directory / "checkpoints"
+        self.checkpoints.mkdir()
+        # The name of the file decides the role, as on the host.
+        self.program = directory / name
+        self.program.symlink_to(PROGRAM)
+        # As in the first line of the program.
+        self.interpreter = [sys.executable, "-ISB"]
+        self.health_port, self.metrics_port = free_ports(2)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify_address = ""
+        self.write_config("cpu.json", self.cpu_config())
+        self.write_config("numa.json", self.numa_config())
+        self.write_config("failover.json", {"rt_process": self.failover_config()})
+        self.write_config("tracing.json", self.tracing_config(collector))
+
+    def write_config(self, name: str, document: object) -> None:
+        (self.directory / name).write_text(json.dumps(document))
+
+    @staticmethod
+    def cpu_config() -> dict[str, Any]:
+        common = {"cpu_cores": CORES, "isolation_mode": "HYBRID", "is_exclusive": True}
+        return {
+            "rt_process": {**common, "priority": 90, "policy": "SCHED_FIFO"},
+            "non_rt_process": {**common, "priority": 0, "policy": "SCHED_OTHER"},
+        }
+
+    @staticmethod
+    def numa_config() -> dict[str, Any]:
+        section = {
+            "numa_node": 0,
+            "memory_policy": "LOCAL",
+            "strict_binding": True,
+            "migrate_pages": False,
+            "cpu_cores_hint": CORES,
+        }
+        return {"rt_process": section, "non_rt_process": section}
+
+    @staticmethod
+    def failover_config() -> dict[str, Any]:
+        return {
+            "health_check_interval_ms": 50,
+            "health_check_timeout_ms": 500,
+            "failure_threshold": 3,
+            "restart_delay_ms": 100,
+            "max_restart_count": 5,
+            "restart_window_sec": 60,
+            "enable_state_recovery": True,
+            "checkpoint_interval_sec": 60,
+            "enable_leader_election": False,
+        }
+
+    @staticmethod
+    def tracing_config(endpoint: str) -> dict[str, Any]:
+        return {
+            "service_name": "mxrc-rt",
+            "sampling_rate": 0.0,
+            "exporter": {"type": "otlp_http", "endpoint": endpoint or f"http://127.0.0.1:{free_ports(1)[0]}"},
+            "propagator": "w3c",
+            "instrumentation": {"eventbus": True, "task_executor": True, "rt_cycle": True},
+        }
+
+    def start(self, *options: str, abstract_socket: bool = False) -> None:
+        """Start the process and wait for READY."""
+        address = f"@mxrc-test-{secrets.token_hex(8)}" if abstract_socket else str(self.directory / "notify")
+        with contextlib.suppress(FileNotFoundError):
+            (self.directory / "notify").unlink()
+        self.notify.close()
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(address.replace("@", "\0", 1))
+        self.process = self.popen(*options, NOTIFY_SOCKET=address, WATCHDOG_USEC=str(WATCHDOG_US))
+        self.wait_for_message("READY=1")
+
+    def popen(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the process as systemd does."""
+        arguments = {
+            "--config": "cpu.json",
+            "--numa-config": "numa.json",
+            "--failover-config": "failover.json",
+            "--tracing-config": "tracing.json",
+            "--checkpoint-dir": "checkpoints",
+            "--log-file": self.log_file.name,
+            "--health-port": str(self.health_port),
+            "--metrics-port": str(self.metrics_port),
+        }
+        command = [*self.interpreter, str(self.program), *sum(arguments.items(), ()), *options]
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("MXRC_")}
+        environment = {**inherited, "MXRC_CYCLE_US": "5000", **environment}
+        with (self.directory / "stderr").open("ab") as stderr:
+            return subprocess.Popen(command, cwd=self.directory, env=environment, stderr=stderr)
+
+    def wait_for_message(self, wanted: str) -> list[str]:
+        """Return the assignments of the first notification that has the wanted one."""
+        assert self.process is not None
+        give_up = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up and self.process.poll() is None:
+            self.notify.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                assignments = self.notify.recv(4096).decode().split("\n")
+                if wanted in assignments:
+                    return assignments
+        pytest.fail(f"no {wanted}; the process said: {(self.directory / 'stderr').read_text()}")
+
+    def pending_messages(self) -> list[str]:
+        """Return all notifications that arrived meanwhile."""
+        self.notify.settimeout(0.0)
+        messages = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                messages.append(self.notify.recv(4096).decode())
+        return messages
+
+    def request(self, method: str, path: str, body: object = None, port: int = 0, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.health_port, timeout=PATIENCE_S)
+        content = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
+        try:
+            connection.request(method, path, content, headers)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read().decode())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: object, **headers: str) -> Answer:
+        return self.request("POST", path, body, **headers)
+
+    def fault(self, kind: str, **details: int) -> None:
+        assert self.post("/api/v1/fault", {"kind": kind, **details}).status == 202
+
+    def metrics(self) -> dict[str, float]:
+        return parse_metrics(self.request("GET", "/metrics", port=self.metrics_port).text)[0]
+
+    def log(self, file: Path | None = None) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (file or self.log_file).read_text().splitlines()]
+
+    def messages(self) -> list[str]:
+        return [record["message"] for record in self.log()]
+
+    def finished(self, task_id: str) -> bool:
+        """Whether the log has the end of a task."""
+        return any(
+            record.get("mxrc.task_id") == task_id and record["message"] == "Task execution completed"
+            for record in self.log()
+        )
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.notify.close()
+
+
+_SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(\{(?:[a-zA-Z_]\w*="(?:[^"\\]|\\.)*",?)*\}) (\S+)')
+
+
+def parse_metrics(page: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Parse Prometheus' text format strictly; return samples by name with labels, and types by family."""
+    samples: dict[str, float] = {}
+    types: dict[str, str] = {}
+    helped: set[str] = set()
+    family = ""
+    for line in page.splitlines():
+        if line.startswith("# HELP "):
+            family = line.split()[2]
+            assert family not in helped, f"{family} appears twice"
+            helped.add(family)
+        elif line.startswith("# TYPE "):
+            _, _, name, kind = line.split()
+            assert name == family
+            assert kind in ("counter", "gauge", "histogram")
+            types[name] = kind
+        else:
+            match = _SAMPLE.fullmatch(line)
+            assert match, line
+            suffixes = ("_bucket", "_sum", "_count") if types[family] == "histogram" else ("",)
+            assert match[1] in [family + suffix for suffix in suffixes], line
+            assert match[1] + match[2] not in samples, f"{line} appears twice"
+            samples[match[1] + match[2]] = float(match[3])
+    return samples, types
+
+
+class Collector:
+    """Takes OTLP/HTTP traces, as the agent on the host does."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.resources: list[dict[str, Any]] = []
+        self.spans: list[dict[str, Any]] = []
+        collector = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                collector.paths.append(self.path)
+                for resource in body["resourceSpans"]:
+                    collector.resources.append(attributes(resource["resource"]))
+                    for scope in resource["scopeSpans"]:
+                        collector.spans.extend(scope["spans"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def trace(self, trace_id: str) -> list[dict[str, Any]]:
+        return [span for span in self.spans if span["traceId"] == trace_id]
+
+
+def attributes(holder: dict[str, Any]) -> dict[str, Any]:
+    """Return OTLP attributes as a plain dictionary."""
+    return {item["key"]: next(iter(item["value"].values())) for item in holder["attributes"]}
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def rt(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Workload]:
+    """A real-time process that tests share; they must leave it running and healthy."""
+    workload = Workload(tmp_path_factory.mktemp("rt"), collector=collector.endpoint)
+    workload.write_config("failover.json", {"rt_process": {**workload.failover_config(), "surprise": 1}})
+    workload.start()
+    yield workload
+    workload.close()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Workload]:
+    """A workload that is not started yet, for tests that end it."""
+    workload = Workload(tmp_path)
+    yield workload
+    workload.close()
+
+
+# --- systemd ---
+
+
+def test_feeds_the_watchdog_while_the_loop_moves(rt: Workload) -> None:
+    for _ in range(3):
+        assignments = rt.wait_for_message("WATCHDOG=1")
+        assert any(line.startswith("STATUS=") for line in assignments)
+
+
+def test_hanging_loop_starves_the_watchdog_but_health_still_answers(fresh: Workload) -> None:
+    fresh.start("--enable-faults", abstract_socket=True)
+    fresh.wait_for_message("WATCHDOG=1")
+    fresh.fault("hang")
+    eventually(lambda: fresh.get("/health").json["status"] == "UNHEALTHY", "UNHEALTHY")
+    assert fresh.get("/health").status == 503
+    assert fresh.get("/health/ready").status == 503
+    assert fresh.get("/health/live").status == 200
+    assert fresh.get("/health/details").status == 200
+    assert fresh.metrics()['mxrc_process_health_status{process="rt_process"}'] == 4
+
+    fresh.pending_messages()
+    time.sleep(1.5 * WATCHDOG_US / 1e6)  # systemd would have killed it by now
+    assert not [message for message in fresh.pending_messages() if "WATCHDOG=1" in message]
+
+    # Even then it stops cleanly.
+    assert fresh.end() == 0
+    assert any("STOPPING=1" in message for message in fresh.pending_messages())
+
+
+def test_threads_stay_on_their_cores_and_only_the_loop_is_real_time(rt: Workload) -> None:
+    assert rt.process is not None
+    policies = {}
+    for task in Path(f"/proc/{rt.process.pid}/task").iterdir():
+        assert os.sched_getaffinity(int(task.name)) <= set(CORES)
+        policies[(task / "comm").read_text().strip()] = os.sched_getscheduler(int(task.name))
+    loop_policy = policies.pop("cycle-loop")
+    assert {"log-writer", "housekeeping", "span-export", "tasks", "http-health"} <= set(policies)
+    assert set(policies.values()) == {os.SCHED_OTHER}
+    assert os.sched_getaffinity(rt.process.pid) == set(CORES)
+    # Without the right to be real-time it runs all the same, and says so.
+    permitted = rt.get("/health").json["scheduling"]["policy"] == "SCHED_FIFO"
+    assert loop_policy == (os.SCHED_FIFO if permitted else os.SCHED_OTHER)
+    assert permitted or any("not permitted" in message for message in rt.messages())
+
+
+# --- health, metrics, log ---
+
+
+def test_health(rt: Workload) -> None:
+    # A busy machine may hold the loop up for a moment; it must come back by itself.
+    answer = eventually(lambda: (got := rt.get("/health")).status == 200 and got, "health")
+    document = answer.json
+    assert document["status"] == "HEALTHY"
+    assert document["process_name"] == "rt_process"
+    assert (document["start_count"], document["restart_count"]) == (1, 0)
+    assert document["recovered_from"] is None
+    assert document["last_checkpoint"]["sequence"] == 1
+    assert document["scheduling"]["cycle_us"] == 5000
+    eventually(lambda: rt.get("/health").json["cycles"] > document["cycles"], "more cycles")
+    eventually(lambda: rt.get("/health/ready").json["ready"], "ready")
+    assert rt.get("/health/live").json["alive"] is True
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/v1/task/start", 405),
+        ("POST", "/health", 405),
+        ("PUT", "/health", 501),
+        # Faults have to be switched on.
+        ("POST", "/api/v1/fault", 403),
+    ],
+)
+def test_wrong_requests(rt: Workload, method: str, path: str, status: int) -> None:
+    assert rt.request(method, path, {"kind": "hang"}).status == status
+
+
+def test_metrics(rt: Workload) -> None:
+    rt.get("/health")
+    answer = rt.request("GET", "/metrics", port=rt.metrics_port)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    samples, types = parse_metrics(answer.text)
+    process = '{process="rt_process"}'
+    assert {name: types.get(name) for name in EXPECTED_METRICS} == EXPECTED_METRICS
+    assert samples["mxrc_rt_cycle_count_total" + process] > 0
+    assert 0 <= samples["mxrc_rt_deadline_miss_rate" + process] <= 1
+    assert samples["mxrc_rt_cycle_time_us_sum" + process] > 0
+    assert samples["mxrc_process_health_status" + process] in (2, 3)
+    assert samples["mxrc_restart_count" + process] == 0
+    assert samples['mxrc_logging_events_total{process="rt_process",level="info"}'] > 0
+    assert samples['http_requests_total{service="mxrc-rt",method="GET",status="200"}'] > 0
+    assert samples['http_request_duration_seconds_count{service="mxrc-rt",endpoint="/health"}'] > 0
+    # Buckets are cumulative, and the last one holds all.
+    buckets = [value for name, value in samples.items() if name.startswith("mxrc_rt_start_latency_us_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == samples["mxrc_rt_start_latency_us_count" + process]
+
+
+EXPECTED_METRICS = {
+    "mxrc_rt_cycle_count_total": "counter",
+    "mxrc_rt_deadline_miss_count_total": "counter",
+    "mxrc_rt_deadline_miss_rate": "gauge",
+    "mxrc_rt_jitter_us": "gauge",
+    "mxrc_rt_cycle_time_us": "histogram",
+    "mxrc_process_health_status": "gauge",
+    "mxrc_logging_events_total": "counter",
+    "mxrc_tracing_sampling_rate": "gauge",
+    "mxrc_restart_count": "gauge",
+    "mxrc_checkpoint_age_seconds": "gauge",
+    "http_requests_total": "counter",
+    "http_request_duration_seconds": "histogram",
+    "system_resource_usage": "gauge",
+}
+
+
+def test_numa_share_is_shown_where_the_kernel_knows_it(rt: Workload) -> None:
+    if not Path("/proc/self/numa_maps").exists():
+        pytest.skip("kernel without NUMA")
+    name = 'mxrc_numa_local_memory_percent{process="rt_process",numa_node="0"}'
+    assert 0 < eventually(lambda: rt.metrics().get(name), "NUMA share") <= 100
+
+
+def test_log_is_ecs(rt: Workload) -> None:
+    records = eventually(rt.log, "log")
+    for record in records:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["@timestamp"])
+        assert record["log.level"] in ("debug", "info", "warn", "error", "critical")
+        assert record["process.name"] == "rt_process"
+        assert rt.process is not None
+        assert record["process.pid"] == rt.process.pid
+        assert record["service.name"] == "mxrc-rt"
+        assert record["ecs.version"]
+        assert record["message"]
+    assert 'failover.json: unknown key "rt_process.surprise" ignored' in rt.messages()
+    # The journal gets the same in short.
+    assert "INFO ready: period 5000 us" in (rt.directory / "stderr").read_text()
+
+
+def test_log_goes_on_in_a_new_file_after_rotation(rt: Workload) -> None:
+    rotated = rt.log_file.with_suffix(".1")
+    rt.log_file.rename(rotated)
+    lines_before = len(rt.log(rotated))
+    assert rt.post("/api/v1/task/start", {"task_id": "after-rotation", "mode": "once"}).status == 202
+    eventually(lambda: rt.log_file.exists() and rt.finished("after-rotation"), "the task in the new file")
+    assert len(rt.log(rotated)) == lines_before
+
+    # SIGHUP does it too, for rotation by copy and for operators who expect it to.
+    assert rt.process is not None
+    rt.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "log file opened again" in rt.messages(), "the answer to SIGHUP")
+
+
+# --- tasks and traces ---
+
+
+def test_task_makes_a_trace_below_the_callers_span(rt: Workload, collector: Collector) -> None:
+    trace_id, caller = secrets.token_hex(16), secrets.token_hex(8)
+    answer = rt.post(
+        "/api/v1/task/start",
+        {"task_id": "traced", "mode": "once"},
+        traceparent=f"00-{trace_id}-{caller}-01",
+        tracestate="vendor=1",
+    )
+    assert answer.status == 202
+    assert answer.json["trace_id"] == trace_id
+    # One sequence with two actions, each of which publishes one event.
+    spans = eventually(lambda: len(collector.trace(trace_id)) >= 6 and collector.trace(trace_id), "six spans")
+    assert len(spans) == 6
+    assert set(collector.paths) == {"/v1/traces"}
+    assert collector.resources[0]["service.name"] == "mxrc-rt"
+
+    by_id = {span["spanId"]: span for span in spans}
+    parents = {(span["name"], by_id.get(span["parentSpanId"], {}).get("name", "")) for span in spans}
+    assert parents == {
+        ("task.execute", ""),
+        ("sequence.run", "task.execute"),
+        ("action.execute", "sequence.run"),
+        ("eventbus.publish", "action.execute"),
+    }
+    (task,) = [span for span in spans if span["name"] == "task.execute"]
+    assert task["parentSpanId"] == caller
+    assert attributes(task)["mxrc.task_id"] == "traced"
+    assert answer.headers["traceparent"] == f"00-{trace_id}-{task['spanId']}-01"
+    for span in spans:
+        assert span["traceState"] == "vendor=1"
+        assert int(task["startTimeUnixNano"]) <= int(span["startTimeUnixNano"])
+        assert int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"]) <= int(task["endTimeUnixNano"])
+
+    # The log leads to the trace, and each event to its span.
+    eventually(lambda: rt.finished("traced"), "the end of the task in the log")
+    records = [record for record in rt.log() if record.get("trace.id") == trace_id]
+    assert {record["mxrc.task_id"] for record in records} == {"traced"}
+    assert {record["span.id"] for record in records} <= set(by_id)
+    assert [by_id[r["span.id"]]["name"] for r in records if "event.action" in r] == ["eventbus.publish"] * 2
+
+
+def test_task_without_sampled_parent_runs_without_spans(rt: Workload, collector: Collector) -> None:
+    trace_ids = []
+    for number, headers in enumerate(({}, {"traceparent": f"00-{secrets.token_hex(16)}-{'1' * 16}-00"})):
+        answer = rt.post("/api/v1/task/start", {"task_id": f"untraced-{number}", "mode": "once"}, **headers)
+        assert answer.json["sampled"] is False
+        trace_ids.append(answer.json["trace_id"])
+    # Spans are sent in order: once those of a later task are there, none of these can come.
+    later = secrets.token_hex(16)
+    parent = f"00-{later}-{'2' * 16}-01"
+    rt.post("/api/v1/task/start", {"task_id": "later", "mode": "periodic"}, traceparent=parent)
+    eventually(lambda: len(collector.trace(later)) == 16, "the spans of three sequences")
+    assert not [span for trace_id in trace_ids for span in collector.trace(trace_id)]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[1]", "must be a JSON object"),
+        (b"[" * 4000, "nested too deeply"),
+        ({}, "task_id"),
+        ({"task_id": 7, "mode": "once"}, "task_id"),
+        ({"task_id": "no spaces", "mode": "once"}, "task_id"),
+        ({"task_id": "a", "mode": "sometimes"}, "once, periodic"),
+        ({"task_id": "a", "mode": "once", "modus": 1}, "unknown key modus"),
+    ],
+)
+def test_bad_task_is_refused_with_the_reason(rt: Workload, body: object, reason: str) -> None:
+    answer = rt.post("/api/v1/task/start", body)
+    assert answer.status == 400
+    assert reason in answer.json["reason"]
+
+
+def test_absent_collector_is_logged_once(fresh: Workload) -> None:
+    fresh.start()
+    parent = f"00-{secrets.token_hex(16)}-{'1' * 16}-01"
+    for number in range(2):
+        task = {"task_id": f"task-{number}", "mode": "once"}
+        assert fresh.post("/api/v1/task/start", task, traceparent=parent).status == 202
+    eventually(lambda: any("spans cannot be sent" in message for message in fresh.messages()), "the warning")
+    time.sleep(1.2)  # the second attempt is over
+    assert len([message for message in fresh.messages() if "spans" in message]) == 1
+    metrics = fresh.metrics()
+    assert metrics['mxrc_tracing_queue_length{process="rt_process"}'] >= 12
+    eventually(lambda: fresh.get("/health").status == 200, "health")
+
+
+# --- checkpoints and restarts ---
+
+
+def test_recovers_from_the_last_checkpoint(fresh: Workload) -> None:
+    fresh.write_config(
+        "failover.json", {"rt_process": {**fresh.failover_config(), "checkpoint_interval_sec": 1}}
+    )
+    # Killed in its first minute, before the first periodic checkpoint.
+    fresh.start()
+    (only,) = fresh.checkpoints.glob("rt_process_*.json")
+    assert fresh.end(signal.SIGKILL) == -signal.SIGKILL
+
+    fresh.start("--enable-faults")
+    health = fresh.get("/health").json
+    assert (health["start_count"], health["restart_count"]) == (2, 1)
+    assert health["recovered_from"]["sequence"] == 1
+    fresh.post("/api/v1/task/start", {"task_id": "kept", "mode": "once"})
+    eventually(lambda: fresh.finished("kept"), "the end of the task")
+    # Old ones are removed.
+    eventually(lambda: not only.exists(), "the removal of the first checkpoint")
+    fresh.fault("crash")
+    assert fresh.process is not None
+    assert fresh.process.wait(PATIENCE_S) == -signal.SIGABRT
+
+    # The newest is damaged: the one before is taken.
+    files = sorted(fresh.checkpoints.glob("rt_process_*.json"))
+    assert len(files) == 3
+    newest = json.loads(files[-1].read_text())
+    newest["state"]["cycles_total"] += 1
+    files[-1].write_text(json.dumps(newest))
+    before = json.loads(files[-2].read_text())
+    fresh.start()
+    health = fresh.get("/health").json
+    assert health["restart_count"] == 2
+    assert health["recovered_from"]["sequence"] == before["sequence"]
+    assert health["recovered_from"]["cycles_total"] == before["state"]["cycles_total"] > 0
+    assert health["cycles_total"] >= before["state"]["cycles_total"]
+    assert health["tasks"]["completed"] == before["state"]["tasks"]["completed"] == 1
+    assert any(f"damaged checkpoint checkpoints/{files[-1].name}" in text for text in fresh.messages())
+    metrics = fresh.metrics()
+    assert metrics['mxrc_restart_count{process="rt_process"}'] == 2
+    # Counters belong to the process, or Prometheus would count cycles twice.
+    cycles = metrics['mxrc_rt_cycle_count_total{process="rt_process"}']
+    assert cycles <= fresh.get("/health").json["cycles"]
+
+    # A clean stop saves the last state, and the start after it is no restart.
+    assert fresh.end() == 0
+    fresh.start()
+    after = fresh.get("/health").json
+    assert (after["start_count"], after["restart_count"]) == (4, 2)
+    assert after["recovered_from"]["cycles_total"] >= cycles
+
+
+def test_deadline_misses_on_demand(fresh: Workload) -> None:
+    fresh.start("--enable-faults")
+    name = 'mxrc_rt_deadline_miss_count_total{process="rt_process"}'
+    before = fresh.metrics()[name]
+    fresh.fault("deadline_miss", duration_ms=200)
+    # Cycles of twice the period: every one is a miss, and so is the one it makes impossible.
+    eventually(lambda: fresh.metrics()[name] >= before + 10, "deadline misses")
+    refused = fresh.post("/api/v1/fault", {"kind": "hang", "duration_ms": 0})
+    assert refused.status == 400
+    assert "duration_ms" in refused.json["reason"]
+    assert fresh.post("/api/v1/fault", {"kind": "explode"}).status == 400
+    assert fresh.end() == 0
+    assert "fault on demand: deadline_miss for 200 ms" in fresh.messages()
+    assert fresh.messages()[-1].startswith("stopped after")
+
+
+# --- the other role, and starts that fail ---
+
+
+def test_non_rt_process(tmp_path: Path) -> None:
+    workload = Workload(tmp_path, "non_rt_process")
+    try:
+        workload.start()
+        workload.wait_for_message("WATCHDOG=1")
+        health = workload.get("/health").json
+        assert health["process_name"] == "non_rt_process"
+        assert health["scheduling"]["policy"] == "SCHED_OTHER"
+        assert health["scheduling"]["memory_locked"] is False
+        samples = workload.metrics()
+        assert not [name for name in samples if name.startswith("mxrc_rt_")]
+        assert samples['mxrc_process_health_status{process="non_rt_process"}'] in (2, 3)
+        assert samples['http_requests_total{service="mxrc-non-rt",method="GET",status="200"}'] == 1
+        assert {record["process.name"] for record in workload.log()} == {"non_rt_process"}
+        assert workload.end(signal.SIGINT) == 0
+        assert (workload.checkpoints / "non_rt_process_0000000002.json").exists()
+    finally:
+        workload.close()
+
+
+def test_bad_configuration_ends_with_file_key_and_status_2(fresh: Workload) -> None:
+    failover = fresh.failover_config()
+    del failover["checkpoint_interval_sec"]
+    fresh.write_config("failover.json", {"rt_process": failover})
+    process = fresh.popen()
+    assert process.wait(PATIENCE_S) == 2
+    said = (fresh.directory / "stderr").read_text()
+    assert said == 'rt_process: failover.json: missing key "rt_process.checkpoint_interval_sec"\n'
+
+
+def test_port_in_use_is_named_and_leaves_the_state_alone(fresh: Workload) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", fresh.metrics_port))
+        taken.listen()
+        assert fresh.popen().wait(PATIENCE_S) == 1
+    assert any(f"port {fresh.metrics_port} cannot be opened" in message for message in fresh.messages())
+    assert not list(fresh.checkpoints.iterdir())
+
+
+def test_runs_where_memory_is_never_writable_and_executable(fresh: Workload) -> None:
+    """The unit sets MemoryDenyWriteExecute=; the kernel's own switch for it does the same."""
+    pr_set_mdwe, refuse_exec_gain = 65, 1
+    wrapper = fresh.directory / "deny.py"
+    wrapper.write_text(
+        "import ctypes, os, sys\n"
+        f"if ctypes.CDLL(None).prctl({pr_set_mdwe}, {refuse_exec_gain}, 0, 0, 0): os._exit(77)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    denying = [sys.executable, str(wrapper)]
+    if subprocess.run([*denying, "/bin/true"], check=False).returncode == 77:
+        pytest.skip("kernel older than 6.3")
+    fresh.interpreter = [*denying, *fresh.interpreter]
+    fresh.start()
+    assert fresh.get("/health/live").status == 200
+    assert fresh.end() == 0
