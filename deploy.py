@@ -5,22 +5,22 @@ from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.target import current_target
-from rtinfra.operations import units
+from rtinfra.operations import packages, units
 
 # Looks at the host and refuses it, with every reason, before anything on any host is changed.
 target = current_target()
-wanted_units = base.units(target.config.base)
+
+# One transaction for the packages of all roles, one look at the units of all roles: round trips are the cost.
+packages.installed(name="packages", names=target.packages, local=target.local_packages)
 
 base.configure(target.config.base)
 
 if target.is_rt:
-    rt, layout = target.rt, target.layout
-    group = rt.base.realtime_group
+    rt, layout, group = target.rt, target.layout, target.config.base.realtime_group
     rt_tuning.configure(rt.rt_tuning, layout, group)
     rt_app.configure(rt.rt_app, layout, group)
     # Last of the changes: the reboot that follows brings up everything above at once.
     rt_kernel.configure(rt.rt_kernel, layout, target.distribution)
     rt_kernel.reboot(rt.rt_kernel, layout, target.distribution)
-    wanted_units += [*rt_tuning.units(rt.rt_tuning), *rt_app.units()]
 
-units.ensure(name="units", units=wanted_units)
+units.ensure(name="units", units=target.units)

@@ -145,9 +145,7 @@ class HostConfig(Settings):
             if name is None:
                 yield Finding(key, None, "must name a file for this kind of application", None)
             elif root is not None and not (root / name).is_file():
-                yield Finding(
-                    key, name, f"is not a file below {root}", "put the file there or correct the name"
-                )
+                yield Finding(key, name, f"is not a file below {root}", "put the file there or correct the name")
 
     def local_files(self) -> dict[str, str | None]:
         """Return the files of the control machine that this host's roles send, by configuration key."""
@@ -157,10 +155,7 @@ class HostConfig(Settings):
         if self.rt_app is not None:
             application = self.rt_app.application
             wanted = {"reference": (), "binary": ("rt_binary", "non_rt_binary"), "deb": ("deb",)}
-            files |= {
-                f"rt_app.application.{field}": getattr(application, field)
-                for field in wanted[application.kind]
-            }
+            files |= {f"rt_app.application.{field}": getattr(application, field) for field in wanted[application.kind]}
         return files
 
 

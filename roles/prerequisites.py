@@ -103,6 +103,9 @@ def _cpu(
     layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, state.topology)
     if layout is not None:
         for key, cpus in (("rt_process", layout.isolated), ("non_rt_process", layout.housekeeping)):
-            node = getattr(config.rt_app, key).numa_node
-            findings += check_node_binding(f"rt_app.{key}.numa_node", cpus, node, state.topology)
+            process = getattr(config.rt_app, key)
+            on_node = cpus & state.topology.nodes.get(process.numa_node, frozenset())
+            # A binding that is only preferred holds when some of the cores are there.
+            bound = cpus if process.strict_binding else on_node or cpus
+            findings += check_node_binding(f"rt_app.{key}.numa_node", bound, process.numa_node, state.topology)
     return layout, [fleet_host.cite(found) for found in findings]

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pyinfra import host, logger
 from pyinfra.api.exceptions import DeployError
 
+from roles.base import deploy as base
 from roles.host import HostConfig, RtHostConfig
 from roles.prerequisites import check_host
+from roles.rt_app import deploy as rt_app
+from roles.rt_kernel import deploy as rt_kernel
+from roles.rt_tuning import deploy as rt_tuning
 from rtinfra.config import FleetHost
 from rtinfra.cpu import CpuLayout
+from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
 from rtinfra.inventory import fleet_host_of
+from rtinfra.operations.managed import Unit
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Target:
     """One host, checked: `_layout` is set exactly on real-time hosts."""
 
     fleet_host: FleetHost[HostConfig]
-    state: HostState
+    distribution: str
     _layout: CpuLayout | None
 
     @property
@@ -46,9 +52,29 @@ class Target:
         return self._layout
 
     @property
-    def distribution(self) -> str:
-        """Distribution and release, for example "debian-13"."""
-        return self.state.distribution
+    def packages(self) -> list[str]:
+        """Debian packages of all its roles."""
+        names = list(self.config.base.packages)
+        if self.is_rt:
+            names += self.rt.rt_tuning.packages
+            names += rt_app.packages(self.rt.rt_app)
+            names += rt_kernel.packages(self.rt.rt_kernel, self.distribution)
+        return names
+
+    @property
+    def local_packages(self) -> list[LocalPackage]:
+        """Packages of all its roles that come as files of the control machine."""
+        if not self.is_rt:
+            return []
+        return [*rt_kernel.local_packages(self.rt.rt_kernel), *rt_app.local_packages(self.rt.rt_app)]
+
+    @property
+    def units(self) -> list[Unit]:
+        """systemd units of all its roles."""
+        found = base.units(self.config.base)
+        if self.is_rt:
+            found += [*rt_tuning.units(self.rt.rt_tuning), *rt_app.units()]
+        return found
 
 
 def current_target() -> Target:
@@ -67,4 +93,4 @@ def current_target() -> Target:
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
         raise DeployError(f"{host.name} is refused, nothing was changed on any host:\n{listed}")
-    return Target(fleet_host, state, layout)
+    return Target(fleet_host, state.distribution, layout)

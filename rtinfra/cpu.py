@@ -34,9 +34,7 @@ _ITEM = re.compile(
 )
 _HEX_GROUPS = re.compile(r"[0-9a-fA-F]+(?:,[0-9a-fA-F]{1,8})*")
 
-_CPU0_REASON = (
-    "CPU 0 is isolated, but the kernel starts on it and keeps work there (timekeeping, firmware interrupts)"
-)
+_CPU0_REASON = "CPU 0 is isolated, but the kernel starts on it and keeps work there (timekeeping, firmware interrupts)"
 
 
 class CpuListError(ValueError):
@@ -136,9 +134,7 @@ def _read_element(part: str, text: str) -> _Element:
     if group == 0 or used == 0:
         raise CpuListError(text, f"{part} selects nothing: used and group must be at least 1")
     if used > group:
-        raise CpuListError(
-            text, f"{part} uses {used} of every {group} CPUs", f"did you mean :{group}/{used} instead?"
-        )
+        raise CpuListError(text, f"{part} uses {used} of every {group} CPUs", f"did you mean :{group}/{used} instead?")
     is_all = match["all"] is not None and not match["pattern"]
     return _Element(part, first, last, used, group, is_all)
 
@@ -420,9 +416,7 @@ def check_layout_offline(isolated: str, housekeeping: str | None, count: int | N
             reason = "all CPUs here leave none for the other list"
             findings.append(CpuFinding("error", key, text, reason, "name some of the CPUs, for example 2-3"))
     if iso is not None and 0 in iso:
-        findings.append(
-            CpuFinding("warning", ISOLATED_KEY, isolated, _CPU0_REASON, "leave CPU 0 out of the list")
-        )
+        findings.append(CpuFinding("warning", ISOLATED_KEY, isolated, _CPU0_REASON, "leave CPU 0 out of the list"))
     return findings
 
 
@@ -439,9 +433,7 @@ def check_node_binding(
         severity: of the findings; a mere preference may deserve only a warning.
     """
     by_node = {
-        number: format_cpu_list(cpus & members)
-        for number, members in sorted(topology.nodes.items())
-        if cpus & members
+        number: format_cpu_list(cpus & members) for number, members in sorted(topology.nodes.items()) if cpus & members
     }
     if by_node.keys() == {node}:
         return []
@@ -454,16 +446,13 @@ def check_node_binding(
         suggestion = f"use {next(iter(by_node))}"
     else:
         choices = "; ".join(
-            f"node {number} has {format_cpu_list(members)}"
-            for number, members in sorted(topology.nodes.items())
+            f"node {number} has {format_cpu_list(members)}" for number, members in sorted(topology.nodes.items())
         )
         suggestion = f"choose CPUs of one node: {choices}"
     return [CpuFinding(severity, key, node, reason, suggestion)]
 
 
-def _parsed(
-    key: str, text: str, online: frozenset[int] | None, findings: list[CpuFinding]
-) -> frozenset[int] | None:
+def _parsed(key: str, text: str, online: frozenset[int] | None, findings: list[CpuFinding]) -> frozenset[int] | None:
     """Parse, turning an error into a finding. None also when only a host could tell."""
     try:
         return parse_cpu_list(text, online)
@@ -538,18 +527,14 @@ def _core_findings(
         )
 
 
-def _cpu0_finding(
-    iso: frozenset[int], value: str, topology: Topology, min_housekeeping_cores: int
-) -> CpuFinding:
+def _cpu0_finding(iso: frozenset[int], value: str, topology: Topology, min_housekeeping_cores: int) -> CpuFinding:
     wanted = min(topology.core_count(iso), len(topology.cores) - min_housekeeping_cores)
     last_cores = [core for core in topology.cores if 0 not in core][-wanted:] if wanted > 0 else []
     cpus = format_cpu_list(cpu for core in last_cores for cpu in core)
     return CpuFinding("warning", ISOLATED_KEY, value, _CPU0_REASON, f"isolate {cpus}" if cpus else None)
 
 
-def _nearest_isolation(
-    iso: frozenset[int], topology: Topology, min_housekeeping_cores: int
-) -> frozenset[int] | None:
+def _nearest_isolation(iso: frozenset[int], topology: Topology, min_housekeeping_cores: int) -> frozenset[int] | None:
     """Return whole cores close to what was wanted that leave enough for housekeeping, or None.
 
     Cores are given back from the lowest number on, since the kernel's own work gathers there.

@@ -32,7 +32,9 @@ def run(console: Console) -> int:
     steps: list[Step] = []
     machine = Machine(MACHINE, report=ConsoleReporter(console))
     console.rule("1 of 4: a lab machine")
-    console.print("A bare Debian 13 computer, emulated. The first time takes 4 to 6 minutes, later it is there at once.")
+    console.print(
+        "A bare Debian 13 computer, emulated. The first time takes 4 to 6 minutes, later it is there at once."
+    )
     start = time.monotonic()
     try:
         machine.up()

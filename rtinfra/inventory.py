@@ -49,8 +49,10 @@ def groups(fleet: Fleet[Any]) -> Groups:
 def make_inventory(fleet: Fleet[Any], override_data: dict[str, Any] | None = None) -> Inventory:
     """Return the pyinfra inventory of a fleet."""
     every = list({name: (name, data) for hosts in groups(fleet).values() for name, data in hosts}.values())
-    named = {group: ([name for name, _ in hosts], {}) for group, hosts in groups(fleet).items()}
-    return Inventory((every, {}), override_data=override_data, **named)
+    named: dict[str, tuple[list[str], dict[str, Any]]] = {
+        group: ([name for name, _ in hosts], {}) for group, hosts in groups(fleet).items()
+    }
+    return Inventory((every, {}), override_data=override_data, **named)  # type: ignore[no-untyped-call]
 
 
 def fleet_host_of(host: PyinfraHost) -> FleetHost[Any]:
@@ -66,4 +68,3 @@ def fleet_host_of(host: PyinfraHost) -> FleetHost[Any]:
             "`pyinfra inventory deploy.py`"
         )
     return found
-

@@ -53,7 +53,12 @@ def deploy(
     ]
     start = time.monotonic()
     process = subprocess.Popen(  # nosec B603
-        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        command,
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
     )
     lines: queue.Queue[str | None] = queue.Queue()
     output: list[str] = []
@@ -81,9 +86,7 @@ def _forward(stream: object, put: Callable[[str | None], None]) -> None:
     put(None)
 
 
-def _follow(
-    lines: queue.Queue[str | None], log: list[str], say: Callable[[str], None] | None, start: float
-) -> None:
+def _follow(lines: queue.Queue[str | None], log: list[str], say: Callable[[str], None] | None, start: float) -> None:
     """Collect lines until the stream ends, with a sign of life during long silence."""
     while True:
         try:
@@ -111,9 +114,7 @@ def _result(exit_code: int, output: str, log: str, seconds: float) -> DeployResu
         changed=totals["success"],
         unchanged=totals["no_change"],
         failed=totals["error"],
-        changed_operations=tuple(
-            operation["name"] for operation in results["operations"] if operation["success"]
-        ),
+        changed_operations=tuple(operation["name"] for operation in results["operations"] if operation["success"]),
         seconds=seconds,
         log=log,
     )

@@ -6,7 +6,6 @@ from pyinfra.api.deploy import deploy
 
 from roles.base.model import BaseSettings
 from rtinfra.operations import files as file_operations
-from rtinfra.operations import packages
 from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
 from rtinfra.render import render
 
@@ -56,6 +55,5 @@ def units(settings: BaseSettings) -> list[Unit]:
 
 @deploy("base")
 def configure(settings: BaseSettings) -> None:
-    """Install the packages, then place the files."""
-    packages.installed(name="packages", names=settings.packages)
+    """Place the files."""
     file_operations.sync(name="files", paths=files(settings))

@@ -9,9 +9,9 @@ from pyinfra.api.deploy import deploy
 
 from roles.rt_app.model import ProcessSettings, RtAppSettings
 from rtinfra.cpu import CpuLayout
-from rtinfra.deb import package_name
+from rtinfra.deb import LocalPackage
+from rtinfra.deb import read as read_deb
 from rtinfra.operations import files as file_operations
-from rtinfra.operations import packages
 from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render, render_json
@@ -22,7 +22,6 @@ RT_PROGRAM = "/usr/local/bin/rt_process"
 NON_RT_PROGRAM = "/usr/local/bin/non_rt_process"
 
 _REFERENCE = Path(__file__).parent / "workload" / "mxrc_reference.py"
-_DEB_DIR = "/var/cache/rtinfra"
 _SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
 _DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 # NUMAPolicy= of systemd.exec(5) for the words of numa_binding.json. A strict LOCAL binding is `bind`: the
@@ -44,7 +43,7 @@ def user_files(settings: RtAppSettings, realtime_group: str) -> list[Managed]:
 def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
     """Programs, configuration, directories and units."""
     both = (RT_UNIT, NON_RT_UNIT)
-    owner = {"owner": settings.user, "group": settings.user}
+    user = settings.user
     return [
         *_programs(settings),
         Directory(path=str(settings.config_dir)),
@@ -57,10 +56,10 @@ def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
             )
             for name, content in documents(settings, layout).items()
         ),
-        Directory(path=str(settings.state_dir), mode="0750", **owner),
-        Directory(path=f"{settings.state_dir}/checkpoints", mode="0750", **owner),
+        Directory(path=str(settings.state_dir), mode="0750", owner=user, group=user),
+        Directory(path=f"{settings.state_dir}/checkpoints", mode="0750", owner=user, group=user),
         # A log shipper joins the application's group.
-        Directory(path=str(settings.log_dir), mode="0750", **owner),
+        Directory(path=str(settings.log_dir), mode="0750", owner=user, group=user),
         File(
             path="/etc/logrotate.d/mxrc",
             content=render("rt_app/logrotate.j2", settings=settings, units=both),
@@ -90,18 +89,11 @@ def _programs(settings: RtAppSettings) -> list[Managed]:
         case "binary":
             sources = (PROJECT / str(application.rt_binary), PROJECT / str(application.non_rt_binary))
         case "deb":
-            local = PROJECT / str(application.deb)
-            return [File(path=_deb_target(settings), content=local.read_bytes())]
+            return []
     return [
         File(path=program, content=local.read_bytes(), mode="0755", restarts=(unit,))
-        for program, local, unit in zip(
-            (RT_PROGRAM, NON_RT_PROGRAM), sources, (RT_UNIT, NON_RT_UNIT), strict=True
-        )
+        for program, local, unit in zip((RT_PROGRAM, NON_RT_PROGRAM), sources, (RT_UNIT, NON_RT_UNIT), strict=True)
     ]
-
-
-def _deb_target(settings: RtAppSettings) -> str:
-    return f"{_DEB_DIR}/{Path(str(settings.application.deb)).name}"
 
 
 def documents(settings: RtAppSettings, layout: CpuLayout) -> dict[str, Any]:
@@ -154,22 +146,21 @@ def units() -> list[Unit]:
     return [Unit(NON_RT_UNIT), Unit(RT_UNIT)]
 
 
-def needed_packages(settings: RtAppSettings) -> tuple[str, ...]:
+def packages(settings: RtAppSettings) -> list[str]:
     """Debian packages to install: the application's libraries, Python for the reference workload."""
     python = ("python3",) if settings.application.kind == "reference" else ()
-    return (*settings.application.packages, *python)
+    return [*settings.application.packages, *python]
+
+
+def local_packages(settings: RtAppSettings) -> list[LocalPackage]:
+    """The application's own package, when it comes as one."""
+    application = settings.application
+    return [read_deb(PROJECT / str(application.deb))] if application.kind == "deb" else []
 
 
 @deploy("rt_app")
 def configure(settings: RtAppSettings, layout: CpuLayout, realtime_group: str) -> None:
-    """Install what the application needs, then place the files."""
-    application = settings.application
+    """Make the user, then place the files."""
     # In one operation with the other files a file could belong to a user that is only just being made.
     file_operations.sync(name="user", paths=user_files(settings, realtime_group))
     file_operations.sync(name="files", paths=files(settings, layout))
-    local = (
-        [f"{package_name(PROJECT / str(application.deb))}={_deb_target(settings)}"]
-        if application.kind == "deb"
-        else []
-    )
-    packages.installed(name="packages", names=needed_packages(settings), local=local)

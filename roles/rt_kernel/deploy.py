@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyinfra.api.deploy import deploy
 
 from roles.rt_kernel.model import KernelSource, RtKernelSettings
 from rtinfra.cpu import CpuLayout
-from rtinfra.deb import package_name
+from rtinfra.deb import LocalPackage
+from rtinfra.deb import read as read_deb
 from rtinfra.facts.boot import BOOT_MARKER
-from rtinfra.operations import boot, packages
+from rtinfra.operations import boot
 from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import Action, File, Managed
 from rtinfra.paths import PROJECT
 from rtinfra.render import render
 
 _UPDATE_GRUB = Action("update-grub", "update-grub")
-_DEB_DIR = "/var/cache/rtinfra"
 
 
 def source(settings: RtKernelSettings, distribution: str) -> KernelSource:
@@ -29,17 +27,17 @@ def source(settings: RtKernelSettings, distribution: str) -> KernelSource:
     return {str(key): value for key, value in settings.sources.items()}[distribution]
 
 
-def kernel_debs(settings: RtKernelSettings) -> dict[str, File]:
-    """Local kernel packages, by Debian package name, as files on the host."""
-    debs = {}
-    for name in settings.debs:
-        local = PROJECT / name
-        target = f"{_DEB_DIR}/{Path(name).name}"
-        debs[package_name(local)] = File(path=target, content=local.read_bytes())
-    return debs
+def packages(settings: RtKernelSettings, distribution: str) -> list[str]:
+    """Debian packages to install; none when local ones are used."""
+    return [] if settings.debs else list(source(settings, distribution).packages)
 
 
-def boot_files(settings: RtKernelSettings, layout: CpuLayout, image_pattern: str) -> list[Managed]:
+def local_packages(settings: RtKernelSettings) -> list[LocalPackage]:
+    """Local kernel packages."""
+    return [read_deb(PROJECT / name) for name in settings.debs]
+
+
+def files(settings: RtKernelSettings, layout: CpuLayout, image_pattern: str) -> list[Managed]:
     """The GRUB drop-in: kernel command line, and the RT kernel as the default entry."""
     return [
         File(
@@ -59,20 +57,9 @@ def boot_files(settings: RtKernelSettings, layout: CpuLayout, image_pattern: str
 
 @deploy("rt_kernel")
 def configure(settings: RtKernelSettings, layout: CpuLayout, distribution: str) -> None:
-    """Install the kernel and write its command line. Nothing takes effect before `reboot`."""
-    origin = source(settings, distribution)
-    debs = kernel_debs(settings)
-    file_operations.sync(
-        name="boot loader and local packages",
-        paths=[*boot_files(settings, layout, origin.image_pattern), *debs.values()],
-    )
-    # After the drop-in: the package's own hook runs update-grub, which then sees the final settings.
-    packages.installed(
-        name="kernel",
-        names=() if debs else origin.packages,
-        local=[f"{name}={file.path}" for name, file in debs.items()],
-        target_release=origin.target_release,
-    )
+    """Write the kernel's command line. Nothing takes effect before `reboot`."""
+    pattern = source(settings, distribution).image_pattern
+    file_operations.sync(name="boot loader", paths=files(settings, layout, pattern))
 
 
 @deploy("rt_kernel")

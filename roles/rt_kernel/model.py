@@ -21,8 +21,7 @@ ISOLATION_PARAMETERS = ("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffini
 class KernelSource(Settings):
     """Where the RT kernel of one distribution comes from, and how its image is recognised."""
 
-    packages: tuple[str, ...] = Field(description="packages to install; empty when `debs` is used")
-    target_release: str | None = Field(default=None, description="apt suite to take them from (backports)")
+    packages: tuple[str, ...] = Field(description="packages to install; `name/suite` takes one from that apt suite")
     image_pattern: str = Field(
         pattern=r"^[A-Za-z0-9.*+~_\-]+$",
         description="shell pattern of the kernel release in /boot/vmlinuz-<release>",

@@ -7,7 +7,6 @@ from pyinfra.api.deploy import deploy
 from roles.rt_tuning.model import RtTuningSettings
 from rtinfra.cpu import CpuLayout
 from rtinfra.operations import files as file_operations
-from rtinfra.operations import packages
 from rtinfra.operations.managed import Absent, Action, Directory, File, Managed, Unit
 from rtinfra.render import render
 
@@ -15,7 +14,10 @@ _DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 # Re-executing is the only way that makes a running systemd read its own settings (systemd-system.conf(5)).
 _DAEMON_REEXEC = Action("daemon-reexec", "systemctl daemon-reexec")
 _SYSCTL = Action("sysctl", "sysctl -q -p /etc/sysctl.d/60-rtinfra.conf")
-_UDEV = Action("udev", "udevadm control --reload && udevadm trigger --settle --subsystem-match=watchdog --subsystem-match=misc")
+_UDEV = Action(
+    "udev",
+    "udevadm control --reload && udevadm trigger --settle --subsystem-match=watchdog --subsystem-match=misc",
+)
 
 #: Link to the chosen hardware watchdog, made by udev: /dev/watchdog0 and 1 change places between boots.
 WATCHDOG_DEVICE = "/dev/watchdog-rtinfra"
@@ -140,6 +142,5 @@ def units(settings: RtTuningSettings) -> list[Unit]:
 
 @deploy("rt_tuning")
 def configure(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str) -> None:
-    """Install the tools, then place the files."""
-    packages.installed(name="packages", names=settings.packages)
+    """Place the files."""
     file_operations.sync(name="files", paths=files(settings, layout, realtime_group))

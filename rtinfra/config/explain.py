@@ -113,7 +113,7 @@ class _Spot:
         if isinstance(cause, CrossCheckError):
             return [
                 Finding(
-                    joined(self.key, found.key) if self.key else found.key,
+                    joined(self.key, found.key),
                     found.value,
                     found.reason,
                     found.suggestion,
@@ -184,7 +184,9 @@ class _Spot:
             return _nearest_in_range(field, value)
         if self._type in _CHOICE_TYPES:
             choices = [str(choice) for choice in allowed_values(field)]
-            return f"use {choices[0]}" if len(choices) == 1 else did_you_mean(str(value), choices, "use one of")
+            return (
+                f"use {choices[0]}" if len(choices) == 1 else did_you_mean(str(value), choices, "use one of")
+            )
         if self._type == "string_type" and isinstance(value, (int, float)):
             return f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
         if _REASONS.get(self._type) == "must be a list" and isinstance(value, (str, int, float)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -124,10 +124,7 @@ def _variants(field: FieldInfo) -> Iterator[FieldInfo]:
 
 
 def _taken_apart(field: FieldInfo) -> tuple[Any, Any, tuple[Any, ...]]:
-    annotation = field.annotation
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return annotation, get_origin(annotation), get_args(annotation)
+    return field.annotation, get_origin(field.annotation), get_args(field.annotation)
 
 
 def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:

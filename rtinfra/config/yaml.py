@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
@@ -122,12 +122,15 @@ def parse_yaml(text: str, name: str) -> Located:
         node = yaml.compose(text)
     except YAMLError as error:
         raise ConfigError([_parser_problem(error, text, name)]) from error
+    start = Place(name, 1)
     if node is None:
-        return Located({}, Place(name, 1))
+        return Located({}, start)
     reader = _Reader(name)
-    tree = reader.read(node, Place(name, 1), ())
+    tree = reader.read(node, start, ())
+    if tree.value is None and not reader.problems:
+        return Located({}, start)
     if not isinstance(node, MappingNode):
-        reader.complain(node.start_mark, "", "the file must consist of `key: value` lines", _colon_hint(node))
+        reader.complain(start, "", "the file must consist of `key: value` lines", _colon_hint(node))
     if reader.problems:
         raise ConfigError(reader.problems)
     return tree
@@ -172,17 +175,17 @@ class _Reader:
         self.problems: list[Problem] = []
         self._name = name
 
-    def complain(self, mark: StreamMark, key: str, reason: str, suggestion: str | None) -> None:
-        self.problems.append(Problem(self._name, mark.line + 1, key, ABSENT, reason, suggestion))
+    def complain(self, place: Place, key: str, reason: str, suggestion: str | None) -> None:
+        self.problems.append(Problem(self._name, place.line, key, ABSENT, reason, suggestion))
 
     def read(self, node: Node, place: Place, above: tuple[Node, ...]) -> Located:
         """Read a node whose key or list item stands at `place`; `above` are the nodes it is inside of."""
         if any(node is outer for outer in above):
-            self.complain(node.start_mark, "", "a section contains itself (an alias with *)", "write it out")
+            self.complain(place, "", "a section contains itself (an alias with *)", "write it out")
             return Located(None, place)
         if str(node.tag).removeprefix("tag:yaml.org,2002:") not in _STANDARD_TAGS:
             reason = "a word that starts with ! is a tag; none is known here"
-            self.complain(node.start_mark, "", reason, "remove it, or put the value in quotes")
+            self.complain(place, "", reason, "remove it, or put the value in quotes")
         if isinstance(node, MappingNode):
             return Located(self._read_mapping(node, (*above, node)), place)
         if isinstance(node, ScalarNode):
@@ -198,14 +201,14 @@ class _Reader:
             key = key_node.value
             if not isinstance(key_node, ScalarNode) or (key in _NULL and key_node.style is None):
                 hint = "check this line for a stray colon"
-                self.complain(key_node.start_mark, "", "a key must be a word", hint)
+                self.complain(place, "", "a key must be a word", hint)
             elif key == "<<" and key_node.style is None:
                 reason = "`<<` is not supported: layers are merged by group instead"
-                self.complain(key_node.start_mark, "", reason, "put the shared keys into the data of a group")
+                self.complain(place, "", reason, "put the shared keys into the data of a group")
             elif key in found:
                 first = found[key].place
                 reason = f"the key is written twice; the first one is in line {first.line if first else '?'}"
-                self.complain(key_node.start_mark, key, reason, "keep one of them")
+                self.complain(place, key, reason, "keep one of them")
             else:
                 found[key] = value
         return found

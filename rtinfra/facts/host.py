@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from typing_extensions import override
 from rtinfra.cpu import Topology, parse_cpu_list
 from rtinfra.facts import sections
 
+_NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d+)/\S+:(?P<list>\S+)$")
+
 # One command: the whole script costs one round trip.
 _COMMANDS = {
     "os": ". /etc/os-release; echo $ID-$VERSION_ID",
@@ -19,15 +22,10 @@ _COMMANDS = {
     "boot_id": "cat /proc/sys/kernel/random/boot_id",
     "memory_kb": "sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo",
     "online": "cat /sys/devices/system/cpu/online",
-    "siblings": (
-        "for c in /sys/devices/system/cpu/cpu[0-9]*; do "
-        'read -r s < $c/topology/thread_siblings_list && echo "${c##*cpu} $s"; done'
-    ),
-    "nodes": 'for n in /sys/devices/system/node/node[0-9]*; do read -r l < $n/cpulist; echo "${n##*node} $l"; done',
-    "free_mb": (
-        "for d in / /boot /var; do "
-        'set -- $(stat -f -c "%a %S" $d); echo "$d $(( $1 * $2 / 1048576 ))"; done'
-    ),
+    # grep, not the shell's `read`: dash reads single bytes, which these files of sysfs answer with nothing.
+    "siblings": "grep -H . /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list",
+    "nodes": "grep -H . /sys/devices/system/node/node[0-9]*/cpulist",
+    "free_mb": ('for d in / /boot /var; do set -- $(stat -f -c "%a %S" $d); echo "$d $(( $1 * $2 / 1048576 ))"; done'),
     "grub": "command -v update-grub >/dev/null && test -d /boot/grub && echo yes",
     "systemd": "test -d /run/systemd/system && echo yes",
     "uid": "id -u",
@@ -72,15 +70,8 @@ def parse_host_state(lines: list[str]) -> HostState:
     if not one("online"):
         raise ValueError("the host did not tell which CPUs are online")
     online = parse_cpu_list(one("online"), None)
-    siblings = {
-        int(cpu): parse_cpu_list(text, None) & online
-        for cpu, text in (line.split() for line in found.get("siblings", []))
-    }
-    nodes = {
-        int(node): parse_cpu_list(parts[0], None) & online
-        for node, *parts in (line.split() for line in found.get("nodes", []))
-        if parts  # a node with memory only has an empty list
-    }
+    siblings = _lists_by_number(found.get("siblings", []), online)
+    nodes = _lists_by_number(found.get("nodes", []), online)
     return HostState(
         distribution=one("os"),
         architecture=one("arch"),
@@ -94,6 +85,15 @@ def parse_host_state(lines: list[str]) -> HostState:
         clock=int(one("clock") or 0),
         has_unfinished_packages=bool(one("unfinished")),
     )
+
+
+def _lists_by_number(lines: list[str], online: frozenset[int]) -> dict[int, frozenset[int]]:
+    """Parse lines such as `/sys/devices/system/node/node1/cpulist:2-3`; a node without CPUs has no line."""
+    found = {}
+    for line in lines:
+        if match := _NUMBERED.match(line):
+            found[int(match["number"])] = parse_cpu_list(match["list"], None) & online
+    return found
 
 
 class Host(FactBase[HostState]):

@@ -27,7 +27,7 @@ def parse_packages_state(lines: list[str]) -> PackagesState:
     installed = {}
     for line in found.get("query", []):
         name, version, status = line.split("\t")
-        if status.startswith("ii") or status.startswith("hi"):
+        if status.startswith(("ii", "hi")):  # installed, also when held
             installed[name] = version
     return PackagesState(installed=installed, interrupted=bool("".join(found.get("audit", [])).strip()))
 

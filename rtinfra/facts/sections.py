@@ -16,7 +16,8 @@ def script(commands: Mapping[str, str]) -> str:
     A command that fails leaves its section empty; it never ends the script, because what is absent on a
     host is an observation too.
     """
-    return "\n".join(f"echo {MARKER}{name}\n( {command} ) 2>/dev/null" for name, command in commands.items())
+    parts = [f"echo {MARKER}{name}\n( {command} ) 2>/dev/null" for name, command in commands.items()]
+    return "\n".join([*parts, "true"])
 
 
 def parse(lines: Iterable[str]) -> dict[str, list[str]]:

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 import uuid

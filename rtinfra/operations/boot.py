@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import gevent
@@ -16,6 +16,7 @@ from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 
 from rtinfra.facts.boot import Boot, BootState
+
 
 def _names(words: Sequence[str]) -> set[str]:
     return {word.partition("=")[0] for word in words}
@@ -36,9 +37,9 @@ def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
     if extra := sorted(booted - set(parameters)):
         found.append(f"command line has {' '.join(extra)}")
     # A parameter that was taken out of the settings is in nobody's list any more; only the changed file tells.
-    if not found and state.changed_since_boot and state.next_parameters is not None:
-        if gone := sorted(set(state.parameters) ^ set(state.next_parameters)):
-            found.append(f"the next boot differs in {' '.join(gone)}")
+    elsewhere = set(state.parameters) ^ set(state.next_parameters or state.parameters)
+    if not found and state.changed_since_boot and elsewhere:
+        found.append(f"the next boot differs in {' '.join(sorted(elsewhere))}")
     return found
 
 
@@ -50,7 +51,9 @@ def refusal(state: BootState, parameters: Sequence[str]) -> str | None:
     if state.newest is None:
         return "no real-time kernel is installed in /boot; look at the messages of its installation"
     if state.next_parameters is None:
-        return f"/boot/grub/grub.cfg has no entry for {state.newest}; run update-grub on the host and look at its messages"
+        return (
+            f"/boot/grub/grub.cfg has no entry for {state.newest}; run update-grub on the host and look at its messages"
+        )
     if not state.default_is_newest:
         return (
             f"GRUB would not boot {state.newest} by default; look for GRUB_DEFAULT in files of "
@@ -69,7 +72,7 @@ def refusal(state: BootState, parameters: Sequence[str]) -> str | None:
 @operation()
 def reboot_when_needed(
     image_pattern: str, parameters: Sequence[str], allowed: bool, timeout_seconds: int
-) -> Iterator[StringCommand | FunctionCommand]:
+) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Reboot into the newest kernel matching `image_pattern` with exactly `parameters`, when not there yet.
 
     Raises:
@@ -121,9 +124,7 @@ def _wait_for_new_boot(
                 return _is_wanted(host, found, parameters)
         host.disconnect()
         gevent.sleep(3)
-    logger.error(
-        "%sdid not come back within %d s; look at its console", host.print_prefix, timeout_seconds
-    )
+    logger.error("%sdid not come back within %d s; look at its console", host.print_prefix, timeout_seconds)
     return False
 
 

@@ -7,7 +7,7 @@ import difflib
 import io
 import shlex
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from pyinfra import host, logger, state
@@ -29,7 +29,7 @@ def restart_marker(unit: str) -> str:
 
 
 @operation()
-def sync(paths: Sequence[Managed]) -> Iterator[StringCommand]:
+def sync(paths: Sequence[Managed]) -> Generator[StringCommand, None, None]:
     """Make all `paths` what they should be.
 
     One fact reads the state of all of them, one command sends those that differ: staged in a directory only
@@ -44,9 +44,7 @@ def sync(paths: Sequence[Managed]) -> Iterator[StringCommand]:
     changed = [(path, difference) for path in paths if (difference := path.difference(found.paths.get(path.path)))]
     actions = {action.name: action for path, _ in changed for action in path.actions}
     # Left undone by an interrupted run.
-    actions |= {
-        action.name: action for path in paths for action in path.actions if action.name in found.pending
-    }
+    actions |= {action.name: action for path in paths for action in path.actions if action.name in found.pending}
     if not changed and not actions:
         host.noop(f"all {len(paths)} paths are as they should be")
         return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra import host, logger
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import FileUploadCommand, PyinfraCommand, StringCommand
 from pyinfra.api.operation import operation
 
+from rtinfra.deb import LocalPackage
 from rtinfra.facts.packages import Packages, PackagesState
 
 # Never a question, never a changed configuration file replaced, never a wait without end for another apt.
@@ -25,33 +26,44 @@ _FINISH = (
 )
 
 
-@operation()
-def installed(
-    names: Sequence[str], local: Sequence[str] = (), target_release: str | None = None
-) -> Iterator[StringCommand]:
-    """Install the packages `names` that are missing; versions are left to the archive.
+# Where local packages are put while they are installed.
+_CACHE = "/var/cache/rtinfra"
 
-    `local` are paths of .deb files on the host as `name=/path/to/file.deb`. A dpkg that was interrupted is
-    completed first. `target_release` is an apt suite, for example backports.
+
+@operation()
+def installed(names: Sequence[str], local: Sequence[LocalPackage] = ()) -> Generator[PyinfraCommand, None, None]:
+    """Install what is missing, in one transaction; versions are left to the archive.
+
+    A name may be `name/suite` to take it from that apt suite, for example backports. Of `local` packages
+    exactly the given version is installed. A dpkg that was interrupted is completed first.
     """
-    files = dict(entry.split("=", 1) for entry in local)
-    wanted = [*names, *files]
-    if not wanted:
+    requests = {name.partition("/")[0]: name for name in names}
+    if not requests and not local:
         host.noop("no packages asked for")
         return
-    found: PackagesState = host.get_fact(Packages, names=wanted)
-    missing = [name for name in wanted if name not in found.installed]
-    if not missing and not found.interrupted:
-        host.noop(f"all {len(wanted)} packages are installed")
+    found: PackagesState = host.get_fact(Packages, names=[*requests, *(package.name for package in local)])
+    missing = [request for name, request in requests.items() if name not in found.installed]
+    uploads = [package for package in local if found.installed.get(package.name) != package.version]
+    if not missing and not uploads and not found.interrupted:
+        host.noop(f"all {len(requests) + len(local)} packages are installed")
         return
     if found.interrupted:
         logger.info("%sdpkg was interrupted, completing it", host.print_prefix)
         yield StringCommand(_FINISH)
         yield StringCommand(f"{_APT} --fix-broken install")
-    if missing:
-        logger.info("%sinstalling %s", host.print_prefix, ", ".join(missing))
+    if missing or uploads:
+        shown = ", ".join([*missing, *(f"{package.name} {package.version}" for package in uploads)])
+        logger.info("%sinstalling %s", host.print_prefix, shown)
+        for package in uploads:
+            yield StringCommand(f"mkdir -p {_CACHE}")
+            yield FileUploadCommand(str(package.path), _remote(package))
         # Without --error-on=any a dead mirror passes unnoticed while old lists are still there.
         yield StringCommand("apt-get -q -o DPkg::Lock::Timeout=600 update --error-on=any")
-        release = f" -t {shlex.quote(target_release)}" if target_release else ""
-        arguments = " ".join(shlex.quote(files.get(name, name)) for name in missing)
-        yield StringCommand(f"{_APT}{release} install {arguments}")
+        arguments = shlex.join([*missing, *map(_remote, uploads)])
+        yield StringCommand(f"{_APT} --allow-downgrades install {arguments}")
+    if uploads:
+        yield StringCommand(f"rm -f {shlex.join(map(_remote, uploads))}")
+
+
+def _remote(package: LocalPackage) -> str:
+    return f"{_CACHE}/{package.path.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from pyinfra import host, logger
 from pyinfra.api.command import StringCommand
@@ -18,7 +18,7 @@ _UNKNOWN = UnitState(load="not-found", active="inactive", sub="dead", file="", n
 
 
 @operation()
-def ensure(units: Sequence[Unit]) -> Iterator[StringCommand]:
+def ensure(units: Sequence[Unit]) -> Generator[StringCommand, None, None]:
     """Enable, mask, start and restart `units` as needed.
 
     A unit is restarted when a file it depends on changed, in this run or in one that was cut off. When a

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtinfra.config.merge import EMPTY, Located, Place, merge, nearest_place
 from rtinfra.config.yaml import parse_yaml
+
+# A busy machine is slow, not wrong.
+steady = settings(deadline=None)
 
 scalars = st.none() | st.booleans() | st.integers(0, 5) | st.sampled_from("xyz")
 
@@ -29,22 +32,26 @@ def yaml(text: str, name: str = "f") -> Located:
     return parse_yaml(text, name)
 
 
+@steady
 @given(trees("all"), trees("group"), trees("host"))
 def test_merge_is_associative(lower: Located, middle: Located, upper: Located) -> None:
     assert merge(merge(lower, middle), upper) == merge(lower, merge(middle, upper))
 
 
+@steady
 @given(trees("f"))
 def test_empty_is_the_identity(tree: Located) -> None:
     assert merge(EMPTY, tree) == tree
     assert merge(tree, EMPTY) == tree
 
 
+@steady
 @given(trees("f"))
 def test_merging_a_layer_twice_changes_nothing(tree: Located) -> None:
     assert merge(tree, tree).plain() == tree.plain()
 
 
+@steady
 @given(trees("lower"), trees("upper"))
 def test_provenance_is_the_last_writer(lower: Located, upper: Located) -> None:
     merged = merge(lower, upper)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtinfra.config.problems import ConfigError, Problem
 from rtinfra.config.yaml import load_yaml, parse_yaml
+
+# A busy machine is slow, not wrong.
+steady = settings(deadline=None)
 
 
 def problems(text: str) -> tuple[Problem, ...]:
@@ -36,7 +39,7 @@ def problems(text: str) -> tuple[Problem, ...]:
         ("'1'", "1"),
         ('"null"', "null"),
         ("!!str 5", "5"),
-        ("|\n  5", "5"),
+        ("|-\n  5", "5"),
         # What YAML would turn into something else stays what was typed.
         ("2-3", "2-3"),
         ("08", "08"),
@@ -81,12 +84,9 @@ def test_every_key_and_item_knows_its_line() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n"])
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n# start of a document\n", "null\n"])
 def test_empty_files_are_empty_mappings(text: str) -> None:
-    if text == "---\n":
-        assert "key: value" in problems(text)[0].reason
-    else:
-        assert parse_yaml(text, "f.yaml").plain() == {}
+    assert parse_yaml(text, "f.yaml").plain() == {}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_empty_files_are_empty_mappings(text: str) -> None:
         ("a: !!python/object:os.system b\n", 1, "tag"),
         ("a: 1\n---\nb: 2\n", 2, "second document"),
         ("a: \x01\n", 1, "control character"),
-        ("a: " + "[" * 3000, 1, "nested deeper"),
+        ("a: " + "[" * 200, 1, "nested deeper"),
         ("a: &x\n  b: *x\n", 2, "contains itself"),
         ("- a\n- b\n", 1, "must consist of `key: value`"),
         ("a:1\n", 1, "must consist of `key: value`"),
@@ -118,7 +118,7 @@ def test_empty_files_are_empty_mappings(text: str) -> None:
 )
 def test_mistakes_are_explained_with_their_line(text: str, line: int, words: str) -> None:
     (problem,) = problems(text)
-    assert (problem.file, problem.line) == ("f.yaml", line) or words in ("tag", "contains itself")
+    assert (problem.file, problem.line) == ("f.yaml", line)
     assert words in problem.reason
 
 
@@ -167,12 +167,22 @@ def test_windows_line_ends_and_korean_are_fine(tmp_path: Path) -> None:
     assert tree.places()["b"].line == 2
 
 
+def test_files_without_permission_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match="give yourself read permission"):
+        load_yaml(tmp_path / "f.yaml", "f.yaml")
+
+
 def test_unreadable_files_are_explained(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "missing.yaml", "no such file"), (tmp_path, "directory")):
         with pytest.raises(ConfigError, match=words):
             load_yaml(path, "f.yaml")
 
 
+@steady
 @given(st.text() | st.text(alphabet="ab:-[]{}&*!|>'\"\\#,? \n\t", max_size=40))
 def test_no_text_brings_the_reader_down(text: str) -> None:
     try:

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rtinfra.cpu import (
@@ -24,6 +24,9 @@ from rtinfra.cpu import (
     parse_cpu_mask,
     resolve_layout,
 )
+
+# A busy machine is slow, not wrong.
+steady = settings(deadline=None)
 
 FOUR = frozenset(range(4))
 
@@ -128,6 +131,7 @@ def test_no_online_cpus_is_an_error_not_a_crash() -> None:
         parse_cpu_list("0", frozenset())
 
 
+@steady
 @given(cpu_sets.filter(bool))
 def test_format_and_parse_are_inverse(cpus: frozenset[int]) -> None:
     text = format_cpu_list(cpus)
@@ -135,6 +139,7 @@ def test_format_and_parse_are_inverse(cpus: frozenset[int]) -> None:
     assert parse_cpu_list(text, cpus) == cpus
 
 
+@steady
 @given(cpu_sets.filter(bool))
 def test_canonical_lists_have_no_adjacent_elements(cpus: frozenset[int]) -> None:
     bounds = [[int(bound) for bound in part.split("-")] for part in format_cpu_list(cpus).split(",")]
@@ -146,6 +151,7 @@ def test_empty_set_has_an_empty_list() -> None:
     assert format_cpu_list(()) == ""
 
 
+@steady
 @given(
     st.text() | st.text(alphabet="0123456789-,:/Nal \n"),
     st.none() | st.frozensets(st.integers(0, 20), max_size=8),
@@ -199,6 +205,7 @@ def test_bad_masks_are_refused(text: str) -> None:
         parse_cpu_mask(text)
 
 
+@steady
 @given(cpu_sets)
 def test_mask_round_trip(cpus: frozenset[int]) -> None:
     assert parse_cpu_mask(format_cpu_mask(cpus)) == cpus
@@ -301,6 +308,7 @@ def test_isolating_cpu_0_is_a_warning() -> None:
     assert (finding.severity, finding.suggestion) == ("warning", "isolate 2-3")
 
 
+@steady
 @given(
     topologies(),
     st.frozensets(st.integers(0, 12), min_size=1),
@@ -323,6 +331,7 @@ def test_no_bad_layout_is_ever_accepted(
     assert topology.core_count(layout.housekeeping) >= 2
 
 
+@steady
 @given(topologies(), st.data())
 def test_every_suggested_isolation_is_accepted(topology: Topology, data: st.DataObject) -> None:
     isolated = data.draw(st.frozensets(st.sampled_from(sorted(topology.online)), min_size=1))

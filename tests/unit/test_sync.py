@@ -62,7 +62,12 @@ def test_refused_file_leaves_every_old_file(run, tmp_path: Path) -> None:
     first.write_text("old")
     paths = [
         File(path=str(first), content=b"new", **ME),
-        File(path=str(second), content=b"bad", validate="grep -q good {path} || { echo not good; false; }", **ME),
+        File(
+            path=str(second),
+            content=b"bad",
+            validate="grep -q good {path} || { echo not good; false; }",
+            **ME,
+        ),
     ]
     done = run(bundle(paths, [Action("a", "true")], ["b.service"]))
     assert done.returncode != 0

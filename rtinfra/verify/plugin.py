@@ -1,0 +1,315 @@
+"""pytest plugin behind `rtinfra verify`: which hosts, one snapshot each, which controls, and the report.
+
+Hosts are looked at before the first control. One that cannot be reached is one sentence in the report, not a
+failure of every control.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from roles.host import RT_GROUP, HostConfig, load_hosts
+from rtinfra.config import ConfigError, FleetHost
+from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
+from rtinfra.paths import PROJECT
+from rtinfra.verify import expect, probe, snapshot
+from rtinfra.verify.connection import Connections, Unreachable
+from rtinfra.verify.report import (
+    EXIT_UNUSABLE,
+    NOT_A_LATENCY_PROOF,
+    SEVERITIES,
+    ControlResult,
+    HostFacts,
+    HostProblem,
+    Report,
+    Status,
+    now,
+)
+
+_DISRUPTIVE: Final = "disruptive"
+_EVERY_HOST: Final = "every_host"
+_RECORD = pytest.StashKey[expect.Record]()
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the marker of a test says."""
+
+    id: str
+    severity: str
+    title: str
+    area: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A host that was reached: its settings and what was seen of it."""
+
+    host: FleetHost[HostConfig]
+    snapshot: snapshot.Snapshot
+    layout: CpuLayout | None
+    layout_problems: tuple[str, ...]
+    snapshot_seconds: float
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("rtinfra", "verification of hosts")
+    group.addoption("--inventory", type=Path, help="inventory file or directory")
+    group.addoption("--host", action="append", default=[], dest="verify_hosts", help="only this host")
+    group.addoption("--control", action="append", default=[], help="only this control or requirement")
+    group.addoption("--disruptive", action="store_true", help="also kill and restart things on the host")
+    group.addoption("--report-json", type=Path, help="where to write the report")
+    group.addoption("--evidence", type=Path, help="folder for histograms")
+    group.addoption("--progress-fd", type=int, help="descriptor for lines that say what is being done")
+    group.addoption("--latency-seconds", type=int, default=10, help="how long latency is measured")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{_EVERY_HOST}: a control for hosts that are not real-time too")
+    if config.option.inventory is not None:
+        config.pluginmanager.register(Verification(config), "rtinfra-verification")
+
+
+def control_of(item: pytest.Item) -> Control | None:
+    """Return what the control marker of a test says; None for a test that is no control.
+
+    Raises:
+        pytest.UsageError: the marker is incomplete.
+    """
+    marker = item.get_closest_marker("control")
+    if marker is None:
+        return None
+    missing = {"id", "severity", "title"} - marker.kwargs.keys()
+    if missing or marker.kwargs["severity"] not in SEVERITIES:
+        wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"severity is not one of {SEVERITIES}"
+        raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.control {wrong}")
+    doc = getattr(getattr(item, "module", None), "__doc__", None) or item.path.stem
+    return Control(**marker.kwargs, area=doc.strip().splitlines()[0].rstrip("."))
+
+
+def is_selected(control_id: str, wanted: list[str]) -> bool:
+    """Tell whether an id is wanted, by itself or by its requirement (`RT-10`)."""
+    return not wanted or any(control_id == name or control_id.startswith(f"{name}.") for name in wanted)
+
+
+class Verification:
+    """One run: registered only when an inventory is given, so that collecting works without one."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._option = config.option
+        self._started = now()
+        self._clock = time.monotonic()
+        try:
+            fleet = load_hosts(PROJECT, self._option.inventory)
+        except (ConfigError, OSError) as error:
+            raise pytest.UsageError(str(error)) from error
+        wanted = self._option.verify_hosts
+        if unknown := set(wanted) - fleet.hosts.keys():
+            raise pytest.UsageError(f"no host {', '.join(sorted(unknown))} in {self._option.inventory}")
+        self._hosts = {
+            name: host for name, host in fleet.hosts.items() if not wanted or name in wanted
+        }
+        self.connections = Connections(self._hosts.values())
+        self._subjects: dict[str, Subject] = {}
+        self._results: list[ControlResult] = []
+        self._problems: list[HostProblem] = []
+        self._not_run = 0
+
+    def subject(self, name: str) -> Subject:
+        """Return a host that was reached."""
+        return self._subjects[name]
+
+    # --- which controls on which hosts
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrise every test that wants a host with the hosts it is for."""
+        if "subject_name" not in metafunc.fixturenames:
+            return
+        for_every_host = metafunc.definition.get_closest_marker(_EVERY_HOST) is not None
+        names = [
+            name for name, host in self._hosts.items() if for_every_host or RT_GROUP in host.groups
+        ]
+        metafunc.parametrize("subject_name", names, scope="session")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep what was asked for, then look at the hosts that are left."""
+        selected = []
+        for item in items:
+            control = control_of(item)
+            if control is None or _host_name(item) is None:
+                continue  # a test for real-time hosts without such a host
+            if not is_selected(control.id, self._option.control):
+                continue
+            if item.get_closest_marker(_DISRUPTIVE) and not self._option.disruptive:
+                self._not_run += 1
+                continue
+            selected.append(item)
+        if not config.option.collectonly:
+            self._look_at({name for item in selected if (name := _host_name(item))})
+            selected = [item for item in selected if _host_name(item) in self._subjects]
+        # What disturbs the host comes last, when everything else has been seen undisturbed.
+        selected.sort(key=lambda item: item.get_closest_marker(_DISRUPTIVE) is not None)
+        items[:] = selected
+
+    def _look_at(self, names: set[str]) -> None:
+        for name, host in self._hosts.items():
+            if name not in names:
+                continue
+            self._tell(f"looking at {name}")
+            try:
+                self._subjects[name] = look(host, self.connections)
+            except (Unreachable, snapshot.SnapshotError) as error:
+                self._problems.append(HostProblem(name, str(error)))
+
+    # --- what became of them
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Record the comparisons of a control, those of its fixtures included."""
+        control = control_of(item)
+        assert control is not None
+        self._tell(f"{control.id} {control.title}")
+        item.user_properties += [
+            ("control", control.id),
+            ("severity", control.severity),
+            ("host", _host_name(item) or ""),
+        ]
+        with expect.recording() as record:
+            item.stash[_RECORD] = record
+            outcome = yield
+        return outcome
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn the outcome of a control into a result."""
+        outcome = yield
+        # A control ends with its call, or with a set-up that did not get there.
+        if call.when == "call" or (call.when == "setup" and not outcome.passed):
+            self._results.append(_result(item, call, outcome))
+        return outcome
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the report; a run that proved nothing is no success."""
+        self.connections.close()
+        report = self._report()
+        if session.config.option.collectonly:
+            return
+        if report.exit_code == EXIT_UNUSABLE:
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+        if self._option.report_json is not None:
+            report.write(self._option.report_json)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what could not be verified at all."""
+        for problem in self._problems:
+            terminalreporter.write_line(f"{problem.host}: {problem.message}", red=True)
+        terminalreporter.write_line(self._report().summary())
+
+    def _report(self) -> Report:
+        return Report(
+            started=self._started,
+            inventory=str(self._option.inventory),
+            disruptive=self._option.disruptive,
+            results=tuple(self._results),
+            hosts={name: _facts(subject) for name, subject in self._subjects.items()},
+            problems=tuple(self._problems),
+            not_run=self._not_run,
+            duration=time.monotonic() - self._clock,
+        )
+
+    def _tell(self, what: str) -> None:
+        if self._option.progress_fd is not None:
+            os.write(self._option.progress_fd, f"{what}\n".encode())
+
+
+def look(host: FleetHost[HostConfig], connections: Connections) -> Subject:
+    """Take the snapshot of one host and expand its CPU lists against what is really there.
+
+    Raises:
+        Unreachable: there is no connection.
+        SnapshotError: it did not answer as a Linux host does.
+    """
+    started = time.monotonic()
+    seen = snapshot.parse(connections.run(host.name, probe.script(probe.questions(host.config))))
+    layout: CpuLayout | None = None
+    findings: list[CpuFinding] = []
+    if host.config.cpu is not None:
+        cpu = host.config.cpu
+        layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.state.topology)
+    return Subject(
+        host=host,
+        snapshot=seen,
+        layout=layout,
+        layout_problems=tuple(
+            f"{found.key} = {found.value}: {found.reason}" for found in findings if found.severity == "error"
+        ),
+        snapshot_seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def _host_name(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    name = callspec.params.get("subject_name") if callspec else None
+    return name if isinstance(name, str) else None
+
+
+def _result(item: pytest.Item, call: pytest.CallInfo[None], outcome: pytest.TestReport) -> ControlResult:
+    control, record = control_of(item), item.stash[_RECORD]
+    assert control is not None
+    status, note = Status.PASS, ""
+    observations = record.observations
+    if outcome.skipped:
+        status, note = Status.NOT_APPLICABLE, str(call.excinfo.value) if call.excinfo else ""
+        observations = []
+    elif outcome.failed:
+        status = Status.FAIL
+        error = call.excinfo.value if call.excinfo else None
+        if isinstance(error, expect.Mismatch):
+            observations, note = [error.observation], error.observation.what
+        else:
+            observations, note = [], f"the check itself failed: {type(error).__name__}: {error}"
+    elif record.measured is not None:
+        status, note = Status.MEASURED, record.measured
+    return ControlResult(
+        host=_host_name(item) or "",
+        control=control.id,
+        area=control.area,
+        severity=control.severity,  # type: ignore[arg-type]  # control_of has looked at it
+        title=control.title,
+        status=status,
+        expected="; ".join(f"{seen.what}: {seen.expected}" for seen in observations),
+        actual="; ".join(f"{seen.what}: {seen.actual}" for seen in observations),
+        note=note,
+        duration=round(call.duration, 3),
+    )
+
+
+def _facts(subject: Subject) -> HostFacts:
+    seen = subject.snapshot
+    settings = json.dumps(subject.host.config.to_json(), sort_keys=True).encode()
+    return HostFacts(
+        kernel=f"{seen.release} {seen.kernel_version}",
+        machine=seen.machine or "unknown machine",
+        virtualisation=seen.virtualisation,
+        config_sha256=hashlib.sha256(settings).hexdigest(),
+        snapshot_seconds=subject.snapshot_seconds,
+        latency=(
+            f"Latency on this host is {NOT_A_LATENCY_PROOF}: it is a virtual machine ({seen.virtualisation})."
+            if seen.is_virtual
+            else "Latency figures of this host are valid for it and the load they were measured under."
+        ),
+    )

@@ -1,0 +1,254 @@
+"""The script that looks at everything on a host in one go.
+
+POSIX sh and what a bare Debian has. Forks are what costs on a slow machine, so files are read by the hundred with
+one grep, and units by the dozen with one systemctl.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from roles.host import HostConfig
+from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
+from roles.rt_kernel.deploy import source
+from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE
+from rtinfra.facts import sections
+from rtinfra.facts.host import Host
+
+CHRONY: Final = "chrony.service"
+LOGROTATE: Final = "logrotate.timer"
+#: Programs that set the clock as chrony does; two of them make it jump.
+OTHER_CLOCK_UNITS: Final = ("systemd-timesyncd.service", "ntpsec.service", "ntp.service", "openntpd.service")
+#: Kinds of rejection to look for in the kernel's log.
+_KERNEL_LOG_PATTERN = "Housekeeping:|isolcpus:|Unknown kernel command line|clocksource.*unstable|Marking TSC unstable"
+_UNIT_PROPERTIES = (
+    "Id LoadState ActiveState SubState UnitFileState MainPID Type NotifyAccess ExecStart Restart RestartUSec "
+    "WatchdogUSec StartLimitBurst StartLimitIntervalUSec CPUSchedulingPolicy CPUSchedulingPriority CPUAffinity "
+    "NUMAPolicy NUMAMask NRestarts Slice AllowedCPUs EffectiveCPUs StandardOutput StandardError "
+    "ActiveEnterTimestampMonotonic NeedDaemonReload"
+)
+_MANAGER_PROPERTIES = "RuntimeWatchdogUSec,RebootWatchdogUSec,WatchdogDevice,WatchdogLastPingTimestampMonotonic"
+# Files of one line each. Read with their names, NUL between name and value: names of workqueues may hold colons.
+_VALUE_FILES = """
+/sys/devices/system/cpu/isolated /sys/devices/system/cpu/nohz_full
+/sys/kernel/mm/transparent_hugepage/enabled
+/sys/devices/system/clocksource/clocksource0/*_clocksource
+/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_driver
+/sys/devices/system/cpu/cpuidle/current_driver
+/sys/devices/virtual/workqueue/cpumask /sys/devices/virtual/workqueue/*/cpumask
+/sys/class/watchdog/watchdog*/identity /sys/class/watchdog/watchdog*/state
+/proc/sys/kernel/soft_watchdog /proc/sys/kernel/nmi_watchdog
+/proc/irq/default_smp_affinity /proc/irq/[0-9]*/smp_affinity_list /proc/irq/[0-9]*/effective_affinity_list
+/sys/kernel/irq/[0-9]*/actions
+"""
+# An interrupt that refuses even the value it has is placed by the kernel alone (managed, per CPU, timer). Only
+# those are tried that are not where the default puts them: shell built-ins, no fork.
+_IMMOVABLE = """read default </proc/irq/default_smp_affinity
+for d in /proc/irq/[0-9]*; do
+    read mask <$d/smp_affinity || continue
+    [ "$mask" = "$default" ] || echo "$mask" >$d/smp_affinity || echo ${d##*/}
+done"""
+# The ring buffer may have lost the lines of the boot; the journal has kept them.
+_KERNEL_LOG = f"""log=$(dmesg)
+case $log in *'Linux version '*) ;; *) log=$(journalctl -k -b -o cat --no-pager) ;; esac
+case $log in *'Linux version '*) echo complete ;; *) echo incomplete ;; esac
+printf '%s\\n' "$log" | grep -E '{_KERNEL_LOG_PATTERN}'"""
+# Perl is essential on Debian. /proc/uptime is a clock with 10 ms steps that needs no module.
+_HTTP = r"""perl -MSocket -e '
+sub now { open my $f, "<", "/proc/uptime"; (split " ", <$f>)[0] }
+for (@ARGV) {
+    my ($port, $path) = m{^(\d+)(/.*)};
+    my ($t, $answer) = (now(), "");
+    eval {
+        local $SIG{ALRM} = sub { die };
+        alarm 10;
+        socket(my $s, PF_INET, SOCK_STREAM, 0) or die;
+        connect($s, sockaddr_in($port, INADDR_LOOPBACK)) or die;
+        syswrite($s, "GET $path HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        while (sysread($s, my $part, 65536)) { $answer .= $part }
+        alarm 0;
+    };
+    my ($status) = $answer =~ m{^HTTP/\S+ (\d+)};
+    my ($body) = $answer =~ /\r\n\r\n(.*)/s;
+    printf "\@http %d %s %d %d\n%s\n", $port, $path, $status // 0, (now() - $t) * 1000, $body // "";
+}' """
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask of one host, derived from its settings."""
+
+    units: tuple[str, ...]
+    own_services: tuple[str, ...]
+    packages: tuple[str, ...]
+    sysctl: tuple[str, ...]
+    parameters: tuple[str, ...]
+    login_user: str | None
+    group: str
+    application: ApplicationPlaces | None
+
+
+@dataclass(frozen=True)
+class ApplicationPlaces:
+    """Where the application's files and ports are."""
+
+    config_dir: str
+    checkpoint_dir: str
+    log_dir: str
+    health_ports: tuple[int, ...]
+    metrics_ports: tuple[int, ...]
+
+
+def questions(config: HostConfig, distribution: str | None = None) -> Questions:
+    """Derive what to ask from a host's settings; real-time sections may be absent."""
+    members = list(config.base.realtime_members)
+    units = [CHRONY, LOGROTATE, "systemd-journald.service", *OTHER_CLOCK_UNITS]
+    packages = list(config.base.packages)
+    own_services: list[str] = []
+    application = None
+    if config.rt_tuning is not None:
+        own_services += [TUNE, IRQ_WATCH]
+        units += [*HOUSEKEEPING_GROUPS, RT_SLICE, *config.rt_tuning.masked_units]
+        packages += config.rt_tuning.packages
+    if config.rt_app is not None:
+        app = config.rt_app
+        own_services += [RT_UNIT, NON_RT_UNIT]
+        packages += app.application.packages
+        members.append(app.user)
+        processes = (app.rt_process, app.non_rt_process)
+        application = ApplicationPlaces(
+            config_dir=str(app.config_dir),
+            checkpoint_dir=f"{app.state_dir}/checkpoints",
+            log_dir=str(app.log_dir),
+            health_ports=tuple(process.health_port for process in processes),
+            metrics_ports=tuple(process.metrics_port for process in processes),
+        )
+    if config.rt_kernel is not None and distribution is not None and not config.rt_kernel.debs:
+        packages += source(config.rt_kernel, distribution).packages
+    return Questions(
+        units=tuple(dict.fromkeys([*units, *own_services])),
+        own_services=tuple(own_services),
+        packages=tuple(packages),
+        sysctl=tuple(config.rt_tuning.sysctl) if config.rt_tuning else (),
+        parameters=config.rt_kernel.parameters if config.rt_kernel else (),
+        login_user=members[0] if members else None,
+        group=config.base.realtime_group,
+        application=application,
+    )
+
+
+def script(asked: Questions) -> str:
+    """Return the shell script; its output is for `rtinfra.verify.snapshot.parse`."""
+    preamble = (
+        "LC_ALL=C PATH=$PATH:/usr/sbin:/sbin; export LC_ALL PATH\n"
+        f"set -- $(systemctl show -P MainPID {RT_UNIT} {NON_RT_UNIT} 2>/dev/null)\n"
+        "rt=${1:-0} non_rt=${2:-0}"
+    )
+    # First and last: what arrived in between arrived while we watched.
+    commands = {
+        "interrupts_before": "cat /proc/interrupts",
+        **_general(asked),
+        **(_application(asked.application) if asked.application else {}),
+        "interrupts_after": "cat /proc/interrupts",
+        "end": "echo reached",
+    }
+    # ssh's own failures have the exit status 255; whatever the last command says must not look like one.
+    return "\n".join(
+        [preamble, Host().command().get_raw_value(), sections.script(commands), "exit 0"]
+    )
+
+
+def _general(asked: Questions) -> Mapping[str, str]:
+    units = " ".join(shlex.quote(unit) for unit in asked.units)
+    packages = " ".join(shlex.quote(package) for package in asked.packages)
+    services = " ".join(shlex.quote(unit) for unit in asked.own_services)
+    values = " ".join(
+        [
+            *_VALUE_FILES.split(),
+            *(f"/sys/fs/cgroup/{unit}/cpuset.cpus.effective" for unit in (*HOUSEKEEPING_GROUPS, RT_SLICE)),
+            *(sysctl_path(key) for key in asked.sysctl),
+            *(path for word in asked.parameters if (path := parameter_path(word))),
+        ]
+    )
+    commands = {
+        "kernel": "uname -r; uname -v",
+        "kernel_config": "grep -h '^CONFIG_PREEMPT_RT=' /boot/config-$(uname -r) || zcat /proc/config.gz | grep '^CONFIG_PREEMPT_RT='",
+        "machine": "cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name; sed -n '/^model name/{s/.*: //p;q}' /proc/cpuinfo",
+        "virtualisation": "systemd-detect-virt",
+        "cmdline": "cat /proc/cmdline",
+        "values": f"grep -sHZ '' {values}",
+        "immovable": _IMMOVABLE,
+        "thread_stat": "grep -sHZ '' /proc/[0-9]*/task/[0-9]*/stat",
+        "thread_status": "grep -sHZE '^(Cpus_allowed_list|VmLck):' /proc/[0-9]*/task/[0-9]*/status",
+        "cgroups": "grep -sHZ '^0::' /proc/[0-9]*/cgroup",
+        "units": f"systemctl show --no-pager -p {','.join(_UNIT_PROPERTIES.split())} -- {units}",
+        "manager": f"systemctl show --no-pager -p {_MANAGER_PROPERTIES}",
+        "system_state": "systemctl is-system-running",
+        "failed_units": "systemctl list-units --state=failed --plain --no-legend --no-pager",
+        "watchdog_link": "readlink -f /dev/watchdog-rtinfra",
+        "kernel_log": _KERNEL_LOG,
+        "grub": r"grep -hE '^[[:space:]]*(set default=|menuentry |submenu |linux[[:space:]]|\})' /boot/grub/grub.cfg",
+        "grubenv": "cat /boot/grub/grubenv",
+        "packages": f"dpkg-query -W -f '${{Package}} ${{db:Status-Status}}\\n' {packages}",
+        "libraries": "ldconfig -p | grep -o 'libnuma\\.so\\.1' | head -n 1",
+        "group": f"getent group {shlex.quote(asked.group)}",
+        "dma_latency": "stat -c '%a %G' /dev/cpu_dma_latency",
+        "clock_tracking": "chronyc -c tracking",
+        # What journald itself says its bounds are.
+        "journal_usage": (
+            "journalctl -b -q --no-pager -n 8 -o json --output-fields=JOURNAL_NAME,JOURNAL_PATH,MAX_USE,DISK_KEEP_FREE "
+            "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"
+        ),
+        "journal_file": "ls -d /var/log/journal/$(cat /etc/machine-id)/system.journal",
+        "logrotate": "logrotate -d /etc/logrotate.conf 2>&1 | grep -iE 'error|copytruncate|copied|pattern'",
+        "uptime": "cat /proc/uptime",
+    }
+    if asked.login_user is not None:
+        # runuser opens a session with pam_limits as a login does, and starts no user manager.
+        user = shlex.quote(asked.login_user)
+        commands["login"] = f"runuser -l -s /bin/sh {user} -c 'id -nG; cat /proc/self/limits'"
+    if services:
+        commands["exposure"] = f"systemd-analyze security --no-pager {services} | grep -i 'overall exposure'"
+    return commands
+
+
+def _application(places: ApplicationPlaces) -> Mapping[str, str]:
+    logs = shlex.quote(places.log_dir)
+    checkpoints = shlex.quote(places.checkpoint_dir)
+    urls = [
+        *(f"{port}/health" for port in places.health_ports for _ in range(3)),
+        *(f"{port}/health/{kind}" for port in places.health_ports for kind in ("ready", "live")),
+        *(f"{port}/metrics" for port in places.metrics_ports),
+    ]
+    return {
+        **{
+            f"json {name}": f"cat {shlex.quote(places.config_dir)}/{name}.json"
+            for name in ("cpu_affinity", "numa_binding", "failover_policy", "tracing_config")
+        },
+        "rt_cmdline": "tr '\\0' '\\n' </proc/$rt/cmdline",
+        "non_rt_cmdline": "tr '\\0' '\\n' </proc/$non_rt/cmdline",
+        "rt_uid": "stat -c %U /proc/$rt; stat -c %U /proc/$non_rt",
+        "rt_limits": "cat /proc/$rt/limits",
+        "numa_maps": "cat /proc/$rt/numa_maps",
+        "open_logs": f"readlink /proc/$rt/fd/* /proc/$non_rt/fd/* | grep -F {logs}/",
+        "log_tails": f"tail -q -n 1 {logs}/rt_process.log {logs}/non_rt_process.log",
+        "checkpoint_dir": f"stat -c '%a %U %G' {checkpoints}",
+        "checkpoints": f"stat -c '%Y %n' {checkpoints}/rt_process_*.json",
+        "newest_checkpoint": f"cat \"$(ls -t {checkpoints}/rt_process_*.json | head -n 1)\"",
+        "http": _HTTP + " ".join(urls),
+    }
+
+
+def sysctl_path(key: str) -> str:
+    """Return the file behind a sysctl key."""
+    return "/proc/sys/" + key.replace(".", "/")
+
+
+def parameter_path(word: str) -> str | None:
+    """Return the file in which a module shows a parameter from the kernel command line; None for other words."""
+    name, _, _ = word.partition("=")
+    module, dot, parameter = name.partition(".")
+    return f"/sys/module/{module}/parameters/{parameter}" if dot else None

@@ -1,0 +1,145 @@
+"""Build the plan of a host without a host: roles against pyinfra's @fake connector, as one readable text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pyinfra.api import Config, Inventory, State
+from pyinfra.api.connect import connect_all
+from pyinfra.api.deploy import add_deploy
+from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_ops
+from pyinfra.context import ctx_state
+from ruamel.yaml import YAML
+
+from roles.base import deploy as base
+from roles.host import HostConfig, load_hosts
+from roles.rt_app import deploy as rt_app
+from roles.rt_kernel import deploy as rt_kernel
+from roles.rt_tuning import deploy as rt_tuning
+from roles.target import Target
+from rtinfra.config import FleetHost
+from rtinfra.cpu import Topology, resolve_layout
+from rtinfra.operations import packages, units
+from rtinfra.operations.files import _SCRIPT
+from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
+from rtinfra.paths import PROJECT
+
+# What the two-node topology of the scenarios needs: cores 2 and 3 are on node 1 there.
+_NODES = {"rt_app": {"rt_process": {"numa_node": 1}, "non_rt_process": {"numa_node": 0}}}
+
+
+def host_with(settings: Mapping[str, object]) -> FleetHost[HostConfig]:
+    """Return a host of the group rt_hosts with the shipped settings and these of its own."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "hosts.yaml"
+        merged = {**_NODES, **settings}
+        host = {"groups": ["rt_hosts"], "ssh": {"address": "192.0.2.1"}, "settings": merged}
+        with path.open("w") as stream:
+            YAML().dump({"hosts": {"golden": host}}, stream)
+        return load_hosts(PROJECT, path).hosts["golden"]
+
+
+def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> str:
+    """Return every command that a bare host would see, then every path, then every unit."""
+    rt = host.config.rt
+    layout, findings = resolve_layout(rt.cpu.isolated, rt.cpu.housekeeping, topology)
+    assert layout is not None, findings
+    group = rt.base.realtime_group
+    target = Target(host, distribution, layout)
+    paths = [
+        *base.files(rt.base),
+        *rt_tuning.files(rt.rt_tuning, layout, group),
+        *rt_app.user_files(rt.rt_app, group),
+        *rt_app.files(rt.rt_app, layout),
+        *rt_kernel.files(rt.rt_kernel, layout, rt_kernel.source(rt.rt_kernel, distribution).image_pattern),
+    ]
+
+    def steps(state: State) -> None:
+        add_op(state, packages.installed, name="packages", names=target.packages)
+        add_deploy(state, base.configure, rt.base)
+        add_deploy(state, rt_tuning.configure, rt.rt_tuning, layout, group)
+        add_deploy(state, rt_app.configure, rt.rt_app, layout, group)
+        add_deploy(state, rt_kernel.configure, rt.rt_kernel, layout, distribution)
+        add_op(state, units.ensure, name="units", units=target.units)
+
+    return "\n".join(
+        [
+            *_heading("Commands on a bare host, without those that only look"),
+            *(command for command in commands(steps)),
+            *_heading("Paths"),
+            *(line for path in paths for line in _path(path)),
+            *_heading("Units"),
+            *(f"{unit.name}: {unit.startup or 'as it is'}, {_running(unit)}" for unit in target.units),
+            "",
+        ]
+    )
+
+
+def commands(steps: object, responses: Mapping[str, object] | None = None) -> list[str]:
+    """Run `steps(state)` against a fake host and return what it executed, facts left out.
+
+    A fact that no entry of `responses` answers finds a host that has nothing.
+    """
+    inventory = Inventory(
+        (
+            [
+                (
+                    "@fake/golden",
+                    {
+                        "fake_delay": 0,
+                        "fake_delay_jitter": 0,
+                        "fake_responses": {**(responses or {}), "echo @@": "@@nothing"},
+                    },
+                )
+            ],
+            {},
+        )
+    )
+    state = State(inventory, Config())
+    logging.disable(logging.CRITICAL)
+    try:
+        with ctx_state.use(state):
+            connect_all(state)
+            steps(state)  # type: ignore[operator]
+            run_ops(state)
+    finally:
+        logging.disable(logging.NOTSET)
+    (fake,) = inventory
+    executed = fake.connector.executed_commands
+    return [_shown(command) for command in executed if "echo @@" not in command]
+
+
+def _shown(command: str) -> str:
+    text = str(command)
+    marker = _SCRIPT.splitlines()[0]
+    return "<sync.sh with the files that differ>" if marker in text else text
+
+
+def _heading(text: str) -> Sequence[str]:
+    return ["", f"# {text}", ""]
+
+
+def _path(path: Managed) -> list[str]:
+    effects = [f"run {action.name}: {action.command}" for action in path.actions]
+    effects += [f"restart {unit}" for unit in path.restarts]
+    match path:
+        case File():
+            head = f"file {path.path} {path.mode} {path.owner}:{path.group}"
+            # Programs have their own tests; here it is enough that one is placed.
+            is_program = path.path.startswith("/usr/local/bin/")
+            body = ["(a program)"] if is_program else path.content.decode().rstrip("\n").split("\n")
+        case Directory():
+            head, body = f"directory {path.path} {path.mode} {path.owner}:{path.group}", []
+        case Absent():
+            head, body = f"absent {path.path}", []
+        case _:
+            raise TypeError(path)
+    return [head, *(f"  -> {effect}" for effect in effects), *(f"    {line}".rstrip() for line in body), ""]
+
+
+def _running(unit: Unit) -> str:
+    return {True: "running", False: "stopped", None: "left as it is"}[unit.running]

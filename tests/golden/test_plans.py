@@ -1,0 +1,69 @@
+"""The whole plan of a host, command by command and file by file, against stored texts.
+
+`debian-13.txt` is the plan of a bare Debian 13 host with four cores on two NUMA nodes. Every other scenario is
+stored as its difference from that one, so that a reader sees what a distribution or a setting changes.
+After a wanted change: `pytest tests/golden --update-golden`, then read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from roles.host import HostConfig
+from rtinfra.config import FleetHost
+from rtinfra.cpu import Topology
+from tests.golden.plan import host_with, plan
+
+EXPECTED = Path(__file__).parent / "expected"
+BASE = "debian-13"
+
+# What differs from the base scenario: distribution, topology, settings of the host.
+SCENARIOS: Mapping[str, tuple[str, Topology, Mapping[str, object]]] = {
+    BASE: (BASE, Topology.flat(4, nodes=2), {}),
+    "debian-12": ("debian-12", Topology.flat(4, nodes=2), {}),
+    "ubuntu-24.04": ("ubuntu-24.04", Topology.flat(4, nodes=2), {}),
+    "isolated-one-core": (BASE, Topology.flat(4, nodes=2), {"cpu": {"isolated": "3"}}),
+    "one-sysctl": (BASE, Topology.flat(4, nodes=2), {"rt_tuning": {"sysctl": {"vm.swappiness": 1}}}),
+    "no-watchdog": (BASE, Topology.flat(4, nodes=2), {"rt_tuning": {"watchdog": {"enabled": False}}}),
+    "time-servers": (BASE, Topology.flat(4, nodes=2), {"base": {"time": {"servers": ["192.0.2.123"]}}}),
+    "sixteen-threads": (
+        BASE,
+        Topology.flat(16, nodes=2, threads=2),
+        {"cpu": {"isolated": "4-7,12-N"}},
+    ),
+}
+
+
+def _host(name: str) -> tuple[FleetHost[HostConfig], str, Topology]:
+    distribution, topology, settings = SCENARIOS[name]
+    return host_with(settings), distribution, topology
+
+
+@pytest.fixture(scope="module")
+def base_plan() -> str:
+    return plan(*_host(BASE))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_plan(name: str, base_plan: str, request: pytest.FixtureRequest) -> None:
+    if name == BASE:
+        actual, stored = base_plan, EXPECTED / f"{name}.txt"
+    else:
+        lines = difflib.unified_diff(
+            base_plan.splitlines(), plan(*_host(name)).splitlines(), BASE, name, lineterm="", n=1
+        )
+        actual, stored = "\n".join(lines) + "\n", EXPECTED / f"{name}.diff"
+    if request.config.getoption("--update-golden"):
+        stored.write_text(actual, encoding="utf-8")
+    assert actual == stored.read_text(encoding="utf-8")
+
+
+def test_one_sysctl_touches_one_file() -> None:
+    """Changing one sysctl in the settings changes exactly that file."""
+    stored = (EXPECTED / "one-sysctl.diff").read_text(encoding="utf-8")
+    changed = [line for line in stored.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert changed == ["-    -vm.swappiness = 10", "+    -vm.swappiness = 1"]
