@@ -16,7 +16,7 @@ from roles.base.model import BaseSettings
 from roles.rt_app.model import RtAppSettings
 from roles.rt_kernel.model import RtKernelSettings
 from roles.rt_tuning.model import RtTuningSettings
-from rtinfra.config import Finding, Fleet, load_fleet, report_findings
+from rtinfra.config import ABSENT, Finding, Fleet, load_fleet, report_findings
 from rtinfra.config.types import CpuListText, Settings
 from rtinfra.cpu import check_layout_offline
 
@@ -82,7 +82,7 @@ class HostConfig(Settings):
             if getattr(self, section) is None:
                 yield Finding(
                     section,
-                    None,
+                    ABSENT,
                     f"is required on a host of the group {RT_GROUP}",
                     f"restore the section `{section}:` in group_data/{RT_GROUP}.yaml",
                 )

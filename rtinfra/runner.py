@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess  # nosec B404 - our own program, no shell
 import sys
@@ -78,6 +79,11 @@ def deploy(
         raise
     readers[1].join()
     return _result(exit_code, output[0], "\n".join(log), time.monotonic() - start)
+
+
+def environment(project: Path) -> dict[str, str]:
+    """Return the environment in which pyinfra takes its roles from `project`, also when that is a copy."""
+    return {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _forward(stream: object, put: Callable[[str | None], None]) -> None:

@@ -51,8 +51,7 @@ def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
             File(
                 path=f"{settings.config_dir}/{name}.json",
                 content=render_json(content),
-                # The tracing and failover settings are the real-time process's alone.
-                restarts=both if name in ("cpu_affinity", "numa_binding") else (RT_UNIT,),
+                restarts=both,
             )
             for name, content in documents(settings, layout).items()
         ),

@@ -84,7 +84,7 @@ class TracingSettings(Settings):
 
     service_name: str = Field(min_length=1)
     sampling_rate: float = Field(ge=0, le=1)
-    endpoint: str = Field(pattern=r"^https?://[^\s/]+(:\d+)?$", description="OTLP over HTTP, without a path")
+    endpoint: str = Field(pattern=r"^http://[^\s/]+(:\d+)?$", description="OTLP over HTTP on this host, without a path")
     propagator: Literal["W3C"]
     instrumentation: InstrumentationSettings
 

@@ -56,12 +56,13 @@ def _qemu_runs(acceleration: Acceleration) -> bool:
     qemu = tools.find("qemu-system-x86_64")
     if qemu is None:
         return False
-    questions = [{"execute": "qmp_capabilities"}, {"execute": "query-status"}, {"execute": "quit"}]
+    command = [str(qemu), *acceleration.arguments, "-machine", "q35", "-m", "64"]
+    command += ["-nodefaults", "-display", "none", "-qmp", "stdio"]
+    questions = ("qmp_capabilities", "query-status", "quit")
     try:
         process = subprocess.run(
-            [qemu, *acceleration.arguments, "-machine", "q35", "-m", "64", "-nodefaults", "-display", "none"]
-            + ["-qmp", "stdio"],
-            input="\n".join(json.dumps(question) for question in questions),
+            command,
+            input="\n".join(json.dumps({"execute": question}) for question in questions),
             capture_output=True,
             text=True,
             timeout=20,

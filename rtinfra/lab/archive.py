@@ -214,7 +214,7 @@ def discover(apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, s
 
 def _keyring(signed_by: str) -> Path:
     """The key file of an entry; entries without one are checked with Debian's own keys."""
-    first = signed_by.split(",")[0].strip()
+    first = signed_by.partition(",")[0].strip()
     return Path(first) if first.startswith("/") else DEBIAN_KEYRING
 
 

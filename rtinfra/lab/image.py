@@ -203,7 +203,8 @@ def _seal(recipe: Recipe, work: Path, disk: Path) -> None:
     command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
     command += ["-device", "virtio-rng-pci", "-serial", f"file:{console}"]
     command += ["-kernel", work / "kernel", "-initrd", work / "initramfs"]
-    command += ["-append", f"root={guest.ROOT_PARTITION} rw console=ttyS0 panic=-1 init=/usr/local/sbin/lab-seal"]
+    arguments = f"root={guest.ROOT_PARTITION} rw console=ttyS0 panic=-1 init=/usr/local/sbin/lab-seal"
+    command += ["-append", arguments]
     try:
         tools.execute(command, timeout=120 * acceleration.slowness)
         failure = ""

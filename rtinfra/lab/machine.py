@@ -182,7 +182,9 @@ class Machine:
                     with contextlib.suppress(QmpError), Qmp(self._wiring.qmp) as qmp:
                         qmp.execute("system_powerdown")
                     if not qemu.wait_gone(self._wiring, timeout):
-                        self._report.note(f"{self.name} does not shut down within {timeout:.0f} s: switching it off")
+                        self._report.note(
+                            f"{self.name} does not shut down within {timeout:.0f} s: switching it off"
+                        )
                     qemu.end(self._wiring)
             self._write_inventory()
 
@@ -381,7 +383,9 @@ class Machine:
             image.require_space(self.directory, _MACHINE_SPACE, f"for the machine {self.name}")
             base = image.ensure_image(spec, archive.discover(), self._report)
             fresh = self.disk_path.with_suffix(".new")
-            tools.execute(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60)
+            tools.execute(
+                ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60
+            )
             fresh.rename(self.disk_path)
         else:
             stored = MachineSpec.from_json(self._record()["spec"])
@@ -429,7 +433,9 @@ class Machine:
 
     def _require_disk(self) -> None:
         if not self.disk_path.exists():
-            raise LabError(f"there is no machine called {self.name}", f"make it: `rtinfra lab up {self.name}`")
+            raise LabError(
+                f"there is no machine called {self.name}", f"make it: `rtinfra lab up {self.name}`"
+            )
         result = tools.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
         base = Path(json.loads(result.stdout)["full-backing-filename"])
         if not base.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -110,6 +111,8 @@ def _wait_for_new_boot(
     """Reconnect until the host answers from a new boot, then prove that it is the wanted one."""
     deadline = time.monotonic() + timeout_seconds
     report = _every(30, lambda passed: logger.info("%sstill waiting, %d s", host.print_prefix, passed))
+    # Its own words about every failed attempt are no news while a host boots.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     gevent.sleep(5)
     host.disconnect()
     while time.monotonic() < deadline:

@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pyinfra.api.exceptions import InventoryError
 from rich.console import Console
 
-from rtinfra.inventory import source
-from rtinfra.paths import PROJECT, lab_inventory
-from rtinfra.verify.report import EXIT_UNUSABLE, Report, show
+from rtinfra.verify.report import EXIT_UNUSABLE
 from rtinfra.verify.run import REPORTS, VerifyError, run
 
 
@@ -34,24 +31,20 @@ def verify(
     ] = 10,
 ) -> None:
     """Prove what state the hosts are really in. Ends with 0: all holds, 1: something failed, 2: could not look."""
-    console, messages = Console(), Console(stderr=True)
+    messages = Console(stderr=True)
     try:
-        where = inventory or source(PROJECT / "inventory", lab_inventory())
-        with messages.status("starting") as status:
-            report: Report = run(
-                where,
-                hosts=host or (),
-                controls=control or (),
-                disruptive=disruptive,
-                output=output,
-                latency_seconds=latency_seconds,
-                progress=status.update,
-            )
-    except (VerifyError, InventoryError) as error:
+        report = run(
+            inventory,
+            hosts=host or (),
+            controls=control or (),
+            disruptive=disruptive,
+            output=output,
+            latency_seconds=latency_seconds,
+            console=None if as_json else Console(),
+        )
+    except VerifyError as error:
         messages.print(str(error), style="bold red", markup=False, highlight=False)
         raise typer.Exit(EXIT_UNUSABLE) from error
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-    else:
-        show(report, console)
     raise typer.Exit(report.exit_code)

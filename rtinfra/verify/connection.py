@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import testinfra  # type: ignore[import-untyped]  # it ships no types
-from testinfra.host import Host  # type: ignore[import-untyped]
+import testinfra
+from testinfra.host import Host
 
 from rtinfra.config import FleetHost, SshSettings
 

@@ -44,9 +44,7 @@ class Mismatch(AssertionError):
 
     def __init__(self, observation: Observation) -> None:
         self.observation = observation
-        super().__init__(
-            f"{observation.what}: expected {observation.expected}, found {observation.actual}"
-        )
+        super().__init__(f"{observation.what}: expected {observation.expected}, found {observation.actual}")
 
 
 _record: ContextVar[Record | None] = ContextVar("record", default=None)

@@ -37,6 +37,7 @@ from rtinfra.verify.report import (
 
 _DISRUPTIVE: Final = "disruptive"
 _EVERY_HOST: Final = "every_host"
+_NAME: Final = "rtinfra-verification"
 _RECORD = pytest.StashKey[expect.Record]()
 
 
@@ -60,6 +61,24 @@ class Subject:
     layout_problems: tuple[str, ...]
     snapshot_seconds: float
 
+    @property
+    def facts(self) -> HostFacts:
+        """The circumstances that belong to every result and measurement."""
+        seen = self.snapshot
+        settings = json.dumps(self.host.config.to_json(), sort_keys=True).encode()
+        return HostFacts(
+            kernel=f"{seen.release} {seen.kernel_version}",
+            machine=seen.machine or "unknown machine",
+            virtualisation=seen.virtualisation,
+            config_sha256=hashlib.sha256(settings).hexdigest(),
+            snapshot_seconds=self.snapshot_seconds,
+            latency=(
+                f"Latency on this host is {NOT_A_LATENCY_PROOF}: it is a virtual machine ({seen.virtualisation})."
+                if seen.is_virtual
+                else "Latency figures of this host hold for it and for the load they were measured under."
+            ),
+        )
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("rtinfra", "verification of hosts")
@@ -76,7 +95,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{_EVERY_HOST}: a control for hosts that are not real-time too")
     if config.option.inventory is not None:
-        config.pluginmanager.register(Verification(config), "rtinfra-verification")
+        config.pluginmanager.register(Verification(config), _NAME)
+
+
+@pytest.fixture(scope="session")
+def verification(request: pytest.FixtureRequest) -> Verification:
+    """The run as a whole."""
+    found = request.config.pluginmanager.get_plugin(_NAME)
+    if not isinstance(found, Verification):
+        raise pytest.UsageError("say which hosts: --inventory FILE (or use `rtinfra verify`)")
+    return found
 
 
 def control_of(item: pytest.Item) -> Control | None:
@@ -116,9 +144,7 @@ class Verification:
         wanted = self._option.verify_hosts
         if unknown := set(wanted) - fleet.hosts.keys():
             raise pytest.UsageError(f"no host {', '.join(sorted(unknown))} in {self._option.inventory}")
-        self._hosts = {
-            name: host for name, host in fleet.hosts.items() if not wanted or name in wanted
-        }
+        self._hosts = {name: host for name, host in fleet.hosts.items() if not wanted or name in wanted}
         self.connections = Connections(self._hosts.values())
         self._subjects: dict[str, Subject] = {}
         self._results: list[ControlResult] = []
@@ -136,9 +162,7 @@ class Verification:
         if "subject_name" not in metafunc.fixturenames:
             return
         for_every_host = metafunc.definition.get_closest_marker(_EVERY_HOST) is not None
-        names = [
-            name for name, host in self._hosts.items() if for_every_host or RT_GROUP in host.groups
-        ]
+        names = [name for name, host in self._hosts.items() if for_every_host or RT_GROUP in host.groups]
         metafunc.parametrize("subject_name", names, scope="session")
 
     @pytest.hookimpl(trylast=True)
@@ -217,7 +241,7 @@ class Verification:
         """Say what could not be verified at all."""
         for problem in self._problems:
             terminalreporter.write_line(f"{problem.host}: {problem.message}", red=True)
-        terminalreporter.write_line(self._report().summary())
+        terminalreporter.write_line(self._report().summary)
 
     def _report(self) -> Report:
         return Report(
@@ -225,7 +249,7 @@ class Verification:
             inventory=str(self._option.inventory),
             disruptive=self._option.disruptive,
             results=tuple(self._results),
-            hosts={name: _facts(subject) for name, subject in self._subjects.items()},
+            hosts={name: subject.facts for name, subject in self._subjects.items()},
             problems=tuple(self._problems),
             not_run=self._not_run,
             duration=time.monotonic() - self._clock,
@@ -295,21 +319,4 @@ def _result(item: pytest.Item, call: pytest.CallInfo[None], outcome: pytest.Test
         actual="; ".join(f"{seen.what}: {seen.actual}" for seen in observations),
         note=note,
         duration=round(call.duration, 3),
-    )
-
-
-def _facts(subject: Subject) -> HostFacts:
-    seen = subject.snapshot
-    settings = json.dumps(subject.host.config.to_json(), sort_keys=True).encode()
-    return HostFacts(
-        kernel=f"{seen.release} {seen.kernel_version}",
-        machine=seen.machine or "unknown machine",
-        virtualisation=seen.virtualisation,
-        config_sha256=hashlib.sha256(settings).hexdigest(),
-        snapshot_seconds=subject.snapshot_seconds,
-        latency=(
-            f"Latency on this host is {NOT_A_LATENCY_PROOF}: it is a virtual machine ({seen.virtualisation})."
-            if seen.is_virtual
-            else "Latency figures of this host are valid for it and the load they were measured under."
-        ),
     )

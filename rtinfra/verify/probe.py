@@ -156,9 +156,7 @@ def script(asked: Questions) -> str:
         "end": "echo reached",
     }
     # ssh's own failures have the exit status 255; whatever the last command says must not look like one.
-    return "\n".join(
-        [preamble, Host().command().get_raw_value(), sections.script(commands), "exit 0"]
-    )
+    return "\n".join([preamble, Host().command().get_raw_value(), sections.script(commands), "exit 0"])
 
 
 def _general(asked: Questions) -> Mapping[str, str]:
@@ -175,8 +173,14 @@ def _general(asked: Questions) -> Mapping[str, str]:
     )
     commands = {
         "kernel": "uname -r; uname -v",
-        "kernel_config": "grep -h '^CONFIG_PREEMPT_RT=' /boot/config-$(uname -r) || zcat /proc/config.gz | grep '^CONFIG_PREEMPT_RT='",
-        "machine": "cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name; sed -n '/^model name/{s/.*: //p;q}' /proc/cpuinfo",
+        "kernel_config": (
+            "grep -h '^CONFIG_PREEMPT_RT=' /boot/config-$(uname -r) || "
+            "zcat /proc/config.gz | grep '^CONFIG_PREEMPT_RT='"
+        ),
+        "machine": (
+            "cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name; "
+            "sed -n '/^model name/{s/.*: //p;q}' /proc/cpuinfo"
+        ),
         "virtualisation": "systemd-detect-virt",
         "cmdline": "cat /proc/cmdline",
         "values": f"grep -sHZ '' {values}",
@@ -191,7 +195,7 @@ def _general(asked: Questions) -> Mapping[str, str]:
         "watchdog_link": "readlink -f /dev/watchdog-rtinfra",
         "kernel_log": _KERNEL_LOG,
         "grub": r"grep -hE '^[[:space:]]*(set default=|menuentry |submenu |linux[[:space:]]|\})' /boot/grub/grub.cfg",
-        "grubenv": "cat /boot/grub/grubenv",
+        "grubenv": "grep -a '^saved_entry=' /boot/grub/grubenv",
         "packages": f"dpkg-query -W -f '${{Package}} ${{db:Status-Status}}\\n' {packages}",
         "libraries": "ldconfig -p | grep -o 'libnuma\\.so\\.1' | head -n 1",
         "group": f"getent group {shlex.quote(asked.group)}",
@@ -203,7 +207,8 @@ def _general(asked: Questions) -> Mapping[str, str]:
             "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"
         ),
         "journal_file": "ls -d /var/log/journal/$(cat /etc/machine-id)/system.journal",
-        "logrotate": "logrotate -d /etc/logrotate.conf 2>&1 | grep -iE 'error|copytruncate|copied|pattern'",
+        # A rehearsal (-d) of rotating everything now (-f).
+        "logrotate": "logrotate -d -f /etc/logrotate.conf 2>&1 | grep -E '^(error|renaming|copying|truncating)'",
         "uptime": "cat /proc/uptime",
     }
     if asked.login_user is not None:
@@ -237,7 +242,7 @@ def _application(places: ApplicationPlaces) -> Mapping[str, str]:
         "log_tails": f"tail -q -n 1 {logs}/rt_process.log {logs}/non_rt_process.log",
         "checkpoint_dir": f"stat -c '%a %U %G' {checkpoints}",
         "checkpoints": f"stat -c '%Y %n' {checkpoints}/rt_process_*.json",
-        "newest_checkpoint": f"cat \"$(ls -t {checkpoints}/rt_process_*.json | head -n 1)\"",
+        "newest_checkpoint": f'cat "$(ls -t {checkpoints}/rt_process_*.json | head -n 1)"',
         "http": _HTTP + " ".join(urls),
     }
 

@@ -125,6 +125,12 @@ class Report:
             return EXIT_UNUSABLE
         return EXIT_FAILED if self.failed else EXIT_PASSED
 
+    @property
+    def ok(self) -> bool:
+        """Whether every control on every host holds."""
+        return self.exit_code == EXIT_PASSED
+
+    @property
     def summary(self) -> str:
         """Return the counts as one sentence."""
         if not self.results:
@@ -137,9 +143,7 @@ class Report:
         ]
         text = f"{len(self.results)} controls on {_hosts(self.results)}: {', '.join(counts)}."
         if self.not_run:
-            text += (
-                f" {self.not_run} more kill and restart things on the host; they run with --disruptive."
-            )
+            text += f" {self.not_run} more kill and restart things on the host; they run with --disruptive."
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -164,8 +168,7 @@ class Report:
             inventory=data["inventory"],
             disruptive=data["disruptive"],
             results=tuple(
-                ControlResult(**{**control, "status": Status(control["status"])})
-                for control in data["controls"]
+                ControlResult(**{**control, "status": Status(control["status"])}) for control in data["controls"]
             ),
             hosts={name: HostFacts(**facts) for name, facts in data["hosts"].items()},
             problems=tuple(HostProblem(**problem) for problem in data["problems"]),
@@ -209,7 +212,7 @@ def rendered(report: Report) -> RenderableType:
     for problem in report.problems:
         parts.append(Text(f"{problem.host}: {problem.message}", style="bold red"))
     style = {EXIT_PASSED: "bold green"}.get(report.exit_code, "bold red")
-    parts.append(Text(report.summary(), style=style))
+    parts.append(Text(report.summary, style=style))
     if report.directory is not None:
         parts.append(Text(f"Report: {report.directory}"))
     return Group(*parts)

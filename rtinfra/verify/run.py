@@ -6,18 +6,24 @@ import os
 import subprocess  # nosec B404 - our own interpreter, with an argument list
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from rtinfra.paths import PROJECT
-from rtinfra.verify.report import Report, read
+from pyinfra.api.exceptions import InventoryError
+from rich.console import Console
+
+from rtinfra.inventory import source
+from rtinfra.paths import PROJECT, lab_inventory
+from rtinfra.verify.report import Report, read, show
 
 TESTS: Final = PROJECT / "tests" / "compliance"
 REPORTS: Final = PROJECT / "reports"
 _LAST_LINES = 15
+_REPORT = "report.json"
+_LOG = "pytest.log"
 
 
 class VerifyError(Exception):
@@ -25,7 +31,7 @@ class VerifyError(Exception):
 
 
 def run(
-    inventory: Path,
+    inventory: Path | None = None,
     *,
     hosts: Sequence[str] = (),
     controls: Sequence[str] = (),
@@ -33,54 +39,93 @@ def run(
     output: Path = REPORTS,
     latency_seconds: int = 10,
     tests: Path = TESTS,
-    progress: Callable[[str], None] | None = None,
+    console: Console | None = None,
 ) -> Report:
     """Verify the hosts of an inventory.
 
     Args:
-        inventory: file or directory.
+        inventory: file or directory; None for `inventory/`, or the lab machine when there are no hosts in it.
         hosts: only these; empty for all.
         controls: only these ids or requirements, for example `RT-10.1` or `RT-12`; empty for all.
         disruptive: also run what kills and restarts things on the hosts.
         output: folder in which a folder named after the time is made, and a link `latest` to it.
         latency_seconds: how long latency is measured.
         tests: folder of the tests.
-        progress: called with a short text at every step.
+        console: where to show what is being done, and the table; None to stay silent.
 
     Raises:
         VerifyError: wrong configuration, host or control, or tests that cannot be loaded.
     """
+    place = inventory_file(inventory)
     directory = _new_directory(output)
-    report_file = directory / "report.json"
-    reader, writer = os.pipe()
-    command = [
-        *(sys.executable, "-m", "pytest", str(tests), "-p", "rtinfra.verify.plugin"),
-        *("--rootdir", str(PROJECT), "-c", str(PROJECT / "pyproject.toml"), "-p", "no:cacheprovider"),
-        *("--inventory", str(inventory), "--report-json", str(report_file), "--evidence", str(directory)),
+    arguments = [
+        *("--inventory", str(place), "--report-json", str(directory / _REPORT), "--evidence", str(directory)),
         *("--junitxml", str(directory / "junit.xml"), "-o", "junit_suite_name=rtinfra"),
-        *("--latency-seconds", str(latency_seconds), "--progress-fd", str(writer), "--tb=short"),
+        *("--latency-seconds", str(latency_seconds)),
         *(["--disruptive"] if disruptive else []),
         *(word for name in hosts for word in ("--host", name)),
         *(word for name in controls for word in ("--control", name)),
     ]
-    log = directory / "pytest.log"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
+    with console.status("starting") if console else nullcontext() as status:
+        _run_pytest(tests, arguments, directory / _LOG, status.update if status else _silent)
+    if not (directory / _REPORT).is_file():
+        raise VerifyError(_why(directory / _LOG))
+    report = replace(read(directory / _REPORT), directory=directory)
+    if not report.results and not report.problems and controls:
+        raise VerifyError(f"no control {', '.join(controls)} is to be run here; those of RT-12 need --disruptive")
+    if console is not None:
+        show(report, console)
+    return report
+
+
+def inventory_file(inventory: Path | None) -> Path:
+    """Return the YAML file or directory that an inventory given to pyinfra stands for.
+
+    Raises:
+        VerifyError: it does not exist, or is a Python inventory other than inventory/lab.py.
+    """
+    place = PROJECT / (inventory or "inventory")
+    if place == PROJECT / "inventory" / "lab.py":
+        place = lab_inventory()
+    if place.is_dir():
+        try:
+            return source(place, lab_inventory())
+        except InventoryError as error:
+            raise VerifyError(str(error)) from error
+    if not place.is_file():
+        raise VerifyError(f"there is no inventory {place}")
+    if place.suffix == ".py":
+        raise VerifyError(f"{place} is a Python inventory; give the YAML file with the hosts")
+    return place
+
+
+def _run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
+    """Run the tests in a process of their own, its output in `log`; passes on what it says it is doing."""
+    reader, writer = os.pipe()
+    command = [
+        *(sys.executable, "-m", "pytest", str(tests), "-p", "rtinfra.verify.plugin", "-p", "no:cacheprovider"),
+        *("--rootdir", str(PROJECT), "-c", str(PROJECT / "pyproject.toml"), "--tb=short"),
+        *("--progress-fd", str(writer), *arguments),
+    ]
+    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as sink:
         process = subprocess.Popen(  # nosec B603
-            command, stdout=sink, stderr=subprocess.STDOUT, pass_fds=(writer,), cwd=PROJECT, env=environment
+            command,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            pass_fds=(writer,),
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": path},
         )
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8") as steps:
             for step in steps:
-                if progress is not None:
-                    progress(step.strip())
+                tell(step.strip())
         process.wait()
-    if not report_file.is_file():
-        raise VerifyError(_why(log))
-    report = replace(read(report_file), directory=directory)
-    if not report.results and not report.problems and controls:
-        raise VerifyError(f"there is no control {', '.join(controls)}; `rtinfra verify --json` lists them all")
-    return report
+
+
+def _silent(_step: str) -> None:
+    """Show nothing."""
 
 
 def _new_directory(output: Path) -> Path:

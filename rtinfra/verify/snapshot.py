@@ -269,9 +269,7 @@ def parse(text: str) -> Snapshot:
         command_line=tuple(one("cmdline").split()),
         values=values,
         tasks=tuple(_tasks(many("thread_stat"), many("thread_status"), many("cgroups"))),
-        interrupts=tuple(
-            _interrupts(values, many("immovable"), many("interrupts_before"), many("interrupts_after"))
-        ),
+        interrupts=tuple(_interrupts(values, many("immovable"), many("interrupts_before"), many("interrupts_after"))),
         units={block["Id"]: block for block in _blocks(many("units")) if "Id" in block},
         manager=next(_blocks(many("manager")), {}),
         system_state=one("system_state"),
@@ -394,9 +392,7 @@ def _interrupts(
             requested=_cpus(text),
             effective=_cpus(values.get(f"/proc/irq/{number}/effective_affinity_list", "")),
             is_movable=number not in fixed,
-            arrivals={
-                cpu: count - earlier.get(cpu, 0) for cpu, count in counts_after.get(number, {}).items()
-            },
+            arrivals={cpu: count - earlier.get(cpu, 0) for cpu, count in counts_after.get(number, {}).items()},
         )
 
 
@@ -444,8 +440,7 @@ def _boot_menu(lines: Iterable[str], environment: Iterable[str]) -> BootMenu:
             elif submenus:
                 submenus.pop()
     if default == "${saved_entry}":
-        saved = dict(line.split("=", 1) for line in environment if "=" in line and not line.startswith("#"))
-        default = saved.get("saved_entry", "0")
+        default = next((line.partition("=")[2] for line in environment), "0")
     return BootMenu(tuple(entries), default)
 
 
@@ -462,9 +457,7 @@ def _login(lines: list[str]) -> Login | None:
 
 def _limits(lines: Iterable[str]) -> dict[str, str]:
     """Read /proc/PID/limits: hard limits by name without `Max `."""
-    return {
-        match["name"].removeprefix("Max "): match["hard"] for line in lines if (match := _LIMIT.match(line))
-    }
+    return {match["name"].removeprefix("Max "): match["hard"] for line in lines if (match := _LIMIT.match(line))}
 
 
 def _journal_usage(lines: Iterable[str]) -> dict[str, int]:

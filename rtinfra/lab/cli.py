@@ -1,0 +1,271 @@
+"""``rtinfra lab``: virtual machines on this computer to try everything on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rtinfra.lab.errors import LabError
+from rtinfra.lab.machine import DEFAULT_NAME, Machine, MachineStatus, machines, state_directory
+from rtinfra.lab.progress import ConsoleReporter
+from rtinfra.lab.spec import MachineSpec
+
+EXIT_FAILED = 1
+# As `systemctl status` for a unit that is not active.
+EXIT_NOT_UP = 3
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Virtual machines on this computer: bare Debian hosts to deploy to, break, and throw away.\n\n"
+    "Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage, 3 the machine is not up,"
+    " 130 interrupted.",
+)
+
+_Name = Annotated[str, typer.Argument(help="Name of the machine.", show_default=True)]
+_Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
+_Cpus = Annotated[int | None, typer.Option(help="Number of cores (new machines: 4).")]
+_Nodes = Annotated[int | None, typer.Option(help="Number of NUMA nodes (new machines: 2).")]
+_Memory = Annotated[int | None, typer.Option(help="Memory in MiB (new machines: 3072).")]
+_Disk = Annotated[int | None, typer.Option(help="Disk in GiB as the machine sees it (new machines: 12).")]
+_Forward = Annotated[
+    list[int] | None,
+    typer.Option(help="TCP port of the machine to offer on a free port of 127.0.0.1; may be repeated."),
+]
+_AirGap = Annotated[
+    bool | None,
+    typer.Option("--air-gap/--no-air-gap", help="Cut the machine off from every network except our ssh."),
+]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors as sentences instead of tracebacks, and being ended treated like Ctrl-C: clean up, then go."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    try:
+        yield
+    except LabError as error:
+        if error.detail:
+            console.print(error.detail, style="dim")
+        console.print(f"Error: {error.message}", style="bold red")
+        console.print(f"Next step: {error.next_step}")
+        raise typer.Exit(EXIT_FAILED) from error
+    except KeyboardInterrupt as error:
+        console.print("Interrupted.")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _spec(machine: Machine, changes: Mapping[str, object]) -> MachineSpec | None:
+    """The machine's own shape with what was asked for on the command line; None when nothing was."""
+    asked = {key: value for key, value in changes.items() if value is not None}
+    return MachineSpec.from_json({**asdict(machine.spec), **asked}) if asked else None
+
+
+@app.command()
+def up(
+    name: _Name = DEFAULT_NAME,
+    cpus: _Cpus = None,
+    nodes: _Nodes = None,
+    memory: _Memory = None,
+    disk: _Disk = None,
+    forward: _Forward = None,
+    air_gap: _AirGap = None,
+    as_json: _Json = False,
+) -> None:
+    """Make and start a machine, and wait until it can be reached.
+
+    The first time this installs what is missing on this computer and builds a base image (about 3 minutes
+    without hardware virtualisation); later it takes as long as a boot. A machine that is up already is left as
+    it is.
+
+    Examples:
+
+        rtinfra lab up
+
+        rtinfra lab up small --cpus 2 --nodes 1 --memory 1024
+
+        rtinfra lab up gateway --forward 8080 --air-gap
+    """
+    with _plain_errors():
+        machine = Machine(name)
+        changes = {
+            "cpus": cpus,
+            "nodes": nodes,
+            "memory_mb": memory,
+            "disk_gb": disk,
+            "forwards": forward or None,
+            "restricted": air_gap,
+        }
+        machine = Machine(name, spec=_spec(machine, changes), report=ConsoleReporter())
+        machine.up()
+        if as_json:
+            _print_json(machine.status())
+        else:
+            print(f"{name} is up. Log in: rtinfra lab ssh {name}. Deploy to it: pyinfra inventory deploy.py")
+
+
+@app.command()
+def down(
+    name: _Name = DEFAULT_NAME,
+    everything: Annotated[bool, typer.Option("--all", help="All machines that are running.")] = False,
+) -> None:
+    """Shut a machine down; its disk is kept and `up` starts it again.
+
+    Examples:
+
+        rtinfra lab down
+
+        rtinfra lab down --all
+    """
+    with _plain_errors():
+        report = ConsoleReporter()
+        names = [machine.name for machine in machines() if machine.is_running()] if everything else [name]
+        for each in names:
+            machine = Machine(each, report=report)
+            if not machine.is_running():
+                report.note(f"{each} is not running: nothing to do")
+            machine.down()
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of the machine; all when left away.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Show which machines there are and how they are.
+
+    With a NAME, the exit code is 0 when it is up and 3 when it is not.
+
+    Examples:
+
+        rtinfra lab status
+
+        rtinfra lab status rt1 --json
+    """
+    with _plain_errors():
+        if name is not None:
+            found = Machine(name).status()
+            if as_json:
+                _print_json(found)
+            else:
+                _print_table([found])
+            if found.state != "up":
+                raise typer.Exit(EXIT_NOT_UP)
+            return
+        every = [machine.status() for machine in machines()]
+        if as_json:
+            _print_json(every)
+        elif every:
+            _print_table(every)
+        else:
+            print(f"There is no lab machine in {state_directory()}. Make one: rtinfra lab up")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ssh(context: typer.Context, name: _Name = DEFAULT_NAME) -> None:
+    """Log in to a machine as root, or run a command there.
+
+    Examples:
+
+        rtinfra lab ssh
+
+        rtinfra lab ssh rt1 uname -a
+    """
+    with _plain_errors():
+        command = Machine(name).ssh_command(*context.args)
+        os.execvp(command[0], command)  # noqa: S606  # ssh takes over the terminal
+
+
+@app.command()
+def reset(name: _Name = DEFAULT_NAME, as_json: _Json = False) -> None:
+    """Throw away what is on a machine and start it as a bare, fresh host.
+
+    Example:
+
+        rtinfra lab reset rt1
+    """
+    with _plain_errors():
+        machine = Machine(name, report=ConsoleReporter())
+        machine.reset()
+        if as_json:
+            _print_json(machine.status())
+        else:
+            print(f"{name} is up again, bare and fresh. Log in: rtinfra lab ssh {name}")
+
+
+@app.command()
+def log(
+    name: _Name = DEFAULT_NAME,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 60,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Show the serial console of a machine: boot loader, kernel and service messages of all its boots.
+
+    Examples:
+
+        rtinfra lab log
+
+        rtinfra lab log rt1 -n 200 --follow
+    """
+    with _plain_errors():
+        machine = Machine(name)
+        if not machine.console_path.exists():
+            raise LabError(f"{name} has no console log yet", f"start it: rtinfra lab up {name}")
+        print(machine.console_tail(lines))
+        if follow:
+            _follow(machine)
+
+
+def _follow(machine: Machine) -> None:
+    with machine.console_path.open(encoding="utf-8", errors="replace") as file:
+        file.seek(0, os.SEEK_END)
+        while True:
+            text = file.read()
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            if not text:
+                time.sleep(0.3)
+
+
+def _print_json(value: MachineStatus | list[MachineStatus]) -> None:
+    data = [asdict(each) for each in value] if isinstance(value, list) else asdict(value)
+    print(json.dumps(data, indent=2))
+
+
+def _print_table(found: list[MachineStatus]) -> None:
+    columns = ("Machine", "State", "ssh port", "CPUs", "Nodes", "Memory", "Disk used", "Runs on", "Snapshots")
+    table = Table(*columns)
+    names = {"kvm": "KVM", "tcg": "emulation", "": "-"}
+    for each in found:
+        table.add_row(
+            each.name,
+            each.state,
+            str(each.port or "-"),
+            str(each.cpus),
+            str(each.nodes),
+            f"{each.memory_mb} MiB",
+            f"{each.disk_used_bytes / 1e9:.1f} GB",
+            names[each.accelerator],
+            ", ".join(each.snapshots) or "-",
+        )
+    Console(highlight=False).print(table)

@@ -1,0 +1,64 @@
+"""What every compliance test can ask for. Hosts are observed once, before the first test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    # Not imported when running: pytest has to load the plugin first.
+    from testinfra.host import Host
+
+    from roles.host import HostConfig, RtHostConfig
+    from rtinfra.config import FleetHost
+    from rtinfra.cpu import CpuLayout
+    from rtinfra.verify.plugin import Subject, Verification
+    from rtinfra.verify.snapshot import Snapshot
+
+# So that plain `pytest tests/compliance --inventory FILE` works too.
+pytest_plugins = ("rtinfra.verify.plugin",)
+
+
+@pytest.fixture(scope="session")
+def subject(verification: Verification, subject_name: str) -> Subject:
+    """The host under test."""
+    return verification.subject(subject_name)
+
+
+@pytest.fixture(scope="session")
+def host(verification: Verification, subject_name: str) -> Host:
+    """testinfra's connection to the host, for the few tests that do something on it."""
+    return verification.connections.host(subject_name)
+
+
+@pytest.fixture(scope="session")
+def target(subject: Subject) -> FleetHost[HostConfig]:
+    """The host's entry in the inventory."""
+    return subject.host
+
+
+@pytest.fixture(scope="session")
+def config(target: FleetHost[HostConfig]) -> HostConfig:
+    """The host's settings."""
+    return target.config
+
+
+@pytest.fixture(scope="session")
+def rt(config: HostConfig) -> RtHostConfig:
+    """The settings of a real-time host."""
+    return config.rt
+
+
+@pytest.fixture(scope="session")
+def layout(subject: Subject) -> CpuLayout:
+    """Isolated and housekeeping CPUs, expanded against the host's real topology."""
+    if subject.layout is None:
+        pytest.fail("; ".join(subject.layout_problems), pytrace=False)
+    return subject.layout
+
+
+@pytest.fixture(scope="session")
+def snapshot(subject: Subject) -> Snapshot:
+    """What was observed of the host, all at one moment."""
+    return subject.snapshot

@@ -1,0 +1,384 @@
+"""The application: configuration, services, memory, answers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from roles.host import RtHostConfig
+from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
+from roles.rt_app.model import RtAppSettings
+from roles.rt_tuning.deploy import IRQ_WATCH, RT_SLICE, TUNE
+from rtinfra.cpu import CpuLayout, parse_cpu_list
+from rtinfra.verify import expect
+from rtinfra.verify.snapshot import Snapshot
+
+_CONFIG = "/etc/mxrc"
+_LARGEST_EXPOSURE = 3.0
+_SLOWEST_ANSWER_MS = 500
+_SMALLEST_LOCAL_SHARE = 95.0
+_RT_METRICS = {
+    *("mxrc_rt_cycle_count_total", "mxrc_rt_deadline_miss_count_total", "mxrc_rt_deadline_miss_rate"),
+    *("mxrc_rt_jitter_us", "mxrc_rt_cycle_time_us_sum", "mxrc_numa_local_memory_percent"),
+}
+_METRICS = {"mxrc_process_health_status", "mxrc_logging_events_total", "mxrc_tracing_sampling_rate"}
+
+
+@pytest.fixture
+def app(rt: RtHostConfig) -> RtAppSettings:
+    """The application's settings."""
+    return rt.rt_app
+
+
+def _section(snapshot: Snapshot, document: str, process: str) -> dict[str, Any]:
+    section = snapshot.documents.get(document, {}).get(process, {})
+    return section if isinstance(section, dict) else {}
+
+
+# --- What the application reads (RT-4 to RT-7): the values of the requirements, the cores and nodes of this host.
+
+
+@pytest.mark.control(id="RT-4.1", severity="critical", title="The application is told the right real-time cores")
+def test_rt_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
+    section = _section(snapshot, "cpu_affinity", "rt_process")
+    expect.entries(section, {"cpu_cores": sorted(layout.isolated)}, "cpu_affinity.json, rt_process")
+
+
+@pytest.mark.control(id="RT-4.2", severity="critical", title="The application is told its real-time priority")
+def test_rt_scheduling(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    wanted = {"isolation_mode": "HYBRID", "is_exclusive": True, "priority": 90, "policy": "SCHED_FIFO"}
+    expect.entries(_section(snapshot, "cpu_affinity", "rt_process"), wanted, "cpu_affinity.json, rt_process")
+
+
+@pytest.mark.control(id="RT-4.3", severity="high", title="Its other part is told to use the other cores")
+def test_non_rt_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
+    section = _section(snapshot, "cpu_affinity", "non_rt_process")
+    expect.entries(section, {"cpu_cores": sorted(layout.housekeeping)}, "cpu_affinity.json, non_rt_process")
+
+
+@pytest.mark.control(id="RT-4.4", severity="medium", title="Its other part is told to run without priority")
+def test_non_rt_scheduling(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    wanted = {"isolation_mode": "NONE", "is_exclusive": False, "priority": 0, "policy": "SCHED_OTHER"}
+    section = _section(snapshot, "cpu_affinity", "non_rt_process")
+    expect.entries(section, wanted, "cpu_affinity.json, non_rt_process")
+
+
+@pytest.mark.control(id="RT-5.1", severity="high", title="The application is told to use only memory near its cores")
+def test_rt_numa(snapshot: Snapshot, layout: CpuLayout) -> None:
+    wanted = {
+        "memory_policy": "LOCAL",
+        "strict_binding": True,
+        "migrate_pages": False,
+        "cpu_cores_hint": sorted(layout.isolated),
+    }
+    expect.entries(_section(snapshot, "numa_binding", "rt_process"), wanted, "numa_binding.json, rt_process")
+
+
+@pytest.mark.control(id="RT-5.2", severity="critical", title="That memory is really the one near its cores")
+def test_rt_node_holds_the_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
+    node = _section(snapshot, "numa_binding", "rt_process").get("numa_node")
+    nodes = sorted({layout.topology.node_of(cpu) for cpu in layout.isolated})
+    expect.equal([node], nodes, "NUMA node, and nodes of the isolated cores")
+
+
+@pytest.mark.control(id="RT-5.3", severity="medium", title="Its other part prefers the memory near the other cores")
+def test_non_rt_numa(snapshot: Snapshot, layout: CpuLayout) -> None:
+    nodes = {layout.topology.node_of(cpu) for cpu in layout.housekeeping}
+    section = _section(snapshot, "numa_binding", "non_rt_process")
+    wanted = {
+        "memory_policy": "PREFERRED",
+        "strict_binding": False,
+        "migrate_pages": False,
+        "cpu_cores_hint": sorted(layout.housekeeping),
+    }
+    expect.entries(section, wanted, "numa_binding.json, non_rt_process")
+    expect.that(section.get("numa_node") in nodes, section.get("numa_node"), sorted(nodes), "NUMA node, one of")
+
+
+@pytest.mark.control(id="RT-5.4", severity="high", title="The kernel binds the real-time process's memory to that node")
+def test_memory_policy_in_the_kernel(snapshot: Snapshot, layout: CpuLayout) -> None:
+    node = layout.topology.node_of(min(layout.isolated))
+    wanted = f"bind:{node}"
+    expect.that(wanted in snapshot.numa_policies, sorted(snapshot.numa_policies), wanted, "policies of its memory")
+
+
+@pytest.mark.control(id="RT-5.5", severity="high", title="More than 95 % of the real-time process's memory is local")
+def test_local_share(snapshot: Snapshot, layout: CpuLayout) -> None:
+    pages = snapshot.numa_pages_kb
+    total = sum(pages.values())
+    expect.at_least(total, 1, "memory of the real-time process", "kB")
+    share = 100.0 * pages.get(layout.topology.node_of(min(layout.isolated)), 0) / total
+    expect.that(share > _SMALLEST_LOCAL_SHARE, f"{share:.1f} %", "more than 95 %", "local share")
+
+
+@pytest.mark.control(id="RT-6.1", severity="high", title="The application is told how to recover from failures")
+def test_failover_policy(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    wanted = {
+        "health_check_interval_ms": 1000,
+        "health_check_timeout_ms": 500,
+        "failure_threshold": 3,
+        "restart_delay_ms": 100,
+        "max_restart_count": 5,
+        "restart_window_sec": 60,
+        "enable_state_recovery": True,
+        "checkpoint_interval_sec": 60,
+        "enable_leader_election": False,
+    }
+    expect.entries(_section(snapshot, "failover_policy", "rt_process"), wanted, "failover_policy.json")
+
+
+@pytest.mark.control(id="RT-7.1", severity="medium", title="The application is told what to trace and where to send it")
+def test_tracing_config(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    document = snapshot.documents.get("tracing_config", {})
+    wanted = {"service_name": "mxrc-rt", "sampling_rate": 0.1, "propagator": "W3C"}
+    expect.entries(document, wanted, "tracing_config.json")
+    exporter = {"type": "OTLP", "protocol": "http", "endpoint": "http://localhost:4318"}
+    expect.entries(document.get("exporter", {}), exporter, "exporter in tracing_config.json")
+
+
+@pytest.mark.control(id="RT-7.2", severity="low", title="All parts of the application are traced")
+def test_tracing_instrumentation(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    live = snapshot.documents.get("tracing_config", {}).get("instrumentation", {})
+    expect.entries(live, dict.fromkeys(("eventbus", "task_executor", "rt_cycle"), True), "instrumentation")
+
+
+# --- How systemd runs it (RT-8).
+
+
+@pytest.mark.control(id="RT-8.1", severity="critical", title="The real-time process runs, now and after a restart")
+def test_rt_unit_runs(snapshot: Snapshot) -> None:
+    wanted = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
+    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.2", severity="high", title="The other process runs, now and after a restart")
+def test_non_rt_unit_runs(snapshot: Snapshot) -> None:
+    wanted = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
+    expect.entries(snapshot.unit(NON_RT_UNIT), wanted, NON_RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.3", severity="high", title="The real-time process itself says when it is ready")
+def test_notify(snapshot: Snapshot) -> None:
+    expect.entries(snapshot.unit(RT_UNIT), {"Type": "notify", "NotifyAccess": "main"}, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.4", severity="high", title="The real-time process was started with the right files")
+def test_arguments(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    wanted = [
+        "/usr/local/bin/rt_process",
+        *("--config", f"{_CONFIG}/cpu_affinity.json"),
+        *("--numa-config", f"{_CONFIG}/numa_binding.json"),
+        *("--failover-config", f"{_CONFIG}/failover_policy.json"),
+        *("--tracing-config", f"{_CONFIG}/tracing_config.json"),
+    ]
+    # Of the running process, and without the interpreter before a script.
+    live = list(snapshot.command_lines["rt_process"])
+    expect.equal(" ".join(live[-len(wanted) :]), " ".join(wanted), "command of the running process")
+
+
+@pytest.mark.control(id="RT-8.5", severity="critical", title="A failed real-time process is started again at once")
+def test_restart(snapshot: Snapshot) -> None:
+    expect.entries(snapshot.unit(RT_UNIT), {"Restart": "on-failure", "RestartUSec": "1s"}, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.6", severity="critical", title="A hung real-time process is noticed within ten seconds")
+def test_watchdog(snapshot: Snapshot) -> None:
+    expect.entries(snapshot.unit(RT_UNIT), {"WatchdogUSec": "10s"}, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.7", severity="high", title="A process that fails again and again is given up")
+def test_start_limit(snapshot: Snapshot) -> None:
+    wanted = {"StartLimitBurst": "5", "StartLimitIntervalUSec": "1min"}
+    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.8", severity="medium", title="Restart limits are the same for application and system")
+def test_start_limit_matches_the_policy(snapshot: Snapshot) -> None:
+    policy = _section(snapshot, "failover_policy", "rt_process").get("max_restart_count")
+    expect.equal(snapshot.unit(RT_UNIT).get("StartLimitBurst"), str(policy), "restarts that systemd allows")
+
+
+@pytest.mark.control(id="RT-8.9", severity="medium", title="What the real-time process prints goes to the system log")
+def test_output(snapshot: Snapshot) -> None:
+    wanted = {"StandardOutput": "journal", "StandardError": "journal"}
+    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.10", severity="high", title="The system starts it with real-time priority 90")
+def test_scheduling_directives(snapshot: Snapshot) -> None:
+    # systemd shows the policy's number: 1 is SCHED_FIFO.
+    wanted = {"CPUSchedulingPolicy": "1", "CPUSchedulingPriority": "90"}
+    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.11", severity="high", title="The system starts each process on its own cores")
+def test_affinity_directives(snapshot: Snapshot, layout: CpuLayout) -> None:
+    for unit, cpus in ((RT_UNIT, layout.isolated), (NON_RT_UNIT, layout.housekeeping)):
+        live = ",".join(snapshot.unit(unit).get("CPUAffinity", "").split())
+        expect.equal(parse_cpu_list(live, None) if live else frozenset(), cpus, f"CPUAffinity of {unit}")
+
+
+@pytest.mark.control(id="RT-8.12", severity="medium", title="The system starts it with its memory bound to its node")
+def test_numa_directives(snapshot: Snapshot, layout: CpuLayout) -> None:
+    node = str(layout.topology.node_of(min(layout.isolated)))
+    expect.entries(snapshot.unit(RT_UNIT), {"NUMAPolicy": "bind", "NUMAMask": node}, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.13", severity="high", title="The real-time process is in the group with its own cores")
+def test_slice(snapshot: Snapshot) -> None:
+    expect.entries(snapshot.unit(RT_UNIT), {"Slice": RT_SLICE}, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.14", severity="high", title="The real-time process may lock memory and use priorities")
+def test_limits(snapshot: Snapshot) -> None:
+    wanted = {"locked memory": "unlimited", "realtime priority": "99"}
+    expect.entries(snapshot.rt_limits, wanted, "limits of the running process")
+
+
+@pytest.mark.control(id="RT-8.15", severity="high", title="Both processes run without administrator rights")
+def test_unprivileged(snapshot: Snapshot, app: RtAppSettings) -> None:
+    expect.equal(" ".join(snapshot.process_users), f"{app.user} {app.user}", "users of the two processes")
+
+
+@pytest.mark.control(id="RT-8.16", severity="medium", title="Break-ins through the real-time process are hard")
+def test_rt_exposure(snapshot: Snapshot) -> None:
+    _expect_exposure(snapshot, RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.17", severity="medium", title="Break-ins through the other process are hard")
+def test_non_rt_exposure(snapshot: Snapshot) -> None:
+    _expect_exposure(snapshot, NON_RT_UNIT)
+
+
+@pytest.mark.control(id="RT-8.18", severity="medium", title="Break-ins through our helper services are hard")
+def test_helper_exposure(snapshot: Snapshot) -> None:
+    _expect_exposure(snapshot, IRQ_WATCH)
+    _expect_exposure(snapshot, TUNE)
+
+
+def _expect_exposure(snapshot: Snapshot, unit: str) -> None:
+    score = snapshot.exposure.get(unit)
+    holds = score is not None and score <= _LARGEST_EXPOSURE
+    expect.that(holds, score, f"at most {_LARGEST_EXPOSURE}", f"exposure of {unit} (systemd-analyze security)")
+
+
+@pytest.mark.control(id="RT-8.19", severity="high", title="The other process is watched in the same way")
+def test_non_rt_supervision(snapshot: Snapshot) -> None:
+    wanted = {"Type": "notify", "NotifyAccess": "main", "Restart": "on-failure", "WatchdogUSec": "10s"}
+    expect.entries(snapshot.unit(NON_RT_UNIT), wanted, NON_RT_UNIT)
+
+
+# --- What it does (RT-9).
+
+
+@pytest.mark.control(id="RT-9.1", severity="critical", title="Both processes report good health")
+def test_health(snapshot: Snapshot, app: RtAppSettings) -> None:
+    ports = (app.rt_process.health_port, app.non_rt_process.health_port)
+    statuses = {port: {answer.status for answer in snapshot.answers(port, "/health")} for port in ports}
+    for port, found in statuses.items():
+        expect.equal(found, {200}, f"HTTP status of port {port} /health")
+
+
+@pytest.mark.control(id="RT-9.2", severity="high", title="Both processes answer health checks within half a second")
+def test_health_is_quick(snapshot: Snapshot, app: RtAppSettings) -> None:
+    for port in (app.rt_process.health_port, app.non_rt_process.health_port):
+        answers = [answer for answer in snapshot.answers(port, "/health") if answer.status]
+        expect.at_least(len(answers), 1, f"answers of port {port}")
+        slowest = max(answer.milliseconds for answer in answers)
+        expect.below(slowest, _SLOWEST_ANSWER_MS, f"slowest of {len(answers)} answers of port {port}", "ms")
+
+
+@pytest.mark.control(id="RT-9.3", severity="medium", title="Both processes say that they are ready and alive")
+def test_ready_and_live(snapshot: Snapshot, app: RtAppSettings) -> None:
+    for port in (app.rt_process.health_port, app.non_rt_process.health_port):
+        for path in ("/health/ready", "/health/live"):
+            statuses = {answer.status for answer in snapshot.answers(port, path)}
+            expect.equal(statuses, {200}, f"HTTP status of port {port} {path}")
+
+
+@pytest.mark.control(id="RT-9.4", severity="high", title="The real-time process publishes its measurements")
+def test_rt_metrics(snapshot: Snapshot, app: RtAppSettings) -> None:
+    published = snapshot.metrics(app.rt_process.metrics_port).keys()
+    expect.nothing(sorted((_RT_METRICS | _METRICS) - published), "metrics that are missing")
+
+
+@pytest.mark.control(id="RT-9.5", severity="medium", title="The other process publishes its measurements")
+def test_non_rt_metrics(snapshot: Snapshot, app: RtAppSettings) -> None:
+    published = snapshot.metrics(app.non_rt_process.metrics_port).keys()
+    expect.nothing(sorted(_METRICS - published), "metrics that are missing")
+
+
+@pytest.mark.control(id="RT-9.6", severity="high", title="The control loop is turning")
+def test_loop_turns(snapshot: Snapshot, app: RtAppSettings) -> None:
+    cycles = snapshot.metrics(app.rt_process.metrics_port).get("mxrc_rt_cycle_count_total", 0)
+    expect.at_least(cycles, 1, "cycles since the process started")
+
+
+@pytest.mark.control(id="RT-9.7", severity="medium", title="Both processes write logs that machines can read")
+def test_logs(snapshot: Snapshot, app: RtAppSettings) -> None:
+    if app.application.kind != "reference":
+        expect.not_applicable("only the reference workload's log is known here")
+    records = [json.loads(line) for line in snapshot.log_tails if line.startswith("{")]
+    wanted = ("@timestamp", "log.level", "process.name", "message")
+    lacking = {key for key in wanted for record in records if not _has(record, key)}
+    expect.equal(len(records), 2, "logs whose last line is JSON")
+    expect.nothing(sorted(lacking), "fields that are missing")
+
+
+def _has(record: dict[str, Any], key: str) -> bool:
+    """Whether a record has a field, as `log.level` or as `level` in `log`: ECS allows both."""
+    head, _, rest = key.partition(".")
+    inner = record.get(head)
+    return key in record or (bool(rest) and isinstance(inner, dict) and rest in inner)
+
+
+@pytest.mark.control(id="RT-9.8", severity="high", title="Log files are rotated without losing a line")
+def test_rotation_by_rename(snapshot: Snapshot, app: RtAppSettings) -> None:
+    # logrotate's own rehearsal. Renaming keeps the file a shipper has open; copying and truncating loses lines.
+    about_ours = [line for line in snapshot.logrotate_messages if str(app.log_dir) in line]
+    expect.nothing((line for line in about_ours if "cop" in line or "trunc" in line), "lines about copying")
+    renamed = [line for line in about_ours if line.startswith("renaming")]
+    expect.at_least(len(renamed), 2, "log files that would be renamed")
+
+
+@pytest.mark.control(id="RT-9.9", severity="medium", title="Both processes write to the log files that are read")
+def test_open_log_files(snapshot: Snapshot, app: RtAppSettings) -> None:
+    wanted = {f"{app.log_dir}/{name}.log" for name in ("rt_process", "non_rt_process")}
+    expect.nothing(sorted(wanted - set(snapshot.open_logs)), "log files that nobody has open")
+
+
+# --- Recovery that can be seen without a failure (RT-12); test_failover.py makes some.
+
+
+@pytest.mark.control(id="RT-12.1", severity="high", title="Saved states are kept where only the application may look")
+def test_checkpoint_directory(snapshot: Snapshot, app: RtAppSettings) -> None:
+    expect.equal(
+        snapshot.checkpoint_dir_access, f"750 {app.user} {app.user}", "mode and owner of the checkpoint folder"
+    )
+
+
+@pytest.mark.control(id="RT-12.2", severity="high", title="The last saved state is recent")
+def test_checkpoint_is_recent(snapshot: Snapshot, app: RtAppSettings) -> None:
+    expect.that(snapshot.checkpoint is not None, "none", "one", "saved states")
+    assert snapshot.checkpoint is not None
+    # One that is being written right now may be a little late.
+    limit = app.failover.checkpoint_interval_sec + 10
+    expect.below(snapshot.state.clock - snapshot.checkpoint.written, limit, "age of the last one", "s")
+
+
+@pytest.mark.control(id="RT-12.3", severity="high", title="The last saved state is intact")
+def test_checkpoint_is_intact(snapshot: Snapshot, app: RtAppSettings) -> None:
+    if app.application.kind != "reference":
+        expect.not_applicable("only the reference workload's format is known here")
+    intact = snapshot.checkpoint is not None and snapshot.checkpoint.is_intact
+    expect.equal(intact, True, "its checksum is right")
+
+
+@pytest.mark.control(id="RT-12.4", severity="medium", title="The real-time process is not restarting again and again")
+def test_no_restart_loop(snapshot: Snapshot, app: RtAppSettings) -> None:
+    unit = snapshot.unit(RT_UNIT)
+    restarts = int(unit.get("NRestarts") or 0)
+    seconds = snapshot.uptime - int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    settled = restarts == 0 or seconds > app.failover.restart_window_sec
+    found = f"{restarts} restarts, the last {seconds:.0f} s ago"
+    expect.that(settled, found, f"none within {app.failover.restart_window_sec} s", "restarts by the system")

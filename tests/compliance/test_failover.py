@@ -1,0 +1,202 @@
+"""Failures on purpose: the real-time process is killed and made to hang."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from roles.host import RtHostConfig
+from roles.rt_app.deploy import RT_UNIT
+from rtinfra.verify import expect
+
+pytestmark = pytest.mark.disruptive
+
+_LONGEST_OUTAGE_S = 5.0
+_SLOWEST_ANSWER_MS = 500
+# How long to wait for a process to come back before calling it lost.
+_PATIENCE_S = 180
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The real-time process at one moment. Times are the host's own, in seconds since its start."""
+
+    uptime: float
+    pid: int
+    is_active: bool
+    active_since: float
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A failure made on purpose and what became of it. `health` is what /health said before and after."""
+
+    began: float
+    before: Moment
+    after: Moment
+    health_before: dict[str, Any]
+    health_after: dict[str, Any]
+    checkpoint_before: dict[str, Any]
+    journal: str
+
+    @property
+    def seconds(self) -> float:
+        """From the failure to the moment at which systemd called the process ready again."""
+        return self.after.active_since - self.began
+
+
+def observe(host: Host) -> Moment:
+    """Ask systemd about the real-time process."""
+    properties = "MainPID,ActiveState,SubState,ActiveEnterTimestampMonotonic,NRestarts"
+    output = host.check_output(f"cat /proc/uptime; systemctl show -p {properties} {RT_UNIT}").splitlines()
+    show = dict(line.split("=", 1) for line in output[1:])
+    return Moment(
+        uptime=float(output[0].split()[0]),
+        pid=int(show["MainPID"]),
+        is_active=(show["ActiveState"], show["SubState"]) == ("active", "running"),
+        active_since=int(show["ActiveEnterTimestampMonotonic"]) / 1e6,
+        restarts=int(show["NRestarts"]),
+    )
+
+
+def await_successor(host: Host, before: Moment) -> Moment:
+    """Wait until another process has taken over; return the last look in any case."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        moment = observe(host)
+        if (moment.is_active and moment.pid != before.pid) or time.monotonic() > deadline:
+            return moment
+        time.sleep(0.5)
+
+
+def request(host: Host, port: int, path: str, body: str = "") -> tuple[int, dict[str, Any]]:
+    """Ask the process over HTTP, on the host itself; returns milliseconds and the JSON of the answer."""
+    # perl-base is on every Debian host, curl is not.
+    script = r"""use Socket; my ($port, $path, $body) = @ARGV;
+sub now { open my $f, "<", "/proc/uptime"; (split " ", <$f>)[0] }
+my $t = now(); alarm 30;
+socket(my $s, PF_INET, SOCK_STREAM, 0); connect($s, sockaddr_in($port, INADDR_LOOPBACK)) or die "no connection";
+my $verb = length $body ? "POST" : "GET";
+syswrite($s, "$verb $path HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" .
+    "Content-Type: application/json\r\nContent-Length: " . length($body) . "\r\n\r\n$body");
+my $answer = ""; while (sysread($s, my $part, 65536)) { $answer .= $part }
+printf "%d\n%s", (now() - $t) * 1000, $answer;"""
+    output = host.run("perl -e %s %s %s %s", script, str(port), path, body).stdout
+    milliseconds, _, answer = output.partition("\n")
+    try:
+        return int(milliseconds), json.loads(answer.replace("\r\n", "\n").partition("\n\n")[2])
+    except ValueError:
+        return int(milliseconds) if milliseconds.isdecimal() else _PATIENCE_S * 1000, {}
+
+
+def make_fail(host: Host, rt: RtHostConfig, how: str) -> Outage:
+    """Let the process fail by the shell command `how`, which may use $pid, and wait for it to come back."""
+    app = rt.rt_app
+    port = app.rt_process.health_port
+    # Forget earlier restarts, so that this one is not one too many.
+    host.check_output(f"systemctl reset-failed {RT_UNIT}")
+    before = observe(host)
+    expect.that(before.is_active, "not running", "running", "the real-time process before the failure")
+    _, health_before = request(host, port, "/health")
+    checkpoints = f"{app.state_dir}/checkpoints/rt_process_*.json"
+    saved = host.check_output(f'cat "$(ls -t {checkpoints} | head -n 1)"')
+    began, clock = host.check_output(f"cut -d' ' -f1 /proc/uptime; date +%s; pid={before.pid}; {how}").split()[:2]
+    after = await_successor(host, before)
+    _, health_after = request(host, port, "/health")
+    journal = host.check_output(f"journalctl -u {RT_UNIT} -o cat --no-pager --since=@{clock}")
+    return Outage(
+        began=float(began),
+        before=before,
+        after=after,
+        health_before=health_before,
+        health_after=health_after,
+        checkpoint_before=json.loads(saved),
+        journal=journal,
+    )
+
+
+@pytest.fixture(scope="module")
+def killed(host: Host, rt: RtHostConfig) -> Outage:
+    """The real-time process, killed the hard way."""
+    return make_fail(host, rt, "kill -9 $pid")
+
+
+@pytest.fixture(scope="module")
+def hung(host: Host, rt: RtHostConfig) -> Outage:
+    """The real-time process, alive but no longer turning its loop."""
+    app = rt.rt_app
+    if app.application.kind != "reference" or not app.reference.faults:
+        expect.not_applicable("the application cannot be told to hang (rt_app.reference.faults)")
+    body = '{"kind":"hang"}'
+    post = (
+        f"exec 3<>/dev/tcp/127.0.0.1/{app.rt_process.health_port}; "
+        "printf 'POST /api/v1/fault HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n"
+        f"Content-Type: application/json\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n{body}' >&3; cat <&3"
+    )
+    return make_fail(host, rt, f"bash -c {json.dumps(post)}")
+
+
+@pytest.fixture
+def reference(rt: RtHostConfig) -> None:
+    """Only the reference workload is known to say these things about itself."""
+    if rt.rt_app.application.kind != "reference":
+        expect.not_applicable("only the reference workload's /health document is known here")
+
+
+@pytest.mark.control(id="RT-12.10", severity="critical", title="A killed real-time process is back within five seconds")
+def test_back_after_kill(killed: Outage) -> None:
+    expect.that(killed.after.is_active, "not running", "running", "the process after the kill")
+    expect.below(killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s")
+
+
+@pytest.mark.control(id="RT-12.11", severity="high", title="The system counted that restart")
+def test_restart_counted_by_systemd(killed: Outage) -> None:
+    expect.equal(killed.after.restarts, killed.before.restarts + 1, "restarts counted by systemd")
+
+
+@pytest.mark.control(id="RT-12.12", severity="high", title="The application counted that restart")
+def test_restart_counted_by_the_application(killed: Outage, reference: None) -> None:
+    wanted = killed.health_before.get("restart_count", 0) + 1
+    expect.equal(killed.health_after.get("restart_count"), wanted, "restart_count in /health")
+
+
+@pytest.mark.control(id="RT-12.13", severity="critical", title="It went on from its last saved state")
+def test_recovered_from_the_checkpoint(killed: Outage, reference: None) -> None:
+    recovered = killed.health_after.get("recovered_from") or {}
+    saved = killed.checkpoint_before
+    expect.that(
+        recovered.get("sequence", 0) >= saved["sequence"],
+        recovered.get("sequence"),
+        f"{saved['sequence']} or a later one",
+        "saved state it went on from",
+    )
+    cycles = saved["state"]["cycles_total"]
+    expect.at_least(killed.health_after.get("cycles_total", 0), cycles, "cycles over all runs")
+
+
+@pytest.mark.control(id="RT-12.14", severity="high", title="It answers health checks quickly after the restart")
+def test_health_after_kill(killed: Outage, host: Host, rt: RtHostConfig) -> None:
+    milliseconds, health = request(host, rt.rt_app.rt_process.health_port, "/health")
+    expect.below(milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms")
+    expect.that(bool(health), "no JSON", "a JSON document", "what /health says")
+
+
+@pytest.mark.control(id="RT-12.20", severity="critical", title="A hung real-time process is noticed and stopped")
+def test_hang_noticed(hung: Outage) -> None:
+    expect.that("Watchdog timeout" in hung.journal, hung.journal[-200:], "Watchdog timeout", "systemd's messages")
+
+
+@pytest.mark.control(id="RT-12.21", severity="critical", title="A hung real-time process is replaced by a new one")
+def test_hang_replaced(hung: Outage) -> None:
+    expect.that(hung.after.is_active, "not running", "running", "the process after the hang")
+    expect.that(hung.after.pid != hung.before.pid, "the same process", "a new one", "who runs now")
+
+
+@pytest.mark.control(id="RT-12.22", severity="high", title="That took no longer than noticing plus starting")
+def test_hang_duration(hung: Outage, rt: RtHostConfig) -> None:
+    limit = rt.rt_app.unit.watchdog.seconds + _LONGEST_OUTAGE_S
+    expect.below(hung.seconds, limit, "from the hang until ready again", "s")

@@ -1,0 +1,80 @@
+"""Interrupts stay away from the isolated cores."""
+
+import time
+
+import pytest
+from testinfra.host import Host
+
+from roles.rt_tuning.deploy import IRQ_WATCH
+from rtinfra.cpu import CpuLayout, parse_cpu_list
+from rtinfra.verify import expect
+from rtinfra.verify.snapshot import Interrupt, Snapshot
+
+_DUMMY_LINK = "rtinfra-check"
+_REPIN_SECONDS = 60
+
+
+@pytest.fixture
+def movable(snapshot: Snapshot) -> tuple[Interrupt, ...]:
+    """Interrupts whose place anybody can choose.
+
+    The others (timers, interrupts per CPU, queues of disks) are placed by the kernel alone, which refuses every
+    change; `isolcpus=managed_irq` keeps those away that can be kept away.
+    """
+    found = tuple(irq for irq in snapshot.interrupts if irq.is_movable)
+    expect.at_least(len(found), 1, "movable interrupts")
+    return found
+
+
+@pytest.mark.control(id="RT-10.20", severity="high", title="New devices interrupt only the other cores")
+def test_default_affinity(snapshot: Snapshot, layout: CpuLayout) -> None:
+    expect.equal(snapshot.mask("/proc/irq/default_smp_affinity"), layout.housekeeping, "default affinity")
+
+
+@pytest.mark.control(id="RT-10.21", severity="critical", title="No device is allowed to interrupt the real-time cores")
+def test_requested_affinity(movable: tuple[Interrupt, ...], layout: CpuLayout) -> None:
+    astray = (irq for irq in movable if irq.requested & layout.isolated)
+    expect.nothing(astray, "interrupts allowed on isolated cores")
+
+
+@pytest.mark.control(id="RT-10.22", severity="critical", title="No device's interrupts go to the real-time cores")
+def test_effective_affinity(movable: tuple[Interrupt, ...], layout: CpuLayout) -> None:
+    astray = (irq for irq in movable if irq.effective & layout.isolated)
+    expect.nothing(astray, "interrupts delivered to isolated cores")
+
+
+@pytest.mark.control(id="RT-10.23", severity="high", title="No device interrupted the real-time cores while we watched")
+def test_no_arrivals(movable: tuple[Interrupt, ...], layout: CpuLayout) -> None:
+    expect.at_least(sum(sum(irq.arrivals.values()) for irq in movable), 1, "interrupts seen anywhere")
+    arrived = (irq for irq in movable if any(irq.arrivals.get(cpu, 0) for cpu in layout.isolated))
+    expect.nothing(arrived, "interrupts that arrived on isolated cores")
+
+
+@pytest.mark.control(id="RT-10.24", severity="high", title="A watcher keeps interrupts away when cables are plugged")
+def test_watcher(snapshot: Snapshot) -> None:
+    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(snapshot.unit(IRQ_WATCH), wanted, IRQ_WATCH)
+
+
+@pytest.mark.disruptive
+@pytest.mark.control(
+    id="RT-10.25", severity="high", title="An interrupt that strays is brought back when a network link changes"
+)
+def test_repinned_on_link_change(host: Host, movable: tuple[Interrupt, ...], layout: CpuLayout) -> None:
+    # Not the network card's: the connection of this test runs through it.
+    irq = next((irq for irq in movable if irq.users and "virtio" not in irq.users), movable[0])
+    path = f"/proc/irq/{irq.number}/smp_affinity_list"
+
+    def place() -> frozenset[int]:
+        return parse_cpu_list(host.check_output(f"cat {path}"), None)
+
+    host.check_output(f"echo {layout.isolated_list} > {path}")
+    try:
+        expect.equal(place(), layout.isolated, f"cores of interrupt {irq} after we moved it")
+        host.check_output(f"ip link add {_DUMMY_LINK} type dummy && ip link set {_DUMMY_LINK} up")
+        deadline = time.monotonic() + _REPIN_SECONDS
+        while place() & layout.isolated and time.monotonic() < deadline:
+            time.sleep(1)
+        expect.equal(place(), layout.housekeeping, f"cores of interrupt {irq} after a link came up")
+    finally:
+        host.run(f"ip link delete {_DUMMY_LINK}; echo {layout.housekeeping_list} > {path}")

@@ -1,0 +1,152 @@
+"""Isolated cores belong to the real-time application alone."""
+
+import pytest
+
+from roles.host import RtHostConfig
+from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
+from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, RT_SLICE
+from rtinfra.cpu import CpuLayout
+from rtinfra.verify import expect
+from rtinfra.verify.snapshot import Snapshot, Task
+
+
+@pytest.fixture
+def foreign_tasks(snapshot: Snapshot) -> tuple[Task, ...]:
+    """Every thread of every program that is not the real-time application."""
+    ours = set(snapshot.tasks_of(RT_UNIT))
+    return tuple(task for task in snapshot.tasks if not task.is_kernel and task not in ours)
+
+
+def _cpuset(group: str) -> str:
+    return f"/sys/fs/cgroup/{group}/cpuset.cpus.effective"
+
+
+@pytest.mark.control(id="RT-10.1", severity="critical", title="The kernel isolates exactly the chosen cores")
+def test_isolated(snapshot: Snapshot, layout: CpuLayout) -> None:
+    expect.equal(snapshot.cpus("/sys/devices/system/cpu/isolated"), layout.isolated, "isolated cores")
+
+
+@pytest.mark.control(id="RT-10.2", severity="critical", title="The kernel's clock tick is off on exactly these cores")
+def test_nohz_full(snapshot: Snapshot, layout: CpuLayout) -> None:
+    expect.equal(snapshot.cpus("/sys/devices/system/cpu/nohz_full"), layout.isolated, "tickless cores")
+
+
+@pytest.mark.control(id="RT-10.3", severity="critical", title="No other program may run on the real-time cores")
+def test_no_foreign_task_may_run_there(foreign_tasks: tuple[Task, ...], layout: CpuLayout) -> None:
+    intruders = (task for task in foreign_tasks if task.cpus & layout.isolated)
+    expect.nothing(intruders, "programs allowed on the isolated cores")
+
+
+@pytest.mark.control(id="RT-10.4", severity="high", title="No other program was seen on the real-time cores")
+def test_no_foreign_task_ran_there(foreign_tasks: tuple[Task, ...], layout: CpuLayout) -> None:
+    intruders = (task for task in foreign_tasks if task.last_cpu in layout.isolated)
+    expect.nothing(intruders, "programs that ran last on an isolated core")
+
+
+@pytest.mark.control(id="RT-10.5", severity="critical", title="The real-time application stays on its cores")
+def test_rt_threads_on_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
+    tasks = snapshot.tasks_of(RT_UNIT)
+    expect.at_least(len(tasks), 1, "threads of the real-time process")
+    astray = (task for task in tasks if not task.cpus <= layout.isolated)
+    expect.nothing(astray, "threads of it allowed elsewhere")
+
+
+@pytest.mark.control(id="RT-10.6", severity="high", title="The other part of the application stays off them")
+def test_non_rt_threads_on_housekeeping_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
+    tasks = snapshot.tasks_of(NON_RT_UNIT)
+    expect.at_least(len(tasks), 1, "threads of the non-real-time process")
+    astray = (task for task in tasks if not task.cpus <= layout.housekeeping)
+    expect.nothing(astray, "threads of it allowed elsewhere")
+
+
+@pytest.mark.control(id="RT-10.7", severity="critical", title="The first process, parent of all, stays off them")
+def test_first_process(snapshot: Snapshot, layout: CpuLayout) -> None:
+    first = next(task for task in snapshot.tasks if task.tid == 1)
+    expect.that(
+        first.cpus <= layout.housekeeping, first.cpus, f"within {layout.housekeeping_list}", "cores of process 1"
+    )
+
+
+@pytest.mark.control(id="RT-10.8", severity="high", title="System services are confined to the other cores")
+def test_system_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
+    expect.equal(snapshot.cpus(_cpuset("system.slice")), layout.housekeeping, "cores of system.slice")
+
+
+@pytest.mark.control(id="RT-10.9", severity="high", title="People who log in are confined to the other cores")
+def test_user_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
+    expect.equal(snapshot.cpus(_cpuset("user.slice")), layout.housekeeping, "cores of user.slice")
+
+
+@pytest.mark.control(id="RT-10.10", severity="high", title="The service manager is confined to the other cores")
+def test_init_scope(snapshot: Snapshot, layout: CpuLayout) -> None:
+    expect.equal(snapshot.cpus(_cpuset("init.scope")), layout.housekeeping, "cores of init.scope")
+
+
+@pytest.mark.control(id="RT-10.11", severity="critical", title="The real-time application gets exactly its cores")
+def test_rt_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
+    expect.equal(snapshot.cpus(_cpuset(RT_SLICE)), layout.isolated, f"cores of {RT_SLICE}")
+
+
+@pytest.mark.control(id="RT-10.12", severity="medium", title="The service manager knows these limits too")
+def test_systemd_agrees(snapshot: Snapshot, layout: CpuLayout) -> None:
+    # What systemd holds survives the next reload; what only the kernel holds would not.
+    wanted = dict.fromkeys(HOUSEKEEPING_GROUPS, layout.housekeeping_list) | {RT_SLICE: layout.isolated_list}
+    allowed = {unit: snapshot.unit(unit).get("AllowedCPUs", "") for unit in wanted}
+    expect.entries(allowed, wanted, "AllowedCPUs")
+
+
+@pytest.mark.control(id="RT-10.13", severity="high", title="The kernel tidies up memory on the other cores (RCU)")
+def test_rcu_callbacks_off_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
+    threads = snapshot.kernel_threads(r"rcuo[a-z]?/\d+|rcuog/\d+")
+    expect.at_least(len(threads), 1, "threads that run RCU callbacks for the isolated cores")
+    expect.nothing((task for task in threads if task.cpus & layout.isolated), "of them on isolated cores")
+
+
+@pytest.mark.control(id="RT-10.14", severity="high", title="New kernel threads start on the other cores")
+def test_kthreadd(snapshot: Snapshot, layout: CpuLayout) -> None:
+    parent = next(task for task in snapshot.tasks if task.tid == 2)
+    expect.that(
+        parent.cpus <= layout.housekeeping, parent.cpus, f"within {layout.housekeeping_list}", "cores of kthreadd"
+    )
+
+
+@pytest.mark.control(id="RT-10.15", severity="high", title="The kernel's background work stays on the other cores")
+def test_workqueue_default(snapshot: Snapshot, layout: CpuLayout) -> None:
+    mask = snapshot.mask("/sys/devices/virtual/workqueue/cpumask")
+    expect.equal(mask, layout.housekeeping, "cores of unbound work")
+
+
+@pytest.mark.control(id="RT-10.16", severity="high", title="So does every single kind of it, writing to disks included")
+def test_every_workqueue(snapshot: Snapshot, layout: CpuLayout) -> None:
+    queues = snapshot.glob(r"/sys/devices/virtual/workqueue/.+/cpumask")
+    expect.that(
+        any("/writeback/" in path for path in queues), f"{len(queues)} queues", "writeback among them", "queues"
+    )
+    astray = (path.split("/")[-2] for path in queues if snapshot.mask(path) & layout.isolated)
+    expect.nothing(astray, "kinds of work allowed on isolated cores")
+
+
+@pytest.mark.control(id="RT-10.17", severity="critical", title="The control loop runs with its real-time priority")
+def test_loop_thread_priority(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    policies = {"SCHED_FIFO": 1, "SCHED_RR": 2}
+    wanted = (policies[rt.rt_app.rt_process.policy], rt.rt_app.rt_process.priority)
+    threads = [f"{task.name} {task.policy}/{task.priority}" for task in snapshot.tasks_of(RT_UNIT)]
+    has_it = any((task.policy, task.priority) == wanted for task in snapshot.tasks_of(RT_UNIT))
+    expect.that(
+        has_it,
+        ", ".join(threads) or "no thread",
+        f"a thread with {rt.rt_app.rt_process.policy} {rt.rt_app.rt_process.priority}",
+        "threads of the real-time process (policy/priority)",
+    )
+
+
+@pytest.mark.control(id="RT-10.18", severity="high", title="The control loop is above everything but the kernel's core")
+def test_nobody_outranks_the_loop(snapshot: Snapshot, foreign_tasks: tuple[Task, ...], rt: RtHostConfig) -> None:
+    rivals = (task for task in foreign_tasks if task.policy and task.priority >= rt.rt_app.rt_process.priority)
+    expect.nothing(rivals, "other programs with that priority or more")
+
+
+@pytest.mark.control(id="RT-10.19", severity="critical", title="The real-time application's memory stays in RAM")
+def test_memory_is_locked(snapshot: Snapshot) -> None:
+    locked = max((task.locked_kb for task in snapshot.tasks_of(RT_UNIT)), default=0)
+    expect.at_least(locked, 1, "locked memory of the real-time process", "kB")

@@ -1,0 +1,136 @@
+"""Real-time kernel and its command line."""
+
+from fnmatch import fnmatchcase
+
+import pytest
+
+from roles.host import RtHostConfig
+from roles.rt_kernel.deploy import source
+from rtinfra.cpu import CpuLayout
+from rtinfra.verify import expect
+from rtinfra.verify.probe import parameter_path
+from rtinfra.verify.snapshot import BootEntry, Snapshot
+
+# Words that take back what isolation needs, wherever they came from.
+_CONTRADICTIONS = {
+    *("nosmp", "nolapic", "noapic", "noirqbalance", "nohz=off", "highres=off", "preempt=none"),
+    *("preempt=voluntary", "clocksource=jiffies", "cgroup_disable=cpuset", "numa=off"),
+    *("systemd.unified_cgroup_hierarchy=0", "systemd.legacy_systemd_cgroup_controller=1"),
+}
+
+
+@pytest.fixture
+def command_line(rt: RtHostConfig, layout: CpuLayout) -> tuple[str, ...]:
+    """The words our settings put on the kernel command line."""
+    return rt.rt_kernel.command_line(layout)
+
+
+@pytest.fixture
+def default_entry(snapshot: Snapshot) -> BootEntry:
+    """What the boot loader starts when nobody is there to choose."""
+    entry = snapshot.boot_menu.default_entry
+    found = snapshot.boot_menu.default or "no default"
+    expect.that(entry is not None, f"{found}, which is no entry of its menu", "an entry", "GRUB's default")
+    assert entry is not None
+    return entry
+
+
+def _names(words: tuple[str, ...]) -> list[str]:
+    return [word.partition("=")[0] for word in words]
+
+
+@pytest.mark.control(id="RT-2.1", severity="critical", title="The real-time kernel is running")
+def test_kernel_is_preempt_rt(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    expect.that("PREEMPT_RT" in snapshot.kernel_version.split(), snapshot.kernel_version, "PREEMPT_RT", "uname -v")
+
+
+@pytest.mark.control(id="RT-2.2", severity="critical", title="The running kernel was built for real-time work")
+def test_kernel_configuration(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    expect.equal(snapshot.kernel_config, "CONFIG_PREEMPT_RT=y", "configuration of the running kernel")
+
+
+@pytest.mark.control(id="RT-2.3", severity="high", title="The kernel is new enough")
+def test_kernel_release(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    def numbers(text: str) -> tuple[int, int]:
+        major, minor, *_ = text.split(".")
+        return int(major), int(minor)
+
+    minimum = rt.rt_kernel.minimum_release
+    expect.that(numbers(snapshot.release) >= numbers(minimum), snapshot.release, f"{minimum} or newer", "kernel")
+
+
+@pytest.mark.control(id="RT-2.4", severity="high", title="The kernel is the one meant for this distribution")
+def test_kernel_is_the_chosen_one(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    pattern = source(rt.rt_kernel, snapshot.state.distribution).image_pattern
+    expect.that(fnmatchcase(snapshot.release, pattern), snapshot.release, pattern, "kernel")
+
+
+@pytest.mark.control(id="RT-2.5", severity="critical", title="A restart comes back with the same real-time kernel")
+def test_boot_default_is_the_running_kernel(snapshot: Snapshot, default_entry: BootEntry) -> None:
+    expect.equal(default_entry.image.rpartition("/")[2], f"vmlinuz-{snapshot.release}", "image of GRUB's default entry")
+
+
+@pytest.mark.control(id="RT-3.1", severity="critical", title="The kernel was started with all its settings")
+def test_booted_command_line(snapshot: Snapshot, command_line: tuple[str, ...]) -> None:
+    missing = (word for word in command_line if word not in snapshot.command_line)
+    expect.nothing(missing, "words missing on the booted command line")
+
+
+@pytest.mark.control(id="RT-3.2", severity="high", title="No kernel setting is given twice")
+def test_nothing_twice(snapshot: Snapshot, command_line: tuple[str, ...]) -> None:
+    booted = _names(snapshot.command_line)
+    twice = (name for name in _names(command_line) if booted.count(name) > 1)
+    expect.nothing(twice, "our settings that stand more than once on the command line")
+
+
+@pytest.mark.control(id="RT-3.3", severity="high", title="No kernel setting works against real-time operation")
+def test_no_contradictions(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    limits = ("maxcpus=", "nr_cpus=", "possible_cpus=")
+    found = (word for word in snapshot.command_line if word in _CONTRADICTIONS or word.startswith(limits))
+    expect.nothing(found, "words that contradict isolation")
+
+
+@pytest.mark.control(id="RT-3.4", severity="critical", title="The kernel did not reject any list of isolated cores")
+def test_kernel_rejected_no_list(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    expect.equal(snapshot.kernel_log_is_complete, True, "messages since the start are all there")
+    # On a bad list the kernel says so in one line and drops the whole setting.
+    rejections = (line for line in snapshot.kernel_log if "Housekeeping:" in line or "isolcpus:" in line)
+    expect.nothing(rejections, "rejections in the kernel's log")
+
+
+@pytest.mark.control(id="RT-3.5", severity="high", title="The kernel understood every one of its settings")
+def test_kernel_knows_every_parameter(snapshot: Snapshot, command_line: tuple[str, ...]) -> None:
+    expect.equal(snapshot.kernel_log_is_complete, True, "messages since the start are all there")
+    unknown = {
+        word
+        for line in snapshot.kernel_log
+        if line.startswith("Unknown kernel command line parameters")
+        for word in line.partition('"')[2].rpartition('"')[0].split()
+    }
+    ours = (word for word in command_line if word in unknown or word.partition("=")[0] in unknown)
+    expect.nothing(ours, "our settings that the kernel does not know")
+
+
+@pytest.mark.control(id="RT-3.6", severity="medium", title="Settings of kernel modules took effect")
+def test_module_parameters(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    wanted = {
+        path: word.partition("=")[2]
+        for word in rt.rt_kernel.parameters
+        if (path := parameter_path(word)) and path in snapshot.values
+    }
+    if not wanted:
+        expect.not_applicable("this kernel shows none of these settings")
+    expect.entries(snapshot.values, wanted, "settings of modules")
+
+
+@pytest.mark.control(id="RT-3.7", severity="critical", title="A restart comes back with the same kernel settings")
+def test_boot_default_has_our_command_line(default_entry: BootEntry, command_line: tuple[str, ...]) -> None:
+    missing = (word for word in command_line if word not in default_entry.words)
+    expect.nothing(missing, "words missing in GRUB's default entry")
+
+
+@pytest.mark.control(id="RT-3.8", severity="high", title="Nothing has changed that would only show at the next restart")
+def test_next_boot_is_like_this_one(snapshot: Snapshot, default_entry: BootEntry) -> None:
+    # GRUB adds BOOT_IMAGE itself.
+    booted = {word for word in snapshot.command_line if not word.startswith("BOOT_IMAGE=")}
+    expect.nothing(sorted(booted ^ set(default_entry.words)), "words that differ at the next boot")

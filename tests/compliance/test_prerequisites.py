@@ -1,0 +1,46 @@
+"""What the host must be and have."""
+
+import pytest
+
+from roles.host import RtHostConfig
+from rtinfra.cpu import CpuLayout
+from rtinfra.verify import expect
+from rtinfra.verify.plugin import Subject
+from rtinfra.verify.snapshot import Snapshot
+
+
+@pytest.mark.control(id="RT-1.1", severity="critical", title="The host has enough processor cores")
+def test_cores(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    topology = snapshot.state.topology
+    expect.at_least(topology.core_count(topology.online), rt.prerequisites.cores, "physical cores")
+
+
+@pytest.mark.control(id="RT-1.2", severity="critical", title="The host has enough memory")
+def test_memory(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    expect.at_least(snapshot.state.memory_mb, rt.prerequisites.memory_mb, "memory", "MB")
+
+
+@pytest.mark.control(
+    id="RT-1.3", severity="critical", title="The cores chosen for real-time work fit the real hardware"
+)
+def test_cpu_lists_fit_the_topology(subject: Subject, rt: RtHostConfig) -> None:
+    expect.nothing(subject.layout_problems, f"contradictions of cpu.isolated = {rt.cpu.isolated}")
+
+
+@pytest.mark.control(
+    id="RT-1.4", severity="high", title="At least two real-time cores and two cores for everything else"
+)
+def test_two_cores_on_each_side(snapshot: Snapshot, layout: CpuLayout) -> None:
+    sides = (layout.isolated, layout.housekeeping)
+    expect.at_least(min(snapshot.state.topology.core_count(side) for side in sides), 2, "cores on the smaller side")
+
+
+@pytest.mark.control(id="RT-1.5", severity="high", title="All real-time cores are near the same memory (one NUMA node)")
+def test_isolated_cores_on_one_node(layout: CpuLayout) -> None:
+    nodes = {layout.topology.node_of(cpu) for cpu in layout.isolated}
+    expect.equal(len(nodes), 1, "NUMA nodes of the isolated cores")
+
+
+@pytest.mark.control(id="RT-1.6", severity="high", title="The library for memory placement is there (libnuma)")
+def test_libnuma(snapshot: Snapshot) -> None:
+    expect.equal(snapshot.has_libnuma, True, "the dynamic linker finds libnuma.so.1")

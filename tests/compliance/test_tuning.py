@@ -1,0 +1,165 @@
+"""Tuning of the running kernel."""
+
+import pytest
+
+from roles.host import HostConfig, RtHostConfig
+from roles.rt_tuning.deploy import TUNE
+from rtinfra.verify import expect
+from rtinfra.verify.probe import sysctl_path
+from rtinfra.verify.snapshot import SCHED_FIFO, Snapshot
+
+_CPU = "/sys/devices/system/cpu"
+
+
+@pytest.mark.control(id="RT-10.30", severity="high", title="All kernel settings have their values")
+def test_sysctl(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    # RT kernels leave some keys out; what is absent has no effect.
+    wanted = {key: str(value) for key, value in rt.rt_tuning.sysctl.items() if sysctl_path(key) in snapshot.values}
+    live = {key: " ".join(snapshot.values[sysctl_path(key)].split()) for key in wanted}
+    expect.at_least(len(wanted), 1, "kernel settings this kernel has")
+    expect.entries(live, wanted, "kernel settings")
+
+
+@pytest.mark.control(id="RT-10.31", severity="high", title="The kernel does not cut off the control loop's time")
+def test_rt_throttling(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    key = "kernel.sched_rt_runtime_us"
+    expect.equal(snapshot.values.get(sysctl_path(key)), str(rt.rt_tuning.sysctl.get(key, -1)), key)
+
+
+@pytest.mark.control(id="RT-10.32", severity="medium", title="Memory is not rearranged into huge pages")
+def test_transparent_hugepage(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    live = snapshot.values.get("/sys/kernel/mm/transparent_hugepage/enabled", "")
+    chosen = live.partition("[")[2].partition("]")[0]
+    if not live:
+        expect.not_applicable("this kernel has no transparent huge pages")
+    expect.equal(chosen, rt.rt_tuning.transparent_hugepage, "transparent huge pages")
+
+
+@pytest.mark.control(id="RT-10.33", severity="medium", title="The kernel's lock-up detector is off (soft lock-ups)")
+def test_soft_watchdog(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    expect.equal(snapshot.values.get("/proc/sys/kernel/soft_watchdog"), "0", "kernel.soft_watchdog")
+
+
+@pytest.mark.control(id="RT-10.34", severity="medium", title="The kernel's lock-up detector is off (hard lock-ups)")
+def test_nmi_watchdog(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    live = snapshot.values.get("/proc/sys/kernel/nmi_watchdog")
+    if live is None:
+        expect.not_applicable("this kernel has no such detector")
+    expect.equal(live, "0", "kernel.nmi_watchdog")
+
+
+def _expect_priority(snapshot: Snapshot, pattern: str, priority: int) -> None:
+    threads = snapshot.kernel_threads(pattern)
+    if not threads:
+        expect.not_applicable("this kernel has no such threads")
+    wrong = (
+        f"{task.name} policy {task.policy} priority {task.priority}"
+        for task in threads
+        if (task.policy, task.priority) != (SCHED_FIFO, priority)
+    )
+    expect.nothing(wrong, f"threads without SCHED_FIFO {priority}")
+
+
+@pytest.mark.control(id="RT-10.35", severity="medium", title="Kernel threads for deferred work have their priority")
+def test_ksoftirqd(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    _expect_priority(snapshot, r"ksoftirqd/\d+", rt.rt_tuning.kthread_priorities.ksoftirqd)
+
+
+@pytest.mark.control(id="RT-10.36", severity="medium", title="Kernel threads for timers have their priority")
+def test_ktimers(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    _expect_priority(snapshot, r"ktimers/\d+", rt.rt_tuning.kthread_priorities.ktimers)
+
+
+def _rcu_priority(rt: RtHostConfig) -> int:
+    words = dict(word.partition("=")[::2] for word in rt.rt_kernel.parameters)
+    if "rcutree.kthread_prio" not in words:
+        expect.not_applicable("the settings leave this priority to the kernel")
+    return int(words["rcutree.kthread_prio"])
+
+
+@pytest.mark.control(id="RT-10.37", severity="medium", title="Kernel threads that tidy up memory have their priority")
+def test_rcuc(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    _expect_priority(snapshot, r"rcuc/\d+", _rcu_priority(rt))
+
+
+@pytest.mark.control(id="RT-10.38", severity="low", title="So have those that help them when they fall behind")
+def test_rcub(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    _expect_priority(snapshot, r"rcub/\d+", _rcu_priority(rt))
+
+
+@pytest.mark.control(id="RT-10.39", severity="high", title="Time is read from the processor, not from slow chips")
+def test_clocksource(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    live = snapshot.values.get("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    if snapshot.is_virtual:
+        expect.not_applicable(f"the emulator offers the clock of a virtual machine (here {live})")
+    # arch_sys_counter is the counter of ARM processors.
+    expect.that(live in ("tsc", "arch_sys_counter"), live, "tsc", "clock source")
+
+
+@pytest.mark.control(id="RT-10.40", severity="high", title="The kernel trusts the processor's clock")
+def test_clock_is_stable(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    if snapshot.is_virtual:
+        expect.not_applicable("the emulator offers the clock of a virtual machine")
+    expect.nothing((line for line in snapshot.kernel_log if "nstable" in line), "complaints in the kernel's log")
+
+
+@pytest.mark.control(id="RT-10.41", severity="medium", title="Cores run at full speed all the time")
+def test_governor(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    governors = snapshot.glob(rf"{_CPU}/cpu\d+/cpufreq/scaling_governor")
+    if not governors:
+        expect.not_applicable("the processor's frequency cannot be set here")
+    expect.equal(set(governors.values()), {rt.rt_tuning.governor}, "frequency governors")
+
+
+@pytest.mark.control(id="RT-10.42", severity="medium", title="The processor does not change its speed by itself")
+def test_pstate_driver(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    drivers = snapshot.glob(rf"{_CPU}/cpu\d+/cpufreq/scaling_driver")
+    disabled = {word.removesuffix("=disable") for word in rt.rt_kernel.parameters if word.endswith("=disable")}
+    if not drivers or not disabled:
+        expect.not_applicable("the processor's frequency cannot be set here" if not drivers else "not asked for")
+    expect.nothing(disabled & set(drivers.values()), "frequency drivers that should be off")
+
+
+@pytest.mark.control(id="RT-10.43", severity="medium", title="Cores do not fall into deep sleep")
+def test_sleep_states(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    driver = snapshot.values.get(f"{_CPU}/cpuidle/current_driver", "none")
+    words = dict(word.partition("=")[::2] for word in rt.rt_kernel.parameters)
+    # The ACPI driver takes its limit from the module `processor`.
+    limit = words.get({"acpi_idle": "processor.max_cstate"}.get(driver, f"{driver}.max_cstate"))
+    if driver == "none" or limit is None:
+        expect.not_applicable(f"no limit applies to this processor (sleep driver: {driver})")
+    module = "processor" if driver == "acpi_idle" else driver
+    live = snapshot.values.get(f"/sys/module/{module}/parameters/max_cstate")
+    expect.equal(live, limit, f"deepest sleep state of {driver}")
+
+
+@pytest.mark.control(id="RT-10.44", severity="high", title="The real-time application may keep the cores out of sleep")
+def test_dma_latency_device(snapshot: Snapshot, config: HostConfig) -> None:
+    expect.equal(snapshot.dma_latency_access, f"660 {config.base.realtime_group}", "mode and group of cpu_dma_latency")
+
+
+@pytest.mark.control(id="RT-10.45", severity="high", title="Programs that disturb the cores cannot start")
+def test_masked_units(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    free = (
+        f"{unit} ({snapshot.unit(unit).get('LoadState', 'unknown')})"
+        for unit in rt.rt_tuning.masked_units
+        if snapshot.unit(unit).get("LoadState") not in ("masked", "not-found")
+    )
+    expect.nothing(free, "units that could start")
+
+
+@pytest.mark.control(id="RT-10.46", severity="high", title="Nothing moves interrupts around")
+def test_no_irqbalance(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    expect.nothing((task for task in snapshot.tasks if task.name == "irqbalance"), "irqbalance processes")
+
+
+@pytest.mark.control(id="RT-10.47", severity="high", title="The tuning is applied again at every start")
+def test_tune_service(snapshot: Snapshot) -> None:
+    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(snapshot.unit(TUNE), wanted, TUNE)
+
+
+@pytest.mark.control(id="RT-10.48", severity="medium", title="No change of a service is waiting to be loaded")
+def test_no_pending_reload(snapshot: Snapshot) -> None:
+    stale = (name for name, unit in snapshot.units.items() if unit.get("NeedDaemonReload") == "yes")
+    expect.nothing(stale, "units whose file changed after systemd read it")

@@ -1,0 +1,72 @@
+"""Hardware watchdog: a host that hangs is reset."""
+
+import pytest
+
+from roles.host import RtHostConfig
+from roles.rt_tuning.deploy import WATCHDOG_DEVICE
+from roles.rt_tuning.model import WatchdogSettings
+from rtinfra.config.types import Duration
+from rtinfra.verify import expect
+from rtinfra.verify.probe import sysctl_path
+from rtinfra.verify.snapshot import Snapshot, Watchdog
+
+# What systemd prints for "never".
+_NEVER = 2**64 - 1
+
+
+@pytest.fixture
+def settings(rt: RtHostConfig) -> WatchdogSettings:
+    """The settings; without a watchdog these controls mean nothing."""
+    if not rt.rt_tuning.watchdog.enabled:
+        expect.not_applicable("the settings say that this host has no hardware watchdog")
+    return rt.rt_tuning.watchdog
+
+
+@pytest.fixture
+def device(snapshot: Snapshot, settings: WatchdogSettings) -> Watchdog:
+    """The chosen device, by its name: numbers change between boots."""
+    found = next((dog for dog in snapshot.watchdogs if settings.identity in (None, dog.identity)), None)
+    present = ", ".join(dog.identity for dog in snapshot.watchdogs)
+    expect.that(found is not None, present, settings.identity or "any", "watchdog devices")
+    assert found is not None
+    return found
+
+
+def _seconds(text: str) -> float:
+    return Duration.parse(text).seconds if text and text not in ("0", "infinity") else 0.0
+
+
+@pytest.mark.control(id="RT-10.50", severity="critical", title="The hardware watchdog is armed")
+def test_device_is_active(device: Watchdog) -> None:
+    expect.equal(device.state, "active", f"state of {device.identity}")
+
+
+@pytest.mark.control(id="RT-10.51", severity="critical", title="A host that hangs is reset after the set time")
+def test_runtime(snapshot: Snapshot, settings: WatchdogSettings) -> None:
+    live = snapshot.manager.get("RuntimeWatchdogUSec", "")
+    expect.that(_seconds(live) == settings.runtime.seconds, live, settings.runtime, "RuntimeWatchdogSec")
+
+
+@pytest.mark.control(id="RT-10.52", severity="high", title="A shutdown that hangs is reset after the set time")
+def test_reboot(snapshot: Snapshot, settings: WatchdogSettings) -> None:
+    live = snapshot.manager.get("RebootWatchdogUSec", "")
+    expect.that(_seconds(live) == settings.reboot.seconds, live, settings.reboot, "RebootWatchdogSec")
+
+
+@pytest.mark.control(id="RT-10.53", severity="high", title="The system uses the chosen watchdog device")
+def test_device_in_use(snapshot: Snapshot, device: Watchdog) -> None:
+    expect.equal(snapshot.manager.get("WatchdogDevice"), WATCHDOG_DEVICE, "device that systemd was given")
+    expect.equal(snapshot.watchdog_link, device.device, f"what {WATCHDOG_DEVICE} leads to")
+
+
+@pytest.mark.control(id="RT-10.54", severity="critical", title="The system feeds the watchdog in time")
+def test_fed_in_time(snapshot: Snapshot, settings: WatchdogSettings) -> None:
+    fed = int(snapshot.manager.get("WatchdogLastPingTimestampMonotonic") or _NEVER)
+    expect.that(fed not in (0, _NEVER), "never", "fed", "the watchdog was")
+    expect.below(snapshot.uptime - fed / 1e6, settings.runtime.seconds, "time since it was fed", "s")
+
+
+@pytest.mark.control(id="RT-10.55", severity="high", title="The host restarts by itself after a kernel crash")
+def test_restarts_after_panic(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    live = int(snapshot.values.get(sysctl_path("kernel.panic"), "0"))
+    expect.that(live != 0, f"{live} s", "not 0", "seconds until a restart after a crash (kernel.panic)")

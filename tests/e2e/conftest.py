@@ -1,0 +1,105 @@
+"""One lab machine for all scenarios, taken through them in the order of the files.
+
+Every scenario is a file that reads from top to bottom. Machines take minutes to make under emulation, so the
+scenarios share one: bare for the first files, deployed from `test_2_deploy.py` on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rtinfra import runner
+from rtinfra.lab import ConsoleReporter, Machine
+from rtinfra.paths import PROJECT, lab_directory, lab_inventory
+from rtinfra.runner import DeployResult
+
+MACHINE = "e2e"
+# What makes up a project, as an operator would copy it to try a change.
+_PARTS = ("deploy.py", "config.py", "pyproject.toml", "group_data", "inventory", "roles", "rtinfra", "templates")
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    """A bare Debian 13 machine at the start of the session; switched off at its end."""
+    found = Machine(MACHINE, report=ConsoleReporter())
+    found.reset()
+    yield found
+    found.down()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project whose settings a scenario may change."""
+
+    path: Path
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace `old`, which must be there exactly once, in a file of the copy."""
+        target = self.path / file
+        text = target.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        target.write_text(text.replace(old, new), encoding="utf-8")
+
+    def write_host(self, text: str) -> None:
+        """Write the operator's own inventory file."""
+        (self.path / "inventory" / "hosts.yaml").write_text(text, encoding="utf-8")
+
+    def host(self, settings: str = "{}", **ssh: object) -> None:
+        """Write an inventory with the lab machine as an operator's host, with these settings (YAML flow)."""
+        data = {"key": lab_directory() / MACHINE / "id_ed25519", "user": "root", "address": "127.0.0.1"} | ssh
+        shown = "\n".join(f"      {key}: {value}" for key, value in data.items())
+        self.write_host(
+            f"hosts:\n  {MACHINE}:\n    groups: [rt_hosts, lab]\n    ssh:\n{shown}\n    settings: {settings}\n"
+        )
+
+    def deploy(self, *options: str) -> DeployResult:
+        """Run `pyinfra inventory deploy.py` in the copy."""
+        return runner.deploy("inventory", options, say=print, project=self.path)
+
+    def pyinfra(self) -> subprocess.Popen[str]:
+        """Start the same and return at once."""
+        return subprocess.Popen(
+            [str(Path(sys.executable).with_name("pyinfra")), "-y", "inventory", "deploy.py"],
+            cwd=self.path,
+            env=runner.environment(self.path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A fresh copy of the project."""
+    for part in _PARTS:
+        source = PROJECT / part
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "hosts.yaml"))
+        else:
+            shutil.copy(source, tmp_path / part)
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def lab_project(project: Project, machine: Machine) -> Project:
+    """A fresh copy whose inventory is the lab machine, as `rtinfra lab up` leaves it."""
+    assert lab_inventory().is_file()
+    os.environ["RTINFRA_LAB_DIR"] = str(lab_directory())
+    return project
+
+
+def fingerprint(machine: Machine) -> str:
+    """What a deploy may change on a host, as one hash: files, packages, units, boot."""
+    return machine.run(
+        "{ find /etc /boot /usr/local /var/lib/dpkg/info /var/lib/rtinfra /var/mxrc -xdev -type f"
+        " -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
+        " cat /proc/sys/kernel/random/boot_id; cat /var/lib/dpkg/status; } | sort | sha256sum"
+    ).stdout.decode()

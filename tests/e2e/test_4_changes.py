@@ -1,0 +1,88 @@
+"""A changed setting changes what follows from it and nothing else; taken back, it is as before."""
+
+from __future__ import annotations
+
+from rtinfra.lab import Machine
+from tests.e2e.conftest import Project
+from tests.e2e.test_2_deploy import out
+
+
+def boot_id(machine: Machine) -> str:
+    return out(machine, "cat /proc/sys/kernel/random/boot_id")
+
+
+def managed_files(machine: Machine) -> dict[str, str]:
+    """Hashes of everything below the folders that roles write to."""
+    lines = out(
+        machine,
+        "find /etc /usr/local -xdev -type f ! -name '*.cache' ! -path '/etc/mtab' -print0 | xargs -0 sha256sum",
+    )
+    return {path: digest for digest, path in (line.split("  ", 1) for line in lines.splitlines())}
+
+
+def changed_files(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {path for path in before | after if before.get(path) != after.get(path)}
+
+
+def test_one_sysctl(lab_project: Project, machine: Machine) -> None:
+    """One sysctl in group_data: one file, applied at once, no restart, no reboot; and back."""
+    boot, before = boot_id(machine), managed_files(machine)
+    lab_project.edit("group_data/rt_hosts.yaml", "vm.swappiness: 10", "vm.swappiness: 1")
+    result = lab_project.deploy()
+    assert result.ok, result.log
+    assert result.changed_operations == ("rt_tuning | files",)
+    assert changed_files(before, managed_files(machine)) == {"/etc/sysctl.d/60-rtinfra.conf"}
+    assert out(machine, "cat /proc/sys/vm/swappiness") == "1"
+
+    lab_project.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
+    assert lab_project.deploy().changed == 1
+    assert out(machine, "cat /proc/sys/vm/swappiness") == "10"
+    assert managed_files(machine) == before
+    assert boot_id(machine) == boot
+
+
+def test_isolated_cores(lab_project: Project, machine: Machine) -> None:
+    """Another isolated core: boot loader, slices, application files and units, one reboot; and back."""
+    boot, before = boot_id(machine), managed_files(machine)
+    lab_project.edit("group_data/rt_hosts.yaml", 'isolated: "2-3"', 'isolated: "3"')
+    result = lab_project.deploy()
+    assert result.ok, result.log
+    assert changed_files(before, managed_files(machine)) == {
+        "/etc/default/grub.d/60-rtinfra.cfg",
+        "/etc/mxrc/cpu_affinity.json",
+        "/etc/mxrc/numa_binding.json",
+        "/etc/rtinfra/tuning.conf",
+        "/etc/systemd/system/init.scope.d/60-rtinfra.conf",
+        "/etc/systemd/system/mxrc-non-rt.service",
+        "/etc/systemd/system/mxrc-rt.service",
+        "/etc/systemd/system/rt.slice",
+        "/etc/systemd/system/system.slice.d/60-rtinfra.conf",
+        "/etc/systemd/system/user.slice.d/60-rtinfra.conf",
+    }
+    assert result.log.count("reboot: ") == 1
+    second_boot = boot_id(machine)
+    assert second_boot != boot
+    assert out(machine, "cat /sys/devices/system/cpu/isolated") == "3"
+    assert out(machine, "systemctl is-active mxrc-rt") == "active"
+    assert lab_project.deploy().changed == 0
+
+    lab_project.edit("group_data/rt_hosts.yaml", 'isolated: "3"', 'isolated: "2-3"')
+    assert lab_project.deploy().ok
+    assert boot_id(machine) not in (boot, second_boot)
+    assert managed_files(machine) == before
+    assert out(machine, "cat /sys/devices/system/cpu/isolated") == "2-3"
+
+
+def test_a_file_changed_by_hand_is_put_back(lab_project: Project, machine: Machine) -> None:
+    """Content, mode and a removed file: exactly those come back."""
+    before = managed_files(machine)
+    machine.run(
+        "echo 'vm.swappiness = 99' >>/etc/sysctl.d/60-rtinfra.conf;"
+        " chmod 0600 /etc/mxrc/failover_policy.json; rm /etc/security/limits.d/60-rtinfra.conf"
+    )
+    result = lab_project.deploy()
+    assert result.ok, result.log
+    assert managed_files(machine) == before
+    assert out(machine, "stat -c %a /etc/mxrc/failover_policy.json") == "644"
+    for path in ("60-rtinfra.conf: content", "failover_policy.json: mode 0600 -> 0644", "limits.d/60-rtinfra.conf: new"):
+        assert path in result.log
