@@ -2,7 +2,7 @@
 
 from rtinfra.lab.errors import CommandFailed, LabError
 from rtinfra.lab.inventory import inventory_yaml
-from rtinfra.lab.machine import Machine, MachineStatus, machines, state_directory
+from rtinfra.lab.machine import Machine, MachineStatus, machines
 from rtinfra.lab.progress import ConsoleReporter, Reporter
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.lab.tools import ensure_tools
@@ -18,5 +18,4 @@ __all__ = [
     "ensure_tools",
     "inventory_yaml",
     "machines",
-    "state_directory",
 ]

@@ -220,9 +220,7 @@ def _keyring(signed_by: str) -> Path:
 
 def _options(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     try:
-        dump = subprocess.run(
-            ["apt-config", "dump"], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
+        dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=30, check=True).stdout
     except FileNotFoundError as error:
         raise LabError(
             "this machine has no apt, and the lab builds Debian from the archive that apt is configured for",
@@ -268,7 +266,6 @@ def _render(archive: Archive, suite: str, keyring: str, view: Callable[[str], st
 def guest_options(archive: Archive) -> str:
     """The content of an apt.conf.d file with the options the guest shares with this machine."""
     lines = (
-        f'{name} "{guest_address(value) if name.endswith("Proxy") else value}";'
-        for name, value in archive.options
+        f'{name} "{guest_address(value) if name.endswith("Proxy") else value}";' for name, value in archive.options
     )
     return "".join(f"{line}\n" for line in lines)

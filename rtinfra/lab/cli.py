@@ -7,20 +7,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from rtinfra.lab.errors import LabError
-from rtinfra.lab.machine import DEFAULT_NAME, Machine, MachineStatus, machines, state_directory
+from rtinfra.lab.machine import DEFAULT_NAME, Machine, MachineStatus, machines
 from rtinfra.lab.progress import ConsoleReporter
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.paths import lab_directory
 
 EXIT_FAILED = 1
 # As `systemctl status` for a unit that is not active.
@@ -75,10 +77,14 @@ def _plain_errors() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _spec(machine: Machine, changes: Mapping[str, object]) -> MachineSpec | None:
-    """The machine's own shape with what was asked for on the command line; None when nothing was."""
+def _machine(name: str, **changes: object) -> Machine:
+    """The machine, in its own shape but for what was asked for on the command line."""
+    machine = Machine(name, report=ConsoleReporter())
     asked = {key: value for key, value in changes.items() if value is not None}
-    return MachineSpec.from_json({**asdict(machine.spec), **asked}) if asked else None
+    if not asked:
+        return machine
+    spec = MachineSpec.from_json({**asdict(machine.spec), **asked})
+    return Machine(name, spec=spec, report=ConsoleReporter())
 
 
 @app.command()
@@ -107,16 +113,15 @@ def up(
         rtinfra lab up gateway --forward 8080 --air-gap
     """
     with _plain_errors():
-        machine = Machine(name)
-        changes = {
-            "cpus": cpus,
-            "nodes": nodes,
-            "memory_mb": memory,
-            "disk_gb": disk,
-            "forwards": forward or None,
-            "restricted": air_gap,
-        }
-        machine = Machine(name, spec=_spec(machine, changes), report=ConsoleReporter())
+        machine = _machine(
+            name,
+            cpus=cpus,
+            nodes=nodes,
+            memory_mb=memory,
+            disk_gb=disk,
+            forwards=forward or None,
+            restricted=air_gap,
+        )
         machine.up()
         if as_json:
             _print_json(machine.status())
@@ -178,7 +183,7 @@ def status(
         elif every:
             _print_table(every)
         else:
-            print(f"There is no lab machine in {state_directory()}. Make one: rtinfra lab up")
+            print(f"There is no lab machine in {lab_directory()}. Make one: rtinfra lab up")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -193,19 +198,21 @@ def ssh(context: typer.Context, name: _Name = DEFAULT_NAME) -> None:
     """
     with _plain_errors():
         command = Machine(name).ssh_command(*context.args)
-        os.execvp(command[0], command)  # noqa: S606  # ssh takes over the terminal
+        os.execvp(command[0], command)  # ssh takes over the terminal
 
 
 @app.command()
-def reset(name: _Name = DEFAULT_NAME, as_json: _Json = False) -> None:
+def reset(name: _Name = DEFAULT_NAME, disk: _Disk = None, as_json: _Json = False) -> None:
     """Throw away what is on a machine and start it as a bare, fresh host.
 
-    Example:
+    Examples:
 
-        rtinfra lab reset rt1
+        rtinfra lab reset
+
+        rtinfra lab reset rt1 --disk 20
     """
     with _plain_errors():
-        machine = Machine(name, report=ConsoleReporter())
+        machine = _machine(name, disk_gb=disk)
         machine.reset()
         if as_json:
             _print_json(machine.status())
@@ -253,17 +260,14 @@ def _print_json(value: MachineStatus | list[MachineStatus]) -> None:
 
 
 def _print_table(found: list[MachineStatus]) -> None:
-    columns = ("Machine", "State", "ssh port", "CPUs", "Nodes", "Memory", "Disk used", "Runs on", "Snapshots")
-    table = Table(*columns)
+    table = Table("Machine", "State", "ssh port", "Shape", "Disk", "Runs on", "Snapshots", box=box.SIMPLE)
     names = {"kvm": "KVM", "tcg": "emulation", "": "-"}
     for each in found:
         table.add_row(
             each.name,
             each.state,
             str(each.port or "-"),
-            str(each.cpus),
-            str(each.nodes),
-            f"{each.memory_mb} MiB",
+            f"{each.cpus} CPUs, {each.nodes} nodes, {each.memory_mb} MiB",
             f"{each.disk_used_bytes / 1e9:.1f} GB",
             names[each.accelerator],
             ", ".join(each.snapshots) or "-",

@@ -116,6 +116,8 @@ def ensure_image(spec: MachineSpec, archive: Archive, report: Reporter) -> Path:
     with locked(directory / "build.lock", "building a base image", timeout=1800):
         # Whoever held the lock before may have built it.
         if not image.exists():
+            for leftover in directory.glob("build-*"):  # of a build that was killed; the lock says nobody's
+                shutil.rmtree(leftover, ignore_errors=True)
             require_space(directory, BUILD_SPACE, "to build the base image")
             with tempfile.TemporaryDirectory(prefix="build-", dir=directory) as work:
                 _build(recipe, Path(work), report).rename(image)

@@ -22,23 +22,17 @@ from rtinfra.lab.inventory import inventory_yaml
 from rtinfra.lab.progress import Reporter
 from rtinfra.lab.qmp import Qmp, QmpError
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.paths import lab_directory
 
-DIRECTORY_VARIABLE = "RTINFRA_LAB_DIR"
 DEFAULT_NAME = "rt1"
 _SSH_PORT = 22
 # What a machine usually writes while it is provisioned and tested, snapshots included.
 _MACHINE_SPACE = 3 * 1000**3
 # Below the range the kernel gives to outgoing connections (32768 and up), which could hold a port for a moment.
 _FIRST_PORT, _PORTS = 20000, 10000
-# A boot takes about 10 s with KVM; three times that, and a minute for a busy host.
 _BOOT_SECONDS = 10.0
+_LOAD_SECONDS = 3.0
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>c78]|[\x00-\x08\x0b-\x1f\x7f]")
-
-
-def state_directory() -> Path:
-    """Where machines live: ``$RTINFRA_LAB_DIR``, or ``.lab`` beside the package."""
-    override = os.environ.get(DIRECTORY_VARIABLE)
-    return Path(override).absolute() if override else Path(__file__).resolve().parents[2] / ".lab"
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ class Machine:
                 "use small letters, digits and dashes, starting with a letter, for example rt1",
             )
         self.name = name
-        self.root = root or state_directory()
+        self.root = root or lab_directory()
         self.directory = self.root / name
         self.key_path = self.directory / "id_ed25519"
         self.known_hosts_path = self.directory / "known_hosts"
@@ -169,9 +163,7 @@ class Machine:
         with self._locked():
             if self.is_running():
                 raise LabError(f"{self.name} is running already", f"see `rtinfra lab status {self.name}`")
-            self._start()
-            self._wait_ssh(timeout)
-            self._write_inventory()
+            self._start_and_wait(timeout)
 
     def down(self, timeout: float = 120) -> None:
         """Shut the machine down as its power button would; after ``timeout`` seconds take its power away."""
@@ -182,9 +174,7 @@ class Machine:
                     with contextlib.suppress(QmpError), Qmp(self._wiring.qmp) as qmp:
                         qmp.execute("system_powerdown")
                     if not qemu.wait_gone(self._wiring, timeout):
-                        self._report.note(
-                            f"{self.name} does not shut down within {timeout:.0f} s: switching it off"
-                        )
+                        self._report.note(f"{self.name} does not shut down within {timeout:.0f} s: switching it off")
                     qemu.end(self._wiring)
             self._write_inventory()
 
@@ -290,11 +280,11 @@ class Machine:
             self._drop_connections()
             if self.is_running():
                 self._monitor(f"loadvm {_tag(tag)}")
+                self._wait_ssh()
             else:
-                self._start(snapshot=tag)
-            self._wait_ssh()
+                self._start_and_wait(snapshot=tag)
+            # The guest's clock still shows when the snapshot was made.
             self.run(f"date --utc --set=@{time.time():.2f}")
-            self._write_inventory()
 
     def has_snapshot(self, tag: str) -> bool:
         """Whether ``load_snapshot`` would find it."""
@@ -365,17 +355,13 @@ class Machine:
                     f"{self.name} is running with another shape than the one asked for",
                     f"`rtinfra lab down {self.name}` first, or leave the options away to use it as it is",
                 )
+            if not self._greets(timeout=5):
+                with self._report.step(f"Waiting for {self.name}, which is booting", usual=self._boot_usual()):
+                    self._wait_ssh()
+            self._write_inventory()
         else:
             self._make(spec)
-            self._start()
-        try:
-            with self._report.step(f"Booting {self.name}", usual=_BOOT_SECONDS * accel.choose().slowness):
-                self._wait_ssh()
-        except KeyboardInterrupt:
-            self._report.note(f"Interrupted: switching {self.name} off again")
-            qemu.end(self._wiring)
-            raise
-        self._write_inventory()
+            self._start_and_wait()
 
     def _make(self, spec: MachineSpec) -> None:
         """Bring files of a machine that is off in line with ``spec``; the disk only when there is none."""
@@ -383,9 +369,7 @@ class Machine:
             image.require_space(self.directory, _MACHINE_SPACE, f"for the machine {self.name}")
             base = image.ensure_image(spec, archive.discover(), self._report)
             fresh = self.disk_path.with_suffix(".new")
-            tools.execute(
-                ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60
-            )
+            tools.execute(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60)
             fresh.rename(self.disk_path)
         else:
             stored = MachineSpec.from_json(self._record()["spec"])
@@ -393,16 +377,14 @@ class Machine:
                 raise LabError(
                     f"the disk of {self.name} is made for Debian {stored.suite} with {stored.disk_gb} GiB,"
                     f" not {spec.suite} with {spec.disk_gb} GiB",
-                    f"`rtinfra lab reset {self.name}` makes a fresh one (what is on it is lost)",
+                    f"`rtinfra lab reset {self.name} --disk {spec.disk_gb}` makes a fresh one (what is on it is lost)",
                 )
         self._write_record(spec=asdict(spec), ports=self._choose_ports(spec))
         sshkeys.ensure_key(self.key_path, f"rtinfra lab {self.name}")
         host_key = sshkeys.ensure_key(self._host_key_path, self.name)
         write_atomically(self.directory / "hostname", self.name)
         write_atomically(self.known_hosts_path, sshkeys.known_hosts_line(self.port, host_key))
-        config = sshkeys.client_config(
-            self.name, self.port, self.key_path, self.known_hosts_path, self._control_path
-        )
+        config = sshkeys.client_config(self.name, self.port, self.key_path, self.known_hosts_path, self._control_path)
         write_atomically(self.ssh_config_path, config)
 
     def _choose_ports(self, spec: MachineSpec) -> dict[int, int]:
@@ -419,12 +401,27 @@ class Machine:
             )
         return chosen
 
+    def _start_and_wait(self, timeout: float | None = None, snapshot: str | None = None) -> None:
+        usual = self._boot_usual() if snapshot is None else _LOAD_SECONDS
+        try:
+            with self._report.step(f"Booting {self.name}", usual=usual):
+                self._start(snapshot)
+                self._wait_ssh(timeout)
+        except KeyboardInterrupt:
+            self._report.note(f"Interrupted: switching {self.name} off again")
+            qemu.end(self._wiring)
+            raise
+        self._write_inventory()
+
     def _start(self, snapshot: str | None = None) -> None:
         self._require_disk()
         acceleration = accel.choose()
         qemu.require_memory(self.spec, acceleration)
         for port in self._ports().values():
             qemu.require_port(self.name, port)
+        how = "boots" if snapshot is None else f"goes back to snapshot {snapshot}"
+        with self.console_path.open("a", encoding="utf-8") as console:
+            console.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')}: {self.name} {how} ===\n")
         command = qemu.command_line(self.spec, self._wiring, acceleration)
         if snapshot is not None:
             command += ["-loadvm", _tag(snapshot)]
@@ -433,9 +430,7 @@ class Machine:
 
     def _require_disk(self) -> None:
         if not self.disk_path.exists():
-            raise LabError(
-                f"there is no machine called {self.name}", f"make it: `rtinfra lab up {self.name}`"
-            )
+            raise LabError(f"there is no machine called {self.name}", f"make it: `rtinfra lab up {self.name}`")
         result = tools.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
         base = Path(json.loads(result.stdout)["full-backing-filename"])
         if not base.exists():
@@ -466,8 +461,12 @@ class Machine:
             )
             self._control_path.unlink(missing_ok=True)
 
+    def _boot_usual(self) -> float:
+        return _BOOT_SECONDS * accel.choose().slowness
+
     def _boot_timeout(self) -> float:
-        return 60 + 3 * _BOOT_SECONDS * accel.choose().slowness
+        # Seen on two cores that were busy with something else: more than twice the usual time.
+        return 60 + 5 * self._boot_usual()
 
     def _wait_ssh(self, timeout: float | None = None) -> None:
         """Wait until a login works. Raises LabError with the end of the console when it does not in time."""
@@ -479,10 +478,16 @@ class Machine:
                 reason = "its QEMU process ended"
                 break
             if self._greets(timeout=5):
-                result = self.run("true", check=False)
-                if result.returncode == 0:
-                    return
-                reason = f"ssh answered but refused the login ({result.stderr.strip()})"
+                try:
+                    result = self.run("true", timeout=30, check=False)
+                except LabError as error:
+                    # A connection kept from before a reboot is dead and does not know it yet.
+                    self._drop_connections()
+                    reason = error.message
+                else:
+                    if result.returncode == 0:
+                        return
+                    reason = f"ssh answered but refused the login ({result.stderr.strip()})"
             time.sleep(0.3)
         raise LabError(
             f"{self.name} did not come up within {seconds:.0f} s: {reason}",
@@ -512,7 +517,7 @@ class Machine:
 
 def machines(root: Path | None = None) -> list[Machine]:
     """All machines that were ever made in a state directory, by name."""
-    directory = root or state_directory()
+    directory = root or lab_directory()
     return [Machine(path.parent.name, root=directory) for path in sorted(directory.glob("*/machine.json"))]
 
 

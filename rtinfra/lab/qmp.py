@@ -16,9 +16,7 @@ class QmpError(LabError):
     """QEMU does not answer, or answered with an error."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            message, "see `rtinfra lab status` and `rtinfra lab log`; `rtinfra lab reset` starts afresh"
-        )
+        super().__init__(message, "see `rtinfra lab status` and `rtinfra lab log`; `rtinfra lab reset` starts afresh")
 
 
 class Qmp:

@@ -105,8 +105,13 @@ def execute(
 
     Standard error is part of ``stdout``. Raises LabError when it takes too long or (``check``) fails.
     """
-    words = [str(word) for word in command]
-    words[0] = str(find(words[0]) or words[0])
+    program = find(str(command[0]))
+    if program is None:
+        raise LabError(
+            f"the program {command[0]} is needed and not installed",
+            "run `rtinfra lab up`, which installs what the lab needs",
+        )
+    words = [str(word) for word in (program, *command[1:])]
     environment = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
     environment["PATH"] = f"{environment.get('PATH', os.defpath)}:{_ADMIN_PATH}"
     # In a session of its own the program is not hit by Ctrl-C directly: we end it, children included.
@@ -124,7 +129,7 @@ def execute(
         except subprocess.TimeoutExpired as error:
             _end_family(process)
             raise LabError(
-                f"{Path(words[0]).name} did not finish within {timeout:.0f} s",
+                f"{program.name} did not finish within {timeout:.0f} s",
                 "try again; on a very slow or busy machine stop other work first",
                 (error.output or b"").decode(errors="replace")[-2000:],
             ) from error
@@ -134,7 +139,7 @@ def execute(
     output = raw.decode(errors="replace")
     if check and process.returncode != 0:
         raise LabError(
-            f"{Path(words[0]).name} ended with exit code {process.returncode}",
+            f"{program.name} ended with exit code {process.returncode}",
             f"its last lines above say why; the whole command was: {' '.join(words)}",
             "\n".join(output.splitlines()[-15:]),
         )

@@ -146,4 +146,3 @@ def test_disk_almost_full(on_host: Project, machine: Machine) -> None:
         refused(on_host.deploy(), "rt_kernel.headroom_root_mb", "MB must be free in /", "du -xh")
     finally:
         machine.run("rm -f /filler")
-

@@ -53,7 +53,9 @@ def test_a_second_run_changes_nothing(lab_project: Project, machine: Machine) ->
 
 def test_an_interrupted_file_change_is_completed(lab_project: Project, machine: Machine) -> None:
     """Cut off between the files and what follows from them: the markers of the first run finish it."""
-    machine.run("mkdir -p /run/rtinfra/pending && touch /run/rtinfra/pending/sysctl /run/rtinfra/pending/restart@chrony.service")
+    machine.run(
+        "mkdir -p /run/rtinfra/pending && touch /run/rtinfra/pending/sysctl /run/rtinfra/pending/restart@chrony.service"
+    )
     machine.run("sysctl -q -w vm.swappiness=77")
     started = out(machine, "systemctl show --property=ExecMainStartTimestampMonotonic chrony")
     result = lab_project.deploy()

@@ -84,5 +84,9 @@ def test_a_file_changed_by_hand_is_put_back(lab_project: Project, machine: Machi
     assert result.ok, result.log
     assert managed_files(machine) == before
     assert out(machine, "stat -c %a /etc/mxrc/failover_policy.json") == "644"
-    for path in ("60-rtinfra.conf: content", "failover_policy.json: mode 0600 -> 0644", "limits.d/60-rtinfra.conf: new"):
+    for path in (
+        "60-rtinfra.conf: content",
+        "failover_policy.json: mode 0600 -> 0644",
+        "limits.d/60-rtinfra.conf: new",
+    ):
         assert path in result.log

@@ -92,7 +92,7 @@ def commands(steps: object, responses: Mapping[str, object] | None = None) -> li
                     {
                         "fake_delay": 0,
                         "fake_delay_jitter": 0,
-                        "fake_responses": {**(responses or {}), "echo @@": "@@nothing"},
+                        "fake_responses": {"echo @@": "@@nothing", **(responses or {})},
                     },
                 )
             ],

@@ -1,0 +1,167 @@
+"""What facts make of a host's answers. The texts are what a Debian 13 host really prints."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtinfra.facts import sections
+from rtinfra.facts.boot import Boot, parse_boot_state
+from rtinfra.facts.contents import Contents
+from rtinfra.facts.files import Files, parse_files_state
+from rtinfra.facts.host import Host, parse_host_state
+from rtinfra.facts.packages import parse_packages_state
+from rtinfra.facts.units import parse_units_state
+
+HOST = """@@os
+debian-13
+@@arch
+amd64
+@@boot_id
+68e779eb-3854-4e6e-aa6b-f21226fb3f21
+@@memory_kb
+2989192
+@@online
+0-3
+@@siblings
+/sys/devices/system/cpu/cpu0/topology/thread_siblings_list:0,2
+/sys/devices/system/cpu/cpu1/topology/thread_siblings_list:1,3
+/sys/devices/system/cpu/cpu2/topology/thread_siblings_list:0,2
+/sys/devices/system/cpu/cpu3/topology/thread_siblings_list:1,3
+@@nodes
+/sys/devices/system/node/node0/cpulist:0-1
+/sys/devices/system/node/node1/cpulist:2-3
+@@free_mb
+/ 10970
+/boot 10970
+/var 10970
+@@grub
+yes
+@@systemd
+yes
+@@uid
+0
+@@clock
+1795180142
+@@unfinished
+""".splitlines()
+
+
+def test_host() -> None:
+    state = parse_host_state(HOST)
+    assert state.distribution == "debian-13"
+    assert state.memory_mb == 2919
+    assert state.topology.nodes == {0: {0, 1}, 1: {2, 3}}
+    assert state.topology.siblings[3] == {1, 3}
+    assert state.topology.core_count(state.topology.online) == 2
+    assert state.free_mb["/boot"] == 10970
+    assert state.has_grub
+    assert state.has_systemd
+    assert state.is_root
+    assert not state.has_unfinished_packages
+
+
+def test_host_without_numa_is_one_node() -> None:
+    lines = [line for line in HOST if "/node/" not in line]
+    assert parse_host_state(lines).topology.nodes == {0: {0, 1, 2, 3}}
+
+
+def test_host_that_says_nothing() -> None:
+    with pytest.raises(ValueError, match="which CPUs"):
+        parse_host_state(["@@os", "debian-13"])
+
+
+def test_scripts_run_in_sh_and_never_fail() -> None:
+    """On this machine, whatever it has: every script ends with success and prints its sections."""
+    for fact, arguments in (
+        (Host(), {}),
+        (Files(), {"paths": ["/etc/passwd", "/nonexistent", "/etc"]}),
+        (Boot(), {"image_pattern": "*-rt-*"}),
+        (Contents(), {"paths": ["/etc/hostname", "/nonexistent"]}),
+    ):
+        command = str(fact.command(**arguments))
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert done.stdout.startswith("@@")
+        fact.process(done.stdout.splitlines())
+
+
+def test_files_of_this_machine() -> None:
+    command = str(Files().command(paths=["/etc/passwd", "/nonexistent", "/etc"]))
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    state = parse_files_state(done.stdout.splitlines())
+    assert set(state.paths) == {"/etc/passwd", "/etc"}
+    assert state.paths["/etc"].kind == "directory"
+    digest = subprocess.run(["sha256sum", "/etc/passwd"], capture_output=True, text=True, check=True).stdout[:64]
+    assert state.paths["/etc/passwd"].sha256 == digest
+    assert state.paths["/etc/passwd"].mode == "0644"
+
+
+def test_empty_file_is_a_regular_file() -> None:
+    state = parse_files_state(
+        ["@@stat", "600\troot\troot\tregular empty file\t/a b", "@@sha256", "@@pending", "sysctl"]
+    )
+    assert state.paths["/a b"].kind == "regular file"
+    assert state.pending == {"sysctl"}
+
+
+def test_packages() -> None:
+    lines = ["@@query", "chrony\t4.6.1-3\tii ", "old\t1\trc ", "held\t2\thi ", "@@audit"]
+    state = parse_packages_state(lines)
+    assert state.installed == {"chrony": "4.6.1-3", "held": "2"}
+    assert not state.interrupted
+    assert parse_packages_state([*lines, "0001"]).interrupted
+
+
+def test_units_by_position() -> None:
+    """An alias answers with another unit's name."""
+    lines = [
+        "@@show",
+        *["Id=chrony.service", "LoadState=loaded", "ActiveState=active", "UnitFileState=enabled"],
+        *["NeedDaemonReload=yes", "SubState=running", ""],
+        *["Id=x.service", "LoadState=not-found", "ActiveState=inactive", "UnitFileState=", "NeedDaemonReload=no"],
+        *["SubState=dead", "@@pending", "restart@chrony.service"],
+    ]
+    state = parse_units_state(["chronyd.service", "x.service"], lines)
+    assert state.units["chronyd.service"].needs_reload
+    assert state.units["chronyd.service"].file == "enabled"
+    assert state.units["x.service"].load == "not-found"
+    assert state.pending == {"restart@chrony.service"}
+
+
+def test_boot() -> None:
+    lines = [
+        *["@@boot_id", "a", "@@release", "6.12.1-amd64", "@@version", "#1 SMP PREEMPT_DYNAMIC Debian"],
+        *["@@cmdline", "BOOT_IMAGE=/boot/vmlinuz-6.12.1-amd64 root=UUID=1 ro quiet"],
+        *["@@installed", "6.12.1-rt-amd64", "6.12.2-rt-amd64", "@@grub_cfg"],
+        "	linux	/boot/vmlinuz-6.12.2-rt-amd64 root=UUID=1 ro  quiet isolcpus=3",
+        "	linux	/boot/vmlinuz-6.12.2-rt-amd64 root=UUID=1 ro single",
+        *["@@default", 'set default="gnulinux-advanced-1>gnulinux-6.12.2-rt-amd64-advanced-1"', "@@changed", "yes"],
+    ]
+    state = parse_boot_state(lines)
+    assert state.newest == "6.12.2-rt-amd64"
+    assert not state.is_realtime
+    assert state.parameters == ("root=UUID=1", "ro", "quiet")
+    assert state.next_parameters == ("root=UUID=1", "ro", "quiet", "isolcpus=3")
+    assert state.default_is_newest
+    assert state.changed_since_boot
+
+
+def test_a_pattern_is_no_way_into_the_shell() -> None:
+    with pytest.raises(ValueError, match="pattern"):
+        Boot().command(image_pattern="*; reboot")
+
+
+@given(st.lists(st.text(alphabet=st.characters(blacklist_categories=["Cc", "Cs", "Zl", "Zp"]))))
+def test_sections_keep_every_line(lines: list[str]) -> None:
+    kept = [line for line in lines if not line.startswith(sections.MARKER)]
+    assert sections.parse(["before", "@@a", *kept, "@@b"]) == {"a": kept, "b": []}
+
+
+def test_a_failing_command_leaves_the_others() -> None:
+    script = sections.script({"one": "false; echo x", "two": "no-such-program", "three": "echo y"})
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert sections.parse(done.stdout.splitlines()) == {"one": ["x"], "two": [], "three": ["y"]}

@@ -1,0 +1,181 @@
+"""What operations send to a host, for the answers a host may give; pyinfra's @fake connector, no host."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from pyinfra.api.exceptions import OperationError, PyinfraError
+from pyinfra.api.operation import add_op
+from pyinfra.api.state import State
+
+from rtinfra.deb import LocalPackage
+from rtinfra.facts.files import PathState
+from rtinfra.operations import boot, packages, units
+from rtinfra.operations.files import bundle, sync
+from rtinfra.operations.managed import Absent, Action, Directory, File, Unit
+from tests.golden.plan import commands
+
+FILE = File(path="/etc/a.conf", content=b"x", actions=(Action("load", "load-it"),), restarts=("a.service",))
+SAME = f"@@stat\n644\troot\troot\tregular file\t/etc/a.conf\n@@sha256\n{FILE.sha256}  /etc/a.conf\n@@pending\n"
+
+
+def run(operation: object, response: str, **arguments: object) -> list[str]:
+    """Return the commands of one operation on a host whose facts all answer `response`."""
+
+    def steps(state: State) -> None:
+        add_op(state, operation, name="x", **arguments)
+
+    return commands(steps, {"echo @@": response.splitlines()})
+
+
+class TestSync:
+    def test_an_unchanged_file_sends_nothing(self) -> None:
+        assert run(sync, SAME, paths=[FILE]) == []
+
+    def test_a_changed_file_is_one_command(self) -> None:
+        assert len(run(sync, SAME.replace("644", "600"), paths=[FILE])) == 1
+        assert len(run(sync, "@@stat\n", paths=[FILE, Directory(path="/etc/b")])) == 1
+
+    def test_what_an_interrupted_run_left_undone_is_done(self) -> None:
+        assert len(run(sync, SAME + "load\n", paths=[FILE])) == 1
+
+    def test_a_pending_action_of_somebody_else_is_left(self) -> None:
+        assert run(sync, SAME + "other\n", paths=[FILE]) == []
+
+    def test_one_path_twice_is_refused(self) -> None:
+        with pytest.raises(OperationError, match="twice"):
+            run(sync, SAME, paths=[FILE, FILE])
+
+    def test_a_file_where_a_directory_should_be_is_refused(self) -> None:
+        with pytest.raises(OperationError, match="move it away"):
+            run(sync, "@@stat\n644\troot\troot\tregular file\t/etc/d\n", paths=[Directory(path="/etc/d")])
+
+    def test_the_bundle_holds_files_and_manifest(self) -> None:
+        payload = bundle([FILE, Absent(path="/etc/gone")], list(FILE.actions), list(FILE.restarts))
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(payload))) as tar:
+            content = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        assert content["root/etc/a.conf"] == b"x"
+        assert content["manifest"].decode().splitlines() == [
+            "file\t/etc/a.conf\t0644\troot\troot",
+            "absent\t/etc/gone",
+            "restart\trestart@a.service",
+            "action\tload\tload-it",
+        ]
+
+
+class TestDifferences:
+    STATE = PathState("regular file", "0644", "root", "root", FILE.sha256)
+
+    def test_words(self) -> None:
+        assert FILE.difference(self.STATE) is None
+        assert FILE.difference(None) == "new"
+        changed = PathState("regular file", "0600", "mxrc", "root", "0")
+        assert FILE.difference(changed) == "content, mode 0600 -> 0644, owner mxrc -> root"
+        assert FILE.difference(PathState("symbolic link", "0777", "root", "root")) == "replaces a symbolic link"
+        assert Absent(path="/a").difference(None) is None
+        assert Absent(path="/a").difference(self.STATE) == "removed"
+
+    @pytest.mark.parametrize("path", ["relative", "/a\nb", "/a\tb", "/a\\b"])
+    def test_odd_paths_are_refused(self, path: str) -> None:
+        with pytest.raises(ValueError, match="absolute path"):
+            Absent(path=path)
+
+
+class TestPackages:
+    def test_all_there(self) -> None:
+        assert run(packages.installed, "@@query\na\t1\tii \n@@audit\n", names=["a"]) == []
+
+    def test_missing_ones_in_one_transaction(self) -> None:
+        update, install = run(packages.installed, "@@query\na\t1\tii \n", names=["a", "b", "c/backports"])
+        assert "--error-on=any" in update
+        assert install.endswith("install b c/backports")
+
+    def test_interrupted_dpkg_is_completed_first(self) -> None:
+        finish, fix = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a"])
+        assert "dpkg --configure -a" in finish
+        assert "--fix-broken" in fix
+
+    def test_a_local_package_of_another_version_replaces(self, tmp_path: Path) -> None:
+        deb = tmp_path / "k.deb"
+        deb.write_bytes(b"")
+        local = [LocalPackage(deb, "k", "2")]
+        sent = run(packages.installed, "@@query\nk\t1\tii \n", names=[], local=local)
+        assert any("install /var/cache/rtinfra/k.deb" in command for command in sent)
+        assert run(packages.installed, "@@query\nk\t2\tii \n", names=[], local=local) == []
+
+    def test_nothing_asked_for(self) -> None:
+        assert run(packages.installed, "@@query\n", names=[]) == []
+
+
+def show(active: str = "active", file: str = "enabled", reload: str = "no", pending: str = "") -> str:
+    return (
+        f"@@show\nId=a.service\nLoadState=loaded\nActiveState={active}\nSubState=x\nUnitFileState={file}\n"
+        f"NeedDaemonReload={reload}\n@@pending\n{pending}\n"
+    )
+
+
+class TestUnits:
+    def test_as_it_should_be(self) -> None:
+        assert run(units.ensure, show(), units=[Unit("a.service")]) == []
+
+    def test_enable_and_start(self) -> None:
+        enable, start = run(units.ensure, show("inactive", "disabled"), units=[Unit("a.service")])
+        assert enable == "systemctl enable --quiet a.service"
+        assert "systemctl start a.service || { journalctl" in start
+
+    def test_a_stopped_unit_is_started_by_a_restart_only_once(self) -> None:
+        (start,) = run(units.ensure, show("failed", pending="restart@a.service"), units=[Unit("a.service")])
+        assert "systemctl restart a.service" in start
+        assert "reset-failed" in start
+        assert "rm -f /run/rtinfra/pending/restart@a.service" in start
+
+    def test_a_pending_restart_of_another_unit_is_left(self) -> None:
+        assert run(units.ensure, show(pending="restart@b.service"), units=[Unit("a.service")]) == []
+
+    def test_mask(self) -> None:
+        masked = Unit("a.service", startup="masked", running=False)
+        assert run(units.ensure, show(), units=[masked]) == ["systemctl mask --now --quiet a.service"]
+        assert run(units.ensure, show("inactive", "masked"), units=[masked]) == []
+
+    def test_unmask_disable_stop(self) -> None:
+        off = Unit("a.service", startup="disabled", running=False)
+        assert run(units.ensure, show("active", "enabled"), units=[off]) == [
+            "systemctl disable --quiet a.service",
+            "systemctl stop a.service && rm -f /run/rtinfra/pending/restart@a.service",
+        ]
+        first, *_ = run(units.ensure, show("inactive", "masked"), units=[Unit("a.service")])
+        assert first == "systemctl unmask --quiet a.service"
+
+    def test_reload_when_systemd_asks_for_it(self) -> None:
+        assert run(units.ensure, show(reload="yes"), units=[Unit("a.service")]) == ["systemctl daemon-reload"]
+
+
+class TestReboot:
+    ARGUMENTS = {"image_pattern": "*-rt", "parameters": ("nohz=on",), "timeout_seconds": 60}
+    BOOTED = (
+        "@@boot_id\n{boot_id}\n@@release\n6-rt\n@@version\nPREEMPT_RT\n@@cmdline\nro {now}\n@@installed\n6-rt\n"
+        '@@grub_cfg\nlinux /boot/vmlinuz-6-rt ro {next}\n@@default\nset default="a>gnulinux-6-rt-advanced-u"\n'
+    )
+
+    def answer(self, now: str = "nohz=on", following: str = "nohz=on", boot_id: str = "other") -> str:
+        return self.BOOTED.format(now=now, next=following, boot_id=boot_id)
+
+    def test_not_needed(self) -> None:
+        assert run(boot.reboot_when_needed, self.answer(), allowed=True, **self.ARGUMENTS) == []
+
+    def test_not_allowed(self) -> None:
+        with pytest.raises(PyinfraError, match="is `never`"):
+            run(boot.reboot_when_needed, self.answer(now=""), allowed=False, **self.ARGUMENTS)
+
+    def test_would_not_help(self) -> None:
+        with pytest.raises(PyinfraError, match="would not help"):
+            run(boot.reboot_when_needed, self.answer(now="", following=""), allowed=True, **self.ARGUMENTS)
+
+    def test_never_the_control_machine(self) -> None:
+        here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        with pytest.raises(PyinfraError, match="control machine"):
+            run(boot.reboot_when_needed, self.answer(now="", boot_id=here), allowed=True, **self.ARGUMENTS)
