@@ -16,7 +16,7 @@ from roles.base.model import BaseSettings
 from roles.rt_app.model import RtAppSettings
 from roles.rt_kernel.model import RtKernelSettings
 from roles.rt_tuning.model import RtTuningSettings
-from rtinfra.config import ABSENT, Finding, Fleet, load_fleet, report_findings
+from rtinfra.config import ABSENT, ConfigError, Finding, Fleet, load_fleet, report_findings
 from rtinfra.config.types import CpuListText, Settings
 from rtinfra.cpu import check_layout_offline
 
@@ -195,4 +195,16 @@ def load_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
     Raises:
         ConfigError: with all problems found, each with its file and line.
     """
-    return load_fleet(root, inventory, HostConfig, known_groups=KNOWN_GROUPS)
+    fleet = load_fleet(root, inventory, HostConfig, known_groups=KNOWN_GROUPS)
+    missing = [
+        host.problem(f"hosts.{host.name}.ssh.{name}", str(path), "there is no such file on this machine", hint)
+        for host in fleet.hosts.values()
+        for name, path, hint in (
+            ("key", host.ssh.key, "make one: `ssh-keygen -t ed25519`, then `ssh-copy-id` to the host"),
+            ("known_hosts", host.ssh.known_hosts, "make it: `ssh-keyscan ADDRESS`, compared with the host's screen"),
+        )
+        if path is not None and not path.is_file()
+    ]
+    if missing:
+        raise ConfigError(missing)
+    return fleet

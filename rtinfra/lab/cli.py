@@ -260,14 +260,17 @@ def _print_json(value: MachineStatus | list[MachineStatus]) -> None:
 
 
 def _print_table(found: list[MachineStatus]) -> None:
-    table = Table("Machine", "State", "ssh port", "Shape", "Disk", "Runs on", "Snapshots", box=box.SIMPLE)
+    columns = ("Machine", "State", "Port", "CPUs", "Nodes", "Memory", "Disk", "Runs on", "Snapshots")
+    table = Table(*columns, box=box.SIMPLE, pad_edge=False)
     names = {"kvm": "KVM", "tcg": "emulation", "": "-"}
     for each in found:
         table.add_row(
             each.name,
             each.state,
             str(each.port or "-"),
-            f"{each.cpus} CPUs, {each.nodes} nodes, {each.memory_mb} MiB",
+            str(each.cpus),
+            str(each.nodes),
+            f"{each.memory_mb} MiB",
             f"{each.disk_used_bytes / 1e9:.1f} GB",
             names[each.accelerator],
             ", ".join(each.snapshots) or "-",

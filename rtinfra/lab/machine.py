@@ -32,7 +32,11 @@ _MACHINE_SPACE = 3 * 1000**3
 _FIRST_PORT, _PORTS = 20000, 10000
 _BOOT_SECONDS = 10.0
 _LOAD_SECONDS = 3.0
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>c78]|[\x00-\x08\x0b-\x1f\x7f]")
+# Terminal control: sequences that end with a letter, titles and colours set by "]", and single characters.
+_ESCAPE = re.compile(
+    r"\x1b\[[0-9;?!]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[()][A-Z0-9]|\x1b[=>c78]"
+    r"|[\x00-\x08\x0b-\x1f\x7f]"
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class Machine:
         """Shut the machine down as its power button would; after ``timeout`` seconds take its power away."""
         with self._locked():
             if self.is_running():
-                with self._report.step(f"Shutting down {self.name}", usual=4 * accel.choose().slowness):
+                with self._report.step(f"Shutting down {self.name}", usual=1.5 * accel.choose().slowness):
                     self._drop_connections()
                     with contextlib.suppress(QmpError), Qmp(self._wiring.qmp) as qmp:
                         qmp.execute("system_powerdown")
@@ -360,6 +364,7 @@ class Machine:
                     self._wait_ssh()
             self._write_inventory()
         else:
+            qemu.require_memory(spec, accel.choose())  # before anything is made
             self._make(spec)
             self._start_and_wait()
 
@@ -402,6 +407,10 @@ class Machine:
         return chosen
 
     def _start_and_wait(self, timeout: float | None = None, snapshot: str | None = None) -> None:
+        self._require_disk()
+        qemu.require_memory(self.spec, accel.choose())
+        for port in self._ports().values():
+            qemu.require_port(self.name, port)
         usual = self._boot_usual() if snapshot is None else _LOAD_SECONDS
         try:
             with self._report.step(f"Booting {self.name}", usual=usual):
@@ -414,11 +423,7 @@ class Machine:
         self._write_inventory()
 
     def _start(self, snapshot: str | None = None) -> None:
-        self._require_disk()
         acceleration = accel.choose()
-        qemu.require_memory(self.spec, acceleration)
-        for port in self._ports().values():
-            qemu.require_port(self.name, port)
         how = "boots" if snapshot is None else f"goes back to snapshot {snapshot}"
         with self.console_path.open("a", encoding="utf-8") as console:
             console.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')}: {self.name} {how} ===\n")

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
 from rtinfra.cpu import format_cpu_list
+
+T = TypeVar("T")
 
 _MOST_OFFENDERS_SHOWN = 8
 
@@ -72,6 +74,13 @@ def that(holds: bool, actual: object, expected: object, what: str) -> None:
         raise Mismatch(observation)
     if record := _record.get():
         record.observations.append(observation)
+
+
+def found(value: T | None, what: str, instead: object, expected: object = "there") -> T:
+    """Expect something to be there and return it; `instead` says what was seen in its place."""
+    if value is None:
+        raise Mismatch(Observation(what, shown(expected), shown(instead)))
+    return value
 
 
 def equal(actual: object, expected: object, what: str) -> None:

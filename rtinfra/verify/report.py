@@ -242,7 +242,8 @@ def _by_area(results: Iterable[ControlResult]) -> list[tuple[str, list[ControlRe
     areas: dict[str, list[ControlResult]] = {}
     for result in results:
         areas.setdefault(result.area, []).append(result)
-    return [(area, sorted(found, key=_order)) for area, found in areas.items()]
+    ordered = [(area, sorted(found, key=_order)) for area, found in areas.items()]
+    return sorted(ordered, key=lambda entry: min(_order(result)[1] for result in entry[1]))
 
 
 def _order(result: ControlResult) -> tuple[str, list[int]]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from pyinfra.api.exceptions import InventoryError
 from rich.console import Console
+from rich.markup import escape
 
 from rtinfra.inventory import source
 from rtinfra.paths import PROJECT, lab_inventory
@@ -67,7 +68,9 @@ def run(
         *(word for name in controls for word in ("--control", name)),
     ]
     with console.status("starting") if console else nullcontext() as status:
-        _run_pytest(tests, arguments, directory / _LOG, status.update if status else _silent)
+        _run_pytest(
+            tests, arguments, directory / _LOG, (lambda step: status.update(escape(step))) if status else _silent
+        )
     if not (directory / _REPORT).is_file():
         raise VerifyError(_why(directory / _LOG))
     report = replace(read(directory / _REPORT), directory=directory)

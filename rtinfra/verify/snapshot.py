@@ -143,6 +143,22 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Resident memory by NUMA node, in kB."""
+
+    kb_by_node: Mapping[int, int]
+
+    @property
+    def total_kb(self) -> int:
+        """All of it."""
+        return sum(self.kb_by_node.values())
+
+    def share(self, node: int) -> float:
+        """Return the share on one node in percent."""
+        return 100.0 * self.kb_by_node.get(node, 0) / self.total_kb if self.total_kb else 0.0
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One host at one moment.
 
@@ -184,7 +200,8 @@ class Snapshot:
     command_lines: Mapping[str, tuple[str, ...]]
     process_users: tuple[str, ...]
     rt_limits: Mapping[str, str]
-    numa_pages_kb: Mapping[int, int]
+    memory: Memory
+    private_memory: Memory
     numa_policies: frozenset[str]
     open_logs: tuple[str, ...]
     log_tails: tuple[str, ...]
@@ -301,7 +318,8 @@ def parse(text: str) -> Snapshot:
         },
         process_users=tuple(many("rt_uid")),
         rt_limits=_limits(many("rt_limits")),
-        numa_pages_kb=_numa_pages_kb(many("numa_maps")),
+        memory=_memory(many("numa_maps")),
+        private_memory=_memory(line for line in many("numa_maps") if " file=" not in line),
         numa_policies=frozenset(line.split()[1] for line in many("numa_maps") if len(line.split()) > 1),
         open_logs=tuple(many("open_logs")),
         log_tails=tuple(many("log_tails")),
@@ -470,14 +488,14 @@ def _journal_usage(lines: Iterable[str]) -> dict[str, int]:
     return usage
 
 
-def _numa_pages_kb(lines: Iterable[str]) -> dict[int, int]:
-    """Sum resident memory by node, over all mappings, as `numastat -p` does."""
+def _memory(lines: Iterable[str]) -> Memory:
+    """Sum resident memory by node, over all given mappings, as `numastat -p` does."""
     counted: dict[int, int] = {}
     for line in lines:
         size = _PAGE_KB.search(line)
         for node, pages in _NODE_PAGES.findall(line):
             counted[int(node)] = counted.get(int(node), 0) + int(pages) * (int(size[1]) if size else 4)
-    return counted
+    return Memory(counted)
 
 
 def _checkpoint(listing: Iterable[str], content: list[str]) -> Checkpoint | None:

@@ -17,9 +17,7 @@ def login(snapshot: Snapshot, config: HostConfig) -> Login:
     """A new login of a member of the real-time group."""
     if config.rt_app is None and not config.base.realtime_members:
         expect.not_applicable(f"the group {config.base.realtime_group} has no members on this host")
-    expect.that(snapshot.login is not None, "it is refused", "it works", "new login of a member")
-    assert snapshot.login is not None
-    return snapshot.login
+    return expect.found(snapshot.login, "new login of a member", "it is refused")
 
 
 @pytest.mark.control(id="RT-1.20", severity="high", title="The host has finished starting and nothing failed")
@@ -102,7 +100,9 @@ def test_realtime_group(snapshot: Snapshot) -> None:
     expect.equal(snapshot.group_exists, True, "the group exists")
 
 
-@pytest.mark.control(id="RT-1.33", severity="high", title="The application's user belongs to the real-time group")
+@pytest.mark.control(
+    id="RT-1.33", severity="high", title="The application's user is a real-time user in every new login"
+)
 def test_login_is_in_the_group(login: Login, config: HostConfig) -> None:
     group = config.base.realtime_group
     expect.that(group in login.groups, " ".join(login.groups), group, "groups in a new login")

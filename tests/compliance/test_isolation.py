@@ -26,7 +26,9 @@ def test_isolated(snapshot: Snapshot, layout: CpuLayout) -> None:
     expect.equal(snapshot.cpus("/sys/devices/system/cpu/isolated"), layout.isolated, "isolated cores")
 
 
-@pytest.mark.control(id="RT-10.2", severity="critical", title="The kernel's clock tick is off on exactly these cores")
+@pytest.mark.control(
+    id="RT-10.2", severity="critical", title="The kernel's clock tick is switched off on the real-time cores"
+)
 def test_nohz_full(snapshot: Snapshot, layout: CpuLayout) -> None:
     expect.equal(snapshot.cpus("/sys/devices/system/cpu/nohz_full"), layout.isolated, "tickless cores")
 
@@ -43,7 +45,7 @@ def test_no_foreign_task_ran_there(foreign_tasks: tuple[Task, ...], layout: CpuL
     expect.nothing(intruders, "programs that ran last on an isolated core")
 
 
-@pytest.mark.control(id="RT-10.5", severity="critical", title="The real-time application stays on its cores")
+@pytest.mark.control(id="RT-10.5", severity="critical", title="The real-time process stays on the real-time cores")
 def test_rt_threads_on_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
     tasks = snapshot.tasks_of(RT_UNIT)
     expect.at_least(len(tasks), 1, "threads of the real-time process")
@@ -51,7 +53,9 @@ def test_rt_threads_on_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> 
     expect.nothing(astray, "threads of it allowed elsewhere")
 
 
-@pytest.mark.control(id="RT-10.6", severity="high", title="The other part of the application stays off them")
+@pytest.mark.control(
+    id="RT-10.6", severity="high", title="The application's other process stays off the real-time cores"
+)
 def test_non_rt_threads_on_housekeeping_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
     tasks = snapshot.tasks_of(NON_RT_UNIT)
     expect.at_least(len(tasks), 1, "threads of the non-real-time process")
@@ -59,7 +63,9 @@ def test_non_rt_threads_on_housekeeping_cores(snapshot: Snapshot, layout: CpuLay
     expect.nothing(astray, "threads of it allowed elsewhere")
 
 
-@pytest.mark.control(id="RT-10.7", severity="critical", title="The first process, parent of all, stays off them")
+@pytest.mark.control(
+    id="RT-10.7", severity="critical", title="The first process, parent of all others, stays off the real-time cores"
+)
 def test_first_process(snapshot: Snapshot, layout: CpuLayout) -> None:
     first = next(task for task in snapshot.tasks if task.tid == 1)
     expect.that(
@@ -67,27 +73,27 @@ def test_first_process(snapshot: Snapshot, layout: CpuLayout) -> None:
     )
 
 
-@pytest.mark.control(id="RT-10.8", severity="high", title="System services are confined to the other cores")
+@pytest.mark.control(id="RT-10.8", severity="high", title="System services are kept off the real-time cores")
 def test_system_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
     expect.equal(snapshot.cpus(_cpuset("system.slice")), layout.housekeeping, "cores of system.slice")
 
 
-@pytest.mark.control(id="RT-10.9", severity="high", title="People who log in are confined to the other cores")
+@pytest.mark.control(id="RT-10.9", severity="high", title="People who log in are kept off the real-time cores")
 def test_user_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
     expect.equal(snapshot.cpus(_cpuset("user.slice")), layout.housekeeping, "cores of user.slice")
 
 
-@pytest.mark.control(id="RT-10.10", severity="high", title="The service manager is confined to the other cores")
+@pytest.mark.control(id="RT-10.10", severity="high", title="The service manager is kept off the real-time cores")
 def test_init_scope(snapshot: Snapshot, layout: CpuLayout) -> None:
     expect.equal(snapshot.cpus(_cpuset("init.scope")), layout.housekeeping, "cores of init.scope")
 
 
-@pytest.mark.control(id="RT-10.11", severity="critical", title="The real-time application gets exactly its cores")
+@pytest.mark.control(id="RT-10.11", severity="critical", title="The real-time process gets exactly the real-time cores")
 def test_rt_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
     expect.equal(snapshot.cpus(_cpuset(RT_SLICE)), layout.isolated, f"cores of {RT_SLICE}")
 
 
-@pytest.mark.control(id="RT-10.12", severity="medium", title="The service manager knows these limits too")
+@pytest.mark.control(id="RT-10.12", severity="medium", title="The service manager knows who may use which cores")
 def test_systemd_agrees(snapshot: Snapshot, layout: CpuLayout) -> None:
     # What systemd holds survives the next reload; what only the kernel holds would not.
     wanted = dict.fromkeys(HOUSEKEEPING_GROUPS, layout.housekeeping_list) | {RT_SLICE: layout.isolated_list}
@@ -95,7 +101,9 @@ def test_systemd_agrees(snapshot: Snapshot, layout: CpuLayout) -> None:
     expect.entries(allowed, wanted, "AllowedCPUs")
 
 
-@pytest.mark.control(id="RT-10.13", severity="high", title="The kernel tidies up memory on the other cores (RCU)")
+@pytest.mark.control(
+    id="RT-10.13", severity="high", title="The kernel's clean-up of memory (RCU) is done on the other cores"
+)
 def test_rcu_callbacks_off_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
     threads = snapshot.kernel_threads(r"rcuo[a-z]?/\d+|rcuog/\d+")
     expect.at_least(len(threads), 1, "threads that run RCU callbacks for the isolated cores")
@@ -110,13 +118,17 @@ def test_kthreadd(snapshot: Snapshot, layout: CpuLayout) -> None:
     )
 
 
-@pytest.mark.control(id="RT-10.15", severity="high", title="The kernel's background work stays on the other cores")
+@pytest.mark.control(id="RT-10.15", severity="high", title="The kernel's background work is done on the other cores")
 def test_workqueue_default(snapshot: Snapshot, layout: CpuLayout) -> None:
     mask = snapshot.mask("/sys/devices/virtual/workqueue/cpumask")
     expect.equal(mask, layout.housekeeping, "cores of unbound work")
 
 
-@pytest.mark.control(id="RT-10.16", severity="high", title="So does every single kind of it, writing to disks included")
+@pytest.mark.control(
+    id="RT-10.16",
+    severity="high",
+    title="Every kind of background work, writing to disks included, is done on the other cores",
+)
 def test_every_workqueue(snapshot: Snapshot, layout: CpuLayout) -> None:
     queues = snapshot.glob(r"/sys/devices/virtual/workqueue/.+/cpumask")
     expect.that(
@@ -140,13 +152,15 @@ def test_loop_thread_priority(snapshot: Snapshot, rt: RtHostConfig) -> None:
     )
 
 
-@pytest.mark.control(id="RT-10.18", severity="high", title="The control loop is above everything but the kernel's core")
+@pytest.mark.control(
+    id="RT-10.18", severity="high", title="No other program has a higher priority than the control loop"
+)
 def test_nobody_outranks_the_loop(snapshot: Snapshot, foreign_tasks: tuple[Task, ...], rt: RtHostConfig) -> None:
     rivals = (task for task in foreign_tasks if task.policy and task.priority >= rt.rt_app.rt_process.priority)
     expect.nothing(rivals, "other programs with that priority or more")
 
 
-@pytest.mark.control(id="RT-10.19", severity="critical", title="The real-time application's memory stays in RAM")
+@pytest.mark.control(id="RT-10.19", severity="critical", title="The real-time process's memory is kept in RAM")
 def test_memory_is_locked(snapshot: Snapshot) -> None:
     locked = max((task.locked_kb for task in snapshot.tasks_of(RT_UNIT)), default=0)
     expect.at_least(locked, 1, "locked memory of the real-time process", "kB")

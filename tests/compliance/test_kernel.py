@@ -28,11 +28,9 @@ def command_line(rt: RtHostConfig, layout: CpuLayout) -> tuple[str, ...]:
 @pytest.fixture
 def default_entry(snapshot: Snapshot) -> BootEntry:
     """What the boot loader starts when nobody is there to choose."""
-    entry = snapshot.boot_menu.default_entry
-    found = snapshot.boot_menu.default or "no default"
-    expect.that(entry is not None, f"{found}, which is no entry of its menu", "an entry", "GRUB's default")
-    assert entry is not None
-    return entry
+    menu = snapshot.boot_menu
+    instead = f"{menu.default or 'no default'}, which is no entry of its menu"
+    return expect.found(menu.default_entry, "GRUB's default", instead, "an entry of its menu")
 
 
 def _names(words: tuple[str, ...]) -> list[str]:

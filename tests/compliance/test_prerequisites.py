@@ -28,14 +28,14 @@ def test_cpu_lists_fit_the_topology(subject: Subject, rt: RtHostConfig) -> None:
 
 
 @pytest.mark.control(
-    id="RT-1.4", severity="high", title="At least two real-time cores and two cores for everything else"
+    id="RT-1.4", severity="high", title="There are two cores for real-time work and two for everything else"
 )
 def test_two_cores_on_each_side(snapshot: Snapshot, layout: CpuLayout) -> None:
     sides = (layout.isolated, layout.housekeeping)
     expect.at_least(min(snapshot.state.topology.core_count(side) for side in sides), 2, "cores on the smaller side")
 
 
-@pytest.mark.control(id="RT-1.5", severity="high", title="All real-time cores are near the same memory (one NUMA node)")
+@pytest.mark.control(id="RT-1.5", severity="high", title="The real-time cores share one near memory (NUMA node)")
 def test_isolated_cores_on_one_node(layout: CpuLayout) -> None:
     nodes = {layout.topology.node_of(cpu) for cpu in layout.isolated}
     expect.equal(len(nodes), 1, "NUMA nodes of the isolated cores")

@@ -25,11 +25,9 @@ def settings(rt: RtHostConfig) -> WatchdogSettings:
 @pytest.fixture
 def device(snapshot: Snapshot, settings: WatchdogSettings) -> Watchdog:
     """The chosen device, by its name: numbers change between boots."""
-    found = next((dog for dog in snapshot.watchdogs if settings.identity in (None, dog.identity)), None)
+    chosen = next((dog for dog in snapshot.watchdogs if settings.identity in (None, dog.identity)), None)
     present = ", ".join(dog.identity for dog in snapshot.watchdogs)
-    expect.that(found is not None, present, settings.identity or "any", "watchdog devices")
-    assert found is not None
-    return found
+    return expect.found(chosen, "watchdog devices", present, settings.identity or "any")
 
 
 def _seconds(text: str) -> float:
@@ -62,8 +60,13 @@ def test_device_in_use(snapshot: Snapshot, device: Watchdog) -> None:
 @pytest.mark.control(id="RT-10.54", severity="critical", title="The system feeds the watchdog in time")
 def test_fed_in_time(snapshot: Snapshot, settings: WatchdogSettings) -> None:
     fed = int(snapshot.manager.get("WatchdogLastPingTimestampMonotonic") or _NEVER)
-    expect.that(fed not in (0, _NEVER), "never", "fed", "the watchdog was")
-    expect.below(snapshot.uptime - fed / 1e6, settings.runtime.seconds, "time since it was fed", "s")
+    seconds = None if fed in (0, _NEVER) else snapshot.uptime - fed / 1e6
+    expect.below(
+        expect.found(seconds, "the watchdog was", "never fed", "fed"),
+        settings.runtime.seconds,
+        "time since it was fed",
+        "s",
+    )
 
 
 @pytest.mark.control(id="RT-10.55", severity="high", title="The host restarts by itself after a kernel crash")

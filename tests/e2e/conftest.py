@@ -102,4 +102,4 @@ def fingerprint(machine: Machine) -> str:
         "{ find /etc /boot /usr/local /var/lib/dpkg/info /var/lib/rtinfra /var/mxrc -xdev -type f"
         " -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
         " cat /proc/sys/kernel/random/boot_id; cat /var/lib/dpkg/status; } | sort | sha256sum"
-    ).stdout.decode()
+    ).stdout

@@ -40,7 +40,7 @@ def unchanged(machine: Machine) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ("{cpu: {isolatd: 2-3}}", ["inventory/hosts.yaml:9", "isolatd", "isolated"]),
+        ("{cpu: {isolatd: 2-3}}", ["inventory/hosts.yaml:8", "isolatd", "isolated"]),
         ("{cpu: {isolated: 2-3, housekeeping: 0-2}}", ["cpu.housekeeping", "2"]),
         ("{rt_app: {non_rt_process: {health_port: 8080}}}", ["8080", "already taken", "rt_app.rt_process.health_port"]),
         (
@@ -70,12 +70,17 @@ def test_no_hosts_at_all(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_
 # ---- connection -----------------------------------------------------------------------------------------
 
 
-def test_unreachable_host(project: Project) -> None:
+def test_unreachable_host(project: Project, machine: Machine) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     project.host(port=port)
     refused(project.deploy(), "Could not connect")
+
+
+def test_missing_private_key(project: Project) -> None:
+    project.host(key="/nowhere/id_ed25519")
+    refused(project.deploy(), "inventory/hosts.yaml:", "ssh.key", "/nowhere/id_ed25519", "no such file")
 
 
 def test_wrong_host_key(project: Project, machine: Machine, tmp_path: Path) -> None:

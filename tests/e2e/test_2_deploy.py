@@ -17,7 +17,7 @@ STATE = (
 
 
 def out(machine: Machine, command: str) -> str:
-    return machine.run(command).stdout.decode().strip()
+    return machine.run(command).stdout.strip()
 
 
 def test_a_killed_run_is_completed_by_the_next(lab_project: Project, machine: Machine) -> None:
