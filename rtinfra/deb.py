@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess  # nosec B404 - fixed program, no shell
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def read(path: Path) -> LocalPackage:
         ValueError: when the file is not a readable Debian package, or dpkg-deb is missing.
     """
     try:
-        done = subprocess.run(  # nosec B603 B607
+        done = subprocess.run(
             ["dpkg-deb", "--show", "--showformat", "${Package} ${Version}", str(path)],
             capture_output=True,
             text=True,

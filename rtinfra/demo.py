@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rtinfra import verify
 from rtinfra.lab import ConsoleReporter, LabError, Machine
-from rtinfra.paths import PROJECT
+from rtinfra.paths import PROJECT, lab_inventory
 from rtinfra.runner import DeployResult, deploy
 
 #: The name of the demonstration's machine; `rtinfra lab ssh` takes the same one by default.
@@ -59,7 +59,7 @@ def run(console: Console) -> int:
         console.rule("4 of 4: verify")
         console.print("What the kernel and systemd say, control by control. 1 to 3 minutes.")
         start = time.monotonic()
-        report = verify.run(inventory=PROJECT / inventory(), disruptive=True, console=console)
+        report = verify.run(lab_inventory(), hosts=[MACHINE], disruptive=True, console=console)
         steps.append(Step("Verify", report.summary, report.ok, time.monotonic() - start))
     return _summarise(console, steps)
 
@@ -71,7 +71,9 @@ def inventory() -> str:
 
 
 def _deploy(console: Console) -> DeployResult:
-    return deploy(inventory(), say=lambda line: console.print(line, markup=False, highlight=False))
+    # Other lab machines may be up; they are not this one's business.
+    limit = ("--limit", MACHINE)
+    return deploy(inventory(), limit, say=lambda line: console.print(line, markup=False, highlight=False))
 
 
 def _counts(result: DeployResult) -> str:

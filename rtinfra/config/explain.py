@@ -27,9 +27,7 @@ _MOST_CHOICES = 12
 # By the error types of https://docs.pydantic.dev/latest/errors/validation_errors/; those that need more than
 # a phrase are in _reason().
 _REASONS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(
-        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"
-    ),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "must be a list"),
@@ -184,9 +182,7 @@ class _Spot:
             return _nearest_in_range(field, value)
         if self._type in _CHOICE_TYPES:
             choices = [str(choice) for choice in allowed_values(field)]
-            return (
-                f"use {choices[0]}" if len(choices) == 1 else did_you_mean(str(value), choices, "use one of")
-            )
+            return f"use {choices[0]}" if len(choices) == 1 else did_you_mean(str(value), choices, "use one of")
         if self._type == "string_type" and isinstance(value, (int, float)):
             return f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
         if _REASONS.get(self._type) == "must be a list" and isinstance(value, (str, int, float)):

@@ -213,9 +213,7 @@ class _Loader(Generic[M]):
     def load(self, inventory: Path) -> Fleet[M]:
         definitions = self._definitions(inventory)
         if not definitions and not self._problems:
-            self._complain(
-                None, "", "there are no hosts", f"add one below `hosts:` in {self._shown(inventory)}"
-            )
+            self._complain(None, "", "there are no hosts", f"add one below `hosts:` in {self._shown(inventory)}")
         for definition in definitions.values():
             self._check_groups(definition)
         self._check_addresses(definitions.values())
@@ -293,9 +291,7 @@ class _Loader(Generic[M]):
             if other is not definition:
                 key = joined(definition.key, "ssh.address")
                 place = nearest_place(definition.tree.places(definition.key), key)
-                reason = (
-                    f"{other.name} ({other.tree.place}) has the same address and port {definition.ssh.port}"
-                )
+                reason = f"{other.name} ({other.tree.place}) has the same address and port {definition.ssh.port}"
                 hint = "give each host its own address or port"
                 self._complain(place, key, reason, hint, definition.ssh.address)
 
@@ -317,9 +313,7 @@ class _Loader(Generic[M]):
         source = str(definition.tree.place)
         return FleetHost(definition.name, definition.groups, definition.ssh, config, source, places)
 
-    def _validated(
-        self, model: type[T], tree: Located, prefix: str = "", host: _Definition | None = None
-    ) -> T | None:
+    def _validated(self, model: type[T], tree: Located, prefix: str = "", host: _Definition | None = None) -> T | None:
         """Return the model's value for a tree; None after having noted what is wrong."""
         data = without_resets(tree, model)
         findings: list[Finding] = []
@@ -337,9 +331,7 @@ class _Loader(Generic[M]):
         places = tree.places(prefix)
         for found in findings:
             place = nearest_place(places, found.key) or tree.place
-            self._complain(
-                place, found.key, found.reason, found.suggestion, found.value, found.severity, host
-            )
+            self._complain(place, found.key, found.reason, found.suggestion, found.value, found.severity, host)
         return value
 
     def _load(self, path: Path) -> Located | None:

@@ -260,7 +260,7 @@ def _print_json(value: MachineStatus | list[MachineStatus]) -> None:
 
 
 def _print_table(found: list[MachineStatus]) -> None:
-    columns = ("Machine", "State", "Port", "CPUs", "Nodes", "Memory", "Disk", "Runs on", "Snapshots")
+    columns = ("Machine", "State", "Port", "CPUs", "Nodes", "MiB", "Disk", "Runs on", "Snapshots")
     table = Table(*columns, box=box.SIMPLE, pad_edge=False)
     names = {"kvm": "KVM", "tcg": "emulation", "": "-"}
     for each in found:
@@ -270,7 +270,7 @@ def _print_table(found: list[MachineStatus]) -> None:
             str(each.port or "-"),
             str(each.cpus),
             str(each.nodes),
-            f"{each.memory_mb} MiB",
+            str(each.memory_mb),
             f"{each.disk_used_bytes / 1e9:.1f} GB",
             names[each.accelerator],
             ", ".join(each.snapshots) or "-",

@@ -26,6 +26,8 @@ from rtinfra.lab.spec import MachineSpec
 FORMAT = 1
 # Room for the tree, the raw disk and the finished image at the same time (measured: about 3 GB).
 BUILD_SPACE = 5 * 1000**3
+# The tree alone.
+TREE_SPACE = 1500 * 1000**2
 _BOOT_PARTITION_START = 1024**2
 _ROOT_START = 2 * 1024**2
 # The second GPT lives at the end of the disk.
@@ -73,7 +75,7 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
             f"not enough disk space {purpose}: {directory} has {free / 1e9:.1f} GB free,"
             f" {needed / 1e9:.1f} GB are needed",
             "free some space there, or move the directory: XDG_CACHE_HOME says where images are kept,"
-            " RTINFRA_LAB_DIR where the machines are",
+            " RTINFRA_LAB_DIR where the machines are, TMPDIR where temporary files are",
         )
 
 
@@ -151,9 +153,13 @@ def _bootstrap(recipe: Recipe, work: Path) -> Path:
     command += [f"--customize-hook=tar-in {overlay} /"]
     command += [f"--customize-hook=chroot \"$1\" sh -c '{line}'" for line in guest.finishing_commands()]
     command += [recipe.suite, tree, sources]
+    # mmdebstrap's own tree goes below TMPDIR: as root into our directory, whose space was checked. Otherwise the
+    # tree belongs to subordinate users (user namespace), who often may not enter the home directory.
+    environment = {"TMPDIR": str(work)} if os.geteuid() == 0 else {}
+    if not environment:
+        require_space(Path(tempfile.gettempdir()), TREE_SPACE, "to put the guest's files together")
     try:
-        # mmdebstrap's own working tree goes below TMPDIR; ours is cleaned up and on the disk we checked.
-        tools.execute(command, timeout=1200, env={"TMPDIR": str(work)})
+        tools.execute(command, timeout=1200, env=environment)
     except LabError as error:
         uris = " ".join((*recipe.archive.main, *recipe.archive.security))
         raise LabError(

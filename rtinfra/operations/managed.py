@@ -51,7 +51,7 @@ class Owned(Managed):
     kind = ""
 
     def _ownership(self, state: PathState) -> list[str]:
-        found = [
+        return [
             f"{what} {actual} -> {wanted}"
             for what, actual, wanted in (
                 ("mode", state.mode, self.mode),
@@ -60,7 +60,6 @@ class Owned(Managed):
             )
             if actual != wanted
         ]
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Verification of live hosts: what the kernel and systemd say, held against the typed settings."""
 
+from rtinfra.verify.hosts import VerifyError
 from rtinfra.verify.report import ControlResult, HostFacts, HostProblem, Report, Severity, Status
-from rtinfra.verify.run import VerifyError, run
+from rtinfra.verify.run import run
 
 __all__ = [
     "ControlResult",

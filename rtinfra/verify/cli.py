@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rtinfra.verify.hosts import VerifyError
 from rtinfra.verify.report import EXIT_UNUSABLE
-from rtinfra.verify.run import REPORTS, VerifyError, run
+from rtinfra.verify.run import REPORTS, run
 
 
 def verify(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess  # nosec B404 - the ssh client, with an argument list
+import subprocess
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -63,7 +63,7 @@ class Connections:
         """Close all connections."""
         for name in self._hosts:
             with suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run(  # nosec B603 B607
+                subprocess.run(
                     ["ssh", "-F", str(self._config), "-O", "exit", name],
                     check=False,
                     capture_output=True,

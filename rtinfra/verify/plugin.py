@@ -17,12 +17,12 @@ from typing import Final
 
 import pytest
 
-from roles.host import RT_GROUP, HostConfig, load_hosts
-from rtinfra.config import ConfigError, FleetHost
+from roles.host import RT_GROUP, HostConfig
+from rtinfra.config import FleetHost
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
-from rtinfra.paths import PROJECT
 from rtinfra.verify import expect, probe, snapshot
 from rtinfra.verify.connection import Connections, Unreachable
+from rtinfra.verify.hosts import VerifyError, selected_hosts
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -141,13 +141,9 @@ class Verification:
         self._started = now()
         self._clock = time.monotonic()
         try:
-            fleet = load_hosts(PROJECT, self._option.inventory)
-        except (ConfigError, OSError) as error:
+            self._hosts = selected_hosts(self._option.inventory, self._option.verify_hosts)
+        except VerifyError as error:
             raise pytest.UsageError(str(error)) from error
-        wanted = self._option.verify_hosts
-        if unknown := set(wanted) - fleet.hosts.keys():
-            raise pytest.UsageError(f"no host {', '.join(sorted(unknown))} in {self._option.inventory}")
-        self._hosts = {name: host for name, host in fleet.hosts.items() if not wanted or name in wanted}
         self.connections = Connections(self._hosts.values())
         self._subjects: dict[str, Subject] = {}
         self._results: list[ControlResult] = []

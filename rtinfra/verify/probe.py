@@ -194,7 +194,7 @@ def _general(asked: Questions) -> Mapping[str, str]:
         "failed_units": "systemctl list-units --state=failed --plain --no-legend --no-pager",
         "watchdog_link": "readlink -f /dev/watchdog-rtinfra",
         "kernel_log": _KERNEL_LOG,
-        "grub": r"grep -hE '^[[:space:]]*(set default=|menuentry |submenu |linux[[:space:]]|\})' /boot/grub/grub.cfg",
+        "boot_menu": r"grep -E '^\s*(set default=|menuentry |submenu |linux\s|\})' /boot/grub/grub.cfg",
         "grubenv": "grep -a '^saved_entry=' /boot/grub/grubenv",
         "packages": f"dpkg-query -W -f '${{Package}} ${{db:Status-Status}}\\n' {packages}",
         "libraries": "ldconfig -p | grep -o 'libnuma\\.so\\.1' | head -n 1",
@@ -223,12 +223,14 @@ def _general(asked: Questions) -> Mapping[str, str]:
 def _application(places: ApplicationPlaces) -> Mapping[str, str]:
     logs = shlex.quote(places.log_dir)
     checkpoints = shlex.quote(places.checkpoint_dir)
-    urls = [
-        *(f"{port}/health" for port in places.health_ports for _ in range(3)),
-        *(f"{port}/health/{kind}" for port in places.health_ports for kind in ("ready", "live")),
+    health = [f"{port}/health" for port in places.health_ports]
+    others = [
+        *(f"{port}/health/live" for port in places.health_ports),
         *(f"{port}/metrics" for port in places.metrics_ports),
     ]
     return {
+        # Asked again at the end: a slow machine may be late once.
+        "http_early": _HTTP + " ".join(health),
         **{
             f"json {name}": f"cat {shlex.quote(places.config_dir)}/{name}.json"
             for name in ("cpu_affinity", "numa_binding", "failover_policy", "tracing_config")
@@ -243,7 +245,7 @@ def _application(places: ApplicationPlaces) -> Mapping[str, str]:
         "checkpoint_dir": f"stat -c '%a %U %G' {checkpoints}",
         "checkpoints": f"stat -c '%Y %n' {checkpoints}/rt_process_*.json",
         "newest_checkpoint": f'cat "$(ls -t {checkpoints}/rt_process_*.json | head -n 1)"',
-        "http": _HTTP + " ".join(urls),
+        "http": _HTTP + " ".join([*health, *others, *health]),
     }
 
 

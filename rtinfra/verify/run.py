@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess  # nosec B404 - our own interpreter, with an argument list
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -12,12 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from pyinfra.api.exceptions import InventoryError
 from rich.console import Console
 from rich.markup import escape
 
-from rtinfra.inventory import source
-from rtinfra.paths import PROJECT, lab_inventory
+from rtinfra.paths import PROJECT
+from rtinfra.verify.hosts import VerifyError, inventory_file, selected_hosts
 from rtinfra.verify.report import Report, read, show
 
 TESTS: Final = PROJECT / "tests" / "compliance"
@@ -25,10 +24,6 @@ REPORTS: Final = PROJECT / "reports"
 _LAST_LINES = 15
 _REPORT = "report.json"
 _LOG = "pytest.log"
-
-
-class VerifyError(Exception):
-    """A verification that could not even begin; the text says why."""
 
 
 def run(
@@ -58,6 +53,7 @@ def run(
         VerifyError: wrong configuration, host or control, or tests that cannot be loaded.
     """
     place = inventory_file(inventory)
+    selected_hosts(place, hosts)
     directory = _new_directory(output)
     arguments = [
         *("--inventory", str(place), "--report-json", str(directory / _REPORT), "--evidence", str(directory)),
@@ -81,27 +77,6 @@ def run(
     return report
 
 
-def inventory_file(inventory: Path | None) -> Path:
-    """Return the YAML file or directory that an inventory given to pyinfra stands for.
-
-    Raises:
-        VerifyError: it does not exist, or is a Python inventory other than inventory/lab.py.
-    """
-    place = PROJECT / (inventory or "inventory")
-    if place == PROJECT / "inventory" / "lab.py":
-        place = lab_inventory()
-    if place.is_dir():
-        try:
-            return source(place, lab_inventory())
-        except InventoryError as error:
-            raise VerifyError(str(error)) from error
-    if not place.is_file():
-        raise VerifyError(f"there is no inventory {place}")
-    if place.suffix == ".py":
-        raise VerifyError(f"{place} is a Python inventory; give the YAML file with the hosts")
-    return place
-
-
 def _run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
     """Run the tests in a process of their own, its output in `log`; passes on what it says it is doing."""
     reader, writer = os.pipe()
@@ -112,7 +87,7 @@ def _run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable
     ]
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as sink:
-        process = subprocess.Popen(  # nosec B603
+        process = subprocess.Popen(
             command,
             stdout=sink,
             stderr=subprocess.STDOUT,

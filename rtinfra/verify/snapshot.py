@@ -295,7 +295,7 @@ def parse(text: str) -> Snapshot:
         watchdog_link=one("watchdog_link"),
         kernel_log=tuple(kernel_log[1:]),
         kernel_log_is_complete=kernel_log[:1] == ["complete"],
-        boot_menu=_boot_menu(many("grub"), many("grubenv")),
+        boot_menu=_boot_menu(many("boot_menu"), many("grubenv")),
         packages=dict(_pairs(many("packages"))),
         has_libnuma=bool(one("libraries")),
         group_exists=bool(one("group")),
@@ -325,7 +325,7 @@ def parse(text: str) -> Snapshot:
         log_tails=tuple(many("log_tails")),
         checkpoint_dir_access=one("checkpoint_dir"),
         checkpoint=_checkpoint(many("checkpoints"), many("newest_checkpoint")),
-        http=tuple(_http(many("http"))),
+        http=(*_http(many("http_early")), *_http(many("http"))),
     )
 
 

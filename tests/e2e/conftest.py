@@ -6,7 +6,6 @@ scenarios share one: bare for the first files, deployed from `test_2_deploy.py` 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,10 +17,13 @@ import pytest
 
 from rtinfra import runner
 from rtinfra.lab import ConsoleReporter, Machine
-from rtinfra.paths import PROJECT, lab_directory, lab_inventory
+from rtinfra.paths import PROJECT
 from rtinfra.runner import DeployResult
 
 MACHINE = "e2e"
+# Apart from the operator's own lab machines: scenarios deploy to every host of their inventory.
+LAB = PROJECT / ".lab-e2e"
+INVENTORY = LAB / "inventory.yaml"
 # What makes up a project, as an operator would copy it to try a change.
 _PARTS = ("deploy.py", "config.py", "pyproject.toml", "group_data", "inventory", "roles", "rtinfra", "templates")
 
@@ -29,7 +31,7 @@ _PARTS = ("deploy.py", "config.py", "pyproject.toml", "group_data", "inventory",
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Machine]:
     """A bare Debian 13 machine at the start of the session; switched off at its end."""
-    found = Machine(MACHINE, report=ConsoleReporter())
+    found = Machine(MACHINE, root=LAB, report=ConsoleReporter())
     found.reset()
     yield found
     found.down()
@@ -54,7 +56,7 @@ class Project:
 
     def host(self, settings: str = "{}", **ssh: object) -> None:
         """Write an inventory with the lab machine as an operator's host, with these settings (YAML flow)."""
-        data = {"key": lab_directory() / MACHINE / "id_ed25519", "user": "root", "address": "127.0.0.1"} | ssh
+        data = {"key": LAB / MACHINE / "id_ed25519", "user": "root", "address": "127.0.0.1"} | ssh
         shown = "\n".join(f"      {key}: {value}" for key, value in data.items())
         self.write_host(
             f"hosts:\n  {MACHINE}:\n    groups: [rt_hosts, lab]\n    ssh:\n{shown}\n    settings: {settings}\n"
@@ -89,10 +91,10 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def lab_project(project: Project, machine: Machine) -> Project:
+def lab_project(project: Project, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A fresh copy whose inventory is the lab machine, as `rtinfra lab up` leaves it."""
-    assert lab_inventory().is_file()
-    os.environ["RTINFRA_LAB_DIR"] = str(lab_directory())
+    assert INVENTORY.is_file()
+    monkeypatch.setenv("RTINFRA_LAB_DIR", str(LAB))
     return project
 
 

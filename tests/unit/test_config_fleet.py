@@ -94,9 +94,7 @@ class HostModel(Settings):
         assert isinstance(context["root"], Path)
         findings = []
         if "strict" in context["groups"] and self.app.priority < 50:
-            findings.append(
-                Finding("app.priority", self.app.priority, f"is low for {context['host']}", "use 90")
-            )
+            findings.append(Finding("app.priority", self.app.priority, f"is low for {context['host']}", "use 90"))
         if self.sysctl.get("kernel.panic") == 0:
             findings.append(Finding("sysctl.kernel.panic", 0, "never reboots", severity="warning"))
         report_findings(findings, context)
@@ -165,15 +163,11 @@ def test_layers_are_merged_all_group_host(project: Project) -> None:
     assert host.locate("sysctl.kernel.panic") == ("group_data/all.yaml", 5)
     assert host.locate("app.share") == ("inventory/hosts.yaml", 6)
     assert host.locate("hosts.rt1.ssh.address") == ("inventory/hosts.yaml", 4)
-    assert host.locate("cpu.isolated") == ("inventory/hosts.yaml", 5), (
-        "defaults: where the host's settings are"
-    )
+    assert host.locate("cpu.isolated") == ("inventory/hosts.yaml", 5), "defaults: where the host's settings are"
 
 
 def test_groups_of_a_fleet(project: Project) -> None:
-    project.write(
-        "inventory/more.yaml", "hosts: {rt2: {groups: [rt, lab], ssh: {address: a.example, port: 2222}}}\n"
-    )
+    project.write("inventory/more.yaml", "hosts: {rt2: {groups: [rt, lab], ssh: {address: a.example, port: 2222}}}\n")
     fleet = project.load()
     assert list(fleet.hosts) == ["rt1", "rt2"]
     assert [host.name for host in fleet.group("lab")] == ["rt2"]
@@ -221,8 +215,7 @@ def test_ssh_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOME", "/home/kim")
     project.write(
         "inventory/hosts.yaml",
-        "hosts: {rt1: {ssh: "
-        "{address: '2001:DB8::1', port: 2222, user: ops, key: ~/.ssh/id, known_hosts: k}}}",
+        "hosts: {rt1: {ssh: {address: '2001:DB8::1', port: 2222, user: ops, key: ~/.ssh/id, known_hosts: k}}}",
     )
     assert project.load().hosts["rt1"].ssh.connector_data() == {
         "ssh_hostname": "2001:db8::1",
@@ -320,8 +313,7 @@ def test_keys_of_free_mappings_are_checked_too(project: Project) -> None:
     assert [str(problem) for problem in project.problems()] == [
         'group_data/rt.yaml:2: sources.debian13 = "debian13": must be a distribution with its version. '
         "Suggestion: write for example debian-13. (host rt1)",
-        "group_data/rt.yaml:2: sources.debian13.weight = 3: must be a multiple of 5. "
-        "Suggestion: use 10. (host rt1)",
+        "group_data/rt.yaml:2: sources.debian13.weight = 3: must be a multiple of 5. Suggestion: use 10. (host rt1)",
     ]
 
 
@@ -476,9 +468,7 @@ def test_files_with_the_other_ending_are_not_silently_ignored(project: Project) 
     ]
 
 
-def test_files_outside_the_project_keep_their_path(
-    project: Project, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_files_outside_the_project_keep_their_path(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside") / "hosts.yaml"
     outside.write_text("hosts: 5\n")
     with pytest.raises(ConfigError, match=re.escape(f"{outside}:1: hosts")):

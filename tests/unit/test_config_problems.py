@@ -19,9 +19,7 @@ from rtinfra.config.problems import (
 
 
 def test_a_problem_is_one_line() -> None:
-    problem = Problem(
-        "group_data/rt_hosts.yaml", 14, "rt_app.priority", 120, "must be between 1 and 99", "use 90"
-    )
+    problem = Problem("group_data/rt_hosts.yaml", 14, "rt_app.priority", 120, "must be between 1 and 99", "use 90")
     assert str(problem) == (
         "group_data/rt_hosts.yaml:14: rt_app.priority = 120: must be between 1 and 99. Suggestion: use 90."
     )

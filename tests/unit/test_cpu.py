@@ -39,9 +39,7 @@ def topologies(draw: st.DrawFn) -> Topology:
     threads = draw(st.sampled_from([1, 2, 4]))
     cores = draw(st.integers(1, 8))
     full = Topology.flat(cores * threads, nodes=draw(st.integers(1, min(cores, 3))), threads=threads)
-    offline = (
-        draw(st.frozensets(st.integers(1, cores * threads - 1), max_size=3)) if cores > 1 else frozenset()
-    )
+    offline = draw(st.frozensets(st.integers(1, cores * threads - 1), max_size=3)) if cores > 1 else frozenset()
     return Topology(full.online - offline, full.siblings, full.nodes)
 
 
@@ -337,9 +335,7 @@ def test_every_suggested_isolation_is_accepted(topology: Topology, data: st.Data
     isolated = data.draw(st.frozensets(st.sampled_from(sorted(topology.online)), min_size=1))
     _, findings = resolve_layout(format_cpu_list(isolated), None, topology)
     suggestions = [
-        match[1]
-        for finding in findings
-        if (match := re.fullmatch(r"isolate (\S+)", finding.suggestion or ""))
+        match[1] for finding in findings if (match := re.fullmatch(r"isolate (\S+)", finding.suggestion or ""))
     ]
     assume(suggestions)
     for suggestion in suggestions:

@@ -6,6 +6,7 @@ import base64
 import io
 import tarfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pyinfra.api.exceptions import OperationError, PyinfraError
@@ -155,7 +156,7 @@ class TestUnits:
 
 
 class TestReboot:
-    ARGUMENTS = {"image_pattern": "*-rt", "parameters": ("nohz=on",), "timeout_seconds": 60}
+    ARGUMENTS: ClassVar = {"image_pattern": "*-rt", "parameters": ("nohz=on",), "timeout_seconds": 60}
     BOOTED = (
         "@@boot_id\n{boot_id}\n@@release\n6-rt\n@@version\nPREEMPT_RT\n@@cmdline\nro {now}\n@@installed\n6-rt\n"
         '@@grub_cfg\nlinux /boot/vmlinuz-6-rt ro {next}\n@@default\nset default="a>gnulinux-6-rt-advanced-u"\n'

@@ -44,9 +44,7 @@ class SimulatedTime:
 
     def run(self) -> Any:
         """Run the loop through all the work; return it."""
-        self.loop = workload.CycleLoop(
-            PERIOD_NS // 1000, 0, SimpleNamespace(step=self.step), workload.Faults()
-        )
+        self.loop = workload.CycleLoop(PERIOD_NS // 1000, 0, SimpleNamespace(step=self.step), workload.Faults())
         patch = pytest.MonkeyPatch()
         with patch.context() as patched:
             patched.setattr(workload, "time", SimpleNamespace(monotonic_ns=lambda: self.now_ns))
@@ -87,11 +85,7 @@ def test_missed_releases_are_skipped_and_counted() -> None:
     assert (time.now_ns - 100_000) % PERIOD_NS == 0
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 20 * PERIOD_NS), st.integers(0, 5 * PERIOD_NS)), min_size=2, max_size=30
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 20 * PERIOD_NS), st.integers(0, 5 * PERIOD_NS)), min_size=2, max_size=30))
 def test_the_loop_always_leaves_a_share_of_its_core(cycles: list[tuple[int, int]]) -> None:
     time = SimulatedTime([work for work, _ in cycles], [late for _, late in cycles])
     start_ns = time.now_ns
@@ -299,9 +293,7 @@ def test_the_other_role_has_its_own_sections_and_shares_the_failover_policy(tmp_
         ("tracing", {"service_name": "a", "sampling_rate": 0}, 'missing key "exporter"'),
     ],
 )
-def test_configuration_errors_name_file_and_key(
-    tmp_path: Path, name: str, section: Any, message: str
-) -> None:
+def test_configuration_errors_name_file_and_key(tmp_path: Path, name: str, section: Any, message: str) -> None:
     with pytest.raises(workload.ConfigError) as error:
         load(tmp_path, **{name: section})
     assert str(error.value).startswith(f"{tmp_path / name}.json: ")

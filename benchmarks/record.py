@@ -1,0 +1,37 @@
+"""What one observed run of pyinfra was told to manage, and what that cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rtinfra.operations.managed import Managed, Unit
+
+
+@dataclass
+class Desired:
+    """The very values that deploy.py handed to the operations, so that nobody has to list them again."""
+
+    paths: list[Managed] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+
+
+@dataclass
+class Observation:
+    """One run of pyinfra.
+
+    `commands` are remote commands; `transfers` are files sent or fetched, and sessions opened for that. Times
+    are in seconds: from the program's start to the first connection, of connecting, and of each fact by name.
+    """
+
+    desired: Desired = field(default_factory=Desired)
+    commands: int = 0
+    transfers: int = 0
+    start: float = 0.0
+    connect: float = 0.0
+    facts: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def round_trips(self) -> int:
+        """Everything that waited for the host's answer once the connection was there."""
+        return self.commands + self.transfers

@@ -1,0 +1,343 @@
+"""The documents and comments are true to the code: what can be compared by a program is compared here."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import urlsplit
+
+import pytest
+from pydantic import BaseModel
+
+from roles.host import HostConfig
+from roles.rt_kernel.model import RtKernelSettings
+from rtinfra.config.merge import Located, merge
+from rtinfra.config.yaml import load_yaml
+from rtinfra.cpu import Topology, resolve_layout
+from rtinfra.paths import PROJECT
+
+SETTINGS = ("group_data/all.yaml", "group_data/rt_hosts.yaml")
+SHIPPED_YAML = (*SETTINGS, "group_data/lab.yaml", "inventory/hosts.example.yaml")
+DOCS = ("README.md", *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").rglob("*.md")))
+
+
+def text_of(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def rt_host() -> str:
+    return text_of("docs/rt-host.md")
+
+
+# ---- the shipped YAML -------------------------------------------------------------------------------------
+
+
+def keys(tree: Located, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Every key below `tree` with its line."""
+    if isinstance(tree.value, Mapping):
+        for key, child in tree.value.items():
+            assert child.place is not None
+            yield f"{prefix}{key}", child.place.line
+            yield from keys(child, f"{prefix}{key}.")
+
+
+@pytest.mark.parametrize("name", SHIPPED_YAML)
+def test_every_key_has_a_comment_right_above_it(name: str) -> None:
+    lines = text_of(name).splitlines()
+
+    def indentation(line: str) -> int:
+        return len(line) - len(line.lstrip())
+
+    bare = []
+    for key, number in keys(load_yaml(PROJECT / name, name)):
+        own, above = lines[number - 1], lines[number - 2] if number > 1 else ""
+        if not (above.lstrip().startswith("#") and indentation(above) == indentation(own)):
+            bare.append(f"{name}:{number}: {key}")
+    assert not bare, "without a comment right above:\n" + "\n".join(bare)
+
+
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as `Model` or `Model | None`."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+def differences(model: type[BaseModel], tree: Located, prefix: str = "") -> Iterator[str]:
+    """Fields that the YAML does not have, and keys that the models do not have."""
+    assert isinstance(tree.value, Mapping), f"{prefix} is no section"
+    fields = model.model_fields
+    yield from (f"{prefix}{key}: no field of {model.__name__}" for key in tree.value.keys() - fields.keys())
+    for name, field in fields.items():
+        key, child = f"{prefix}{name}", tree.value.get(name)
+        if child is None:
+            yield f"{key}: not in the shipped YAML"
+            continue
+        inner = model_of(field.annotation)
+        if inner is None:
+            continue
+        if issubclass(dict, getattr(field.annotation, "__origin__", type(None))):
+            # A mapping with free keys: each value is a section of its own.
+            assert isinstance(child.value, Mapping)
+            for free, section in child.value.items():
+                yield from differences(inner, section, f"{key}.{free}.")
+        else:
+            yield from differences(inner, child, f"{key}.")
+
+
+def test_every_setting_is_in_the_shipped_yaml_and_nothing_else() -> None:
+    lower, upper = (load_yaml(PROJECT / name, name) for name in SETTINGS)
+    assert not list(differences(HostConfig, merge(lower, upper)))
+
+
+# ---- docs/rt-host.md --------------------------------------------------------------------------------------
+
+
+def plain(name: str) -> Any:
+    return load_yaml(PROJECT / name, name).plain()
+
+
+def test_every_kernel_parameter_is_explained(rt_host: str) -> None:
+    settings = RtKernelSettings.model_validate(plain("group_data/rt_hosts.yaml")["rt_kernel"])
+    layout, _ = resolve_layout("2-3", None, Topology.flat(4))
+    assert layout is not None
+    missing = [word for word in settings.command_line(layout) if f"| `{word}` |" not in rt_host]
+    assert not missing
+
+
+def test_every_sysctl_is_explained(rt_host: str) -> None:
+    sysctl = plain("group_data/rt_hosts.yaml")["rt_tuning"]["sysctl"]
+    assert not [key for key, value in sysctl.items() if f"| `{key} = {value}` |" not in rt_host]
+
+
+def test_every_managed_path_is_named(rt_host: str) -> None:
+    """The golden plan lists all of them."""
+    plan = text_of("tests/golden/expected/debian-13.txt")
+    paths = re.findall(r"^(?:file|directory|absent) (/\S+)", plan, re.MULTILINE)
+    assert len(paths) > 20
+    # A directory is named by itself or through what is in it.
+    assert not [path for path in paths if f"`{path}`" not in rt_host and f"`{path}/" not in rt_host]
+
+
+def test_every_unit_directive_is_explained(rt_host: str) -> None:
+    templates = [*PROJECT.glob("templates/*/*.service.j2"), *PROJECT.glob("templates/*/*.slice.j2")]
+    templates += [PROJECT / "templates/rt_app/hardening.j2", PROJECT / "templates/base/journald.conf.j2"]
+    templates += [PROJECT / "templates/rt_tuning/system.conf.j2", PROJECT / "templates/rt_tuning/cpus.conf.j2"]
+    found = {line for path in templates for line in re.findall(r"^[A-Z]\w+=", path.read_text(), re.MULTILINE)}
+    # Say nothing about how a unit runs.
+    told = found - {"Description=", "Documentation=", "After=", "Before=", "WantedBy="}
+    assert len(told) > 40
+    assert not [directive for directive in sorted(told) if f"`{directive}" not in rt_host]
+
+
+def test_every_masked_unit_is_explained(rt_host: str) -> None:
+    units = plain("group_data/rt_hosts.yaml")["rt_tuning"]["masked_units"]
+    assert not [unit for unit in units if f"| `{unit}` |" not in rt_host]
+
+
+def controls() -> set[str]:
+    """Ids of all controls, read without running anything."""
+    found = set()
+    for path in (PROJECT / "tests" / "compliance").glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "control":
+                ids = (word.value for word in node.keywords if word.arg == "id")
+                found |= {str(node.value) for node in ids if isinstance(node, ast.Constant)}
+    return found
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_control_that_is_named_exists(name: str) -> None:
+    assert not set(re.findall(r"\bRT-\d+\.\d+\b", text_of(name))) - controls()
+
+
+def test_every_control_has_a_place_in_the_proof() -> None:
+    """`RT-8.1` to `RT-8.19` stands for all in between."""
+    text = text_of("docs/proof.md")
+    covered = set(re.findall(r"\bRT-\d+\.\d+\b", text))
+    for row, first, same, last in re.findall(r"`RT-(\d+)\.(\d+)` to `RT-(\d+)\.(\d+)`", text):
+        assert row == same
+        covered |= {f"RT-{row}.{number}" for number in range(int(first), int(last) + 1)}
+    assert not controls() - covered
+
+
+# ---- links and commands -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_relative_link_leads_somewhere(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", text_of(name))
+    files = [link.partition("#")[0] for link in links if "://" not in link]
+    assert not [file for file in files if file and not (PROJECT / name).parent.joinpath(file).exists()]
+
+
+def commands(path: str, groups: bool = False) -> set[str]:
+    """Names of the typer commands that a module defines or mounts."""
+    found = set(re.findall(r"@app\.command\([^)]*\)\ndef (\w+)", text_of(path)))
+    return found | (set(re.findall(r'(?:name=|app\.command\()"(\w+)"', text_of(path))) if groups else set())
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_command_that_is_named_exists(name: str) -> None:
+    text = text_of(name)
+    targets = set(re.findall(r"^([a-z0-9-]+):", text_of("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z0-9-]+)`", text)) <= targets
+    words = re.findall(r"(?:`|/|^)rtinfra (\w+)(?: ([a-z]+))?", text, re.MULTILINE)
+    assert {first for first, _ in words} <= commands("rtinfra/cli.py", groups=True)
+    assert {second for first, second in words if first == "lab" and second} <= commands("rtinfra/lab/cli.py")
+
+
+# ---- layers -----------------------------------------------------------------------------------------------
+
+VALUES = {"rtinfra.cpu", "rtinfra.deb", "rtinfra.paths", "rtinfra.render"}
+MODEL = {"rtinfra.config.types", "rtinfra.cpu"}
+# By the beginning of a module's name, the longest that fits: what of ours it may import besides its own package.
+ALLOWED: Mapping[str, set[str]] = {
+    "rtinfra": set(),  # a module that is not listed below: give it a rule
+    "rtinfra.cpu": set(),
+    "rtinfra.deb": set(),
+    "rtinfra.paths": set(),
+    "rtinfra.render": {"rtinfra.paths"},
+    "rtinfra.config": {"rtinfra.cpu"},
+    "rtinfra.facts": VALUES | {"rtinfra.config"},
+    "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts"},
+    "rtinfra.inventory": VALUES | {"rtinfra.config"},
+    "rtinfra.lab": VALUES,
+    "rtinfra.runner": {"rtinfra.paths"},
+    "rtinfra.adapters": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.host"},
+    "rtinfra.verify": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "roles"},
+    "rtinfra.demo": {"rtinfra.lab", "rtinfra.verify", "rtinfra.runner", "rtinfra.inventory", *VALUES},
+    "rtinfra.cli": {"rtinfra", "roles.host"},
+    "roles": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.operations"},
+    "roles.host": {"rtinfra.config", "rtinfra.cpu"},
+    "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host"},
+    "roles.target": VALUES
+    | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in ("rtinfra", "roles"):
+        for path in sorted((PROJECT / package).rglob("*.py")):
+            parts = path.relative_to(PROJECT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path, known: set[str]) -> Iterator[str]:
+    """Every module of ours that a file imports, wherever in the file it does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from package import module` imports the module; `from module import name` the module it is in.
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names = [name if name in known else node.module for name in inner]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] in ("rtinfra", "roles"))
+
+
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def allowed_for(module: str) -> set[str]:
+    *_, name = module.split(".")
+    if name == "model" and module.startswith("roles."):
+        return MODEL
+    fitting = max((rule for rule in ALLOWED if is_within(module, rule)), key=len)
+    own = {fitting} if fitting.startswith("rtinfra.") else {".".join(module.split(".")[:2])}
+    extra = set()
+    if fitting == "roles.host":
+        extra = {f"roles.{role.name}.model" for role in (PROJECT / "roles").iterdir() if role.is_dir()}
+    return ALLOWED[fitting] | own | extra
+
+
+def test_imports_run_downwards_only() -> None:
+    all_modules = dict(modules())
+    upwards = [
+        f"{module} imports {imported}"
+        for module, path in all_modules.items()
+        for imported in sorted(set(imports(path, set(all_modules))))
+        if not any(is_within(imported, package) for package in allowed_for(module))
+    ]
+    assert not upwards, "\n".join(upwards)
+
+
+def test_no_role_imports_another_role() -> None:
+    all_modules = dict(modules())
+    for module, path in all_modules.items():
+        parts = module.split(".")
+        if parts[0] == "roles" and len(parts) > 2:
+            other = [name for name in imports(path, set(all_modules)) if name.startswith("roles.")]
+            assert all(is_within(name, f"roles.{parts[1]}") for name in other), module
+
+
+# ---- what must not be in the repository -------------------------------------------------------------------
+
+# Hosts that may be named: none.
+PUBLIC_HOSTS = re.compile(r"^$")
+
+
+def repository_files() -> list[Path]:
+    """Files that are, or would be, under git."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=PROJECT,
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [PROJECT / name for name in listed.split("\0") if name and (PROJECT / name).is_file()]
+
+
+def registry_configuration() -> Iterator[str]:
+    """Texts in which this machine says where its packages come from."""
+    apt = Path("/etc/apt")
+    home = Path.home()
+    files: Iterable[Path] = [
+        *(apt / "sources.list", apt / "apt.conf"),
+        *(path for pattern in ("*.list", "*.sources") for path in (apt / "sources.list.d").glob(pattern)),
+        *(apt / "apt.conf.d").glob("*"),
+        *(Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf"),
+        *(PROJECT / ".venv/pip.conf", Path(os.environ.get("PIP_CONFIG_FILE", os.devnull))),
+    ]
+    for path in files:
+        try:
+            yield path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+    yield from (value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_")))
+
+
+def registry_hosts() -> set[str]:
+    lines = (
+        line for text in registry_configuration() for line in text.splitlines() if not line.lstrip().startswith("#")
+    )
+    urls = (url for line in lines for url in re.findall(r"https?://[^\s\"';]+", line))
+    hosts = {urlsplit(url).hostname or "" for url in urls}
+    # A registry on this very machine has an address that everybody has.
+    return {host for host in hosts if "." in host and not host.startswith("127.") and not PUBLIC_HOSTS.search(host)}
+
+
+def test_no_file_names_this_machine_or_its_registries() -> None:
+    hosts = registry_hosts()
+    here = re.compile(rf"(?<![\w.~-]){re.escape(str(PROJECT))}(?![\w-])".encode())
+    told = []
+    for path in repository_files():
+        content = path.read_bytes()
+        # The names themselves are not shown: this output may be published.
+        if any(host.encode() in content for host in hosts):
+            told.append(f"{path.relative_to(PROJECT)} names a package registry of this machine")
+        if here.search(content):
+            told.append(f"{path.relative_to(PROJECT)} has the path of this checkout")
+    assert not told, "\n".join(told)

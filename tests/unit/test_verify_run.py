@@ -1,0 +1,239 @@
+"""The plugin and the run around it, on a small suite and a host that is played by a fake ssh client."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from rtinfra.config import SshSettings
+from rtinfra.paths import PROJECT
+from rtinfra.verify import Report, Status, VerifyError, run
+from rtinfra.verify.connection import explain
+from rtinfra.verify.hosts import inventory_file
+from rtinfra.verify.plugin import is_selected
+from rtinfra.verify.report import SEVERITIES
+from rtinfra.verify.run import TESTS
+
+SAMPLE = Path(__file__).parent / "test_verify_sample.txt"
+
+SUITE = '''
+"""A small area."""
+import pytest
+from rtinfra.verify import expect
+
+def control(number, severity="high"):
+    return pytest.mark.control(id=f"RT-10.{number}", severity=severity, title=f"Title {number}")
+
+@control(1)
+def test_pass(verification, subject_name):
+    expect.equal(verification.subject(subject_name).snapshot.virtualisation, "qemu", "virtualisation")
+
+@control(2, "critical")
+def test_fail(verification, subject_name):
+    expect.equal("0-3", "2-3", "cores")
+
+@control(3)
+def test_not_applicable(verification, subject_name):
+    expect.not_applicable("no such device")
+
+@control(4)
+def test_measured(verification, subject_name):
+    expect.measured("12 us", "latency", "not a latency proof")
+
+@control(5)
+def test_broken(verification, subject_name):
+    {}["missing"]
+
+@pytest.fixture
+def device():
+    expect.found(None, "device", "nothing")
+
+@control(6)
+def test_broken_fixture(verification, subject_name, device):
+    pass
+
+@pytest.mark.every_host
+@control(20)
+def test_every_host(verification, subject_name):
+    pass
+
+@pytest.mark.disruptive
+@control(30)
+def test_disruptive(verification, subject_name):
+    pass
+'''
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    path = tmp_path / "hosts.yaml"
+    path.write_text(
+        "hosts:\n  robot: {groups: [rt_hosts, lab], ssh: {address: 192.0.2.1}}\n  logger: {ssh: {address: 192.0.2.2}}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    (folder / "test_small.py").write_text(SUITE)
+    return folder
+
+
+@pytest.fixture
+def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ssh client that answers as the recorded host did."""
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    answer = tmp_path / "answer"
+    answer.write_text(SAMPLE.read_text(encoding="utf-8").replace("␀", "\0"), encoding="utf-8")
+    program.write_text(f"#!/bin/sh\ncat {answer}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    return program
+
+
+def by_control(report: Report, host: str = "robot") -> dict[str, Status]:
+    return {result.control: result.status for result in report.results if result.host == host}
+
+
+def test_every_outcome(inventory: Path, suite: Path, fake_ssh: Path, tmp_path: Path) -> None:
+    report = run(inventory, tests=suite, output=tmp_path / "reports", disruptive=True)
+    assert by_control(report) == {
+        "RT-10.1": Status.PASS,
+        "RT-10.2": Status.FAIL,
+        "RT-10.3": Status.NOT_APPLICABLE,
+        "RT-10.4": Status.MEASURED,
+        "RT-10.5": Status.FAIL,
+        "RT-10.6": Status.FAIL,
+        "RT-10.20": Status.PASS,
+        "RT-10.30": Status.PASS,
+    }
+    assert report.results[-1].control == "RT-10.30", "what disturbs comes last"
+    assert by_control(report, "logger") == {"RT-10.20": Status.PASS}, "not real-time: general controls only"
+    assert report.exit_code == 1
+    assert report.not_run == 0
+    results = {result.control: result for result in report.results if result.host == "robot"}
+    assert (results["RT-10.2"].expected, results["RT-10.2"].actual) == ("cores: 2-3", "cores: 0-3")
+    assert results["RT-10.2"].severity == "critical"
+    assert results["RT-10.2"].area == "A small area"
+    assert results["RT-10.1"].actual == "virtualisation: qemu"
+    assert results["RT-10.3"].note == "no such device"
+    assert results["RT-10.5"].note == "the check itself failed: KeyError: 'missing'"
+    assert results["RT-10.6"].actual == "device: nothing"
+    assert len(report.hosts["robot"].config_sha256) == 64
+    assert "not a latency proof" in report.hosts["robot"].latency
+
+    directory = report.directory
+    assert directory is not None
+    assert (tmp_path / "reports" / "latest").resolve() == directory
+    assert json.loads((directory / "report.json").read_text())["summary"]["FAIL"] == 3
+    cases = ElementTree.parse(directory / "junit.xml").getroot().iter("testcase")
+    named = {node.get("value") for case in cases for node in case.iter("property") if node.get("name") == "control"}
+    assert named == set(results)
+
+
+def test_a_host_that_cannot_be_reached_is_one_sentence(
+    inventory: Path, suite: Path, fake_ssh: Path, tmp_path: Path
+) -> None:
+    answer = fake_ssh.read_text()
+    fake_ssh.write_text(
+        "#!/bin/sh\ncase \"$*\" in *robot*) echo 'Host key verification failed.' >&2; exit 255 ;; esac\n" + answer
+    )
+    report = run(inventory, tests=suite, output=tmp_path / "reports", hosts=["robot", "logger"])
+    assert [problem.host for problem in report.problems] == ["robot"]
+    assert "host key" in report.problems[0].message
+    assert by_control(report) == {}
+    assert by_control(report, "logger") == {"RT-10.20": Status.PASS}, "the others are verified"
+    assert report.exit_code == 2
+    assert report.not_run == 1, "what disturbs runs only when asked for"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [([], True), (["RT-10.1"], True), (["RT-12", "RT-10"], True), (["RT-1"], False), (["RT-10.10"], False)],
+)
+def test_selection(wanted: list[str], chosen: bool) -> None:
+    assert is_selected("RT-10.1", wanted) == chosen
+
+
+def test_what_cannot_begin_is_an_error_with_its_reason(
+    inventory: Path, suite: Path, fake_ssh: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "reports"
+    with pytest.raises(VerifyError, match=re.escape("no host robot-9 in")):
+        run(inventory, tests=suite, output=output, hosts=["robot-9"])
+    with pytest.raises(VerifyError, match=re.escape("no control RT-99")):
+        run(inventory, tests=suite, output=output, controls=["RT-99"])
+    inventory.write_text("hosts: {robot: {groups: [rt_hosts], ssh: {address: 192.0.2.1}, settings: {cpuu: 1}}}\n")
+    with pytest.raises(VerifyError, match=r"hosts\.yaml:1: cpuu"):
+        run(inventory, tests=suite, output=output)
+
+
+def test_no_tests_is_no_success(inventory: Path, fake_ssh: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    report = run(inventory, tests=empty, output=tmp_path / "reports")
+    assert report.results == ()
+    assert report.exit_code == 2
+
+
+def test_inventories(tmp_path: Path) -> None:
+    with pytest.raises(VerifyError, match="there is no inventory"):
+        inventory_file(tmp_path / "absent.yaml")
+    (tmp_path / "hosts.py").touch()
+    with pytest.raises(VerifyError, match="is a Python inventory"):
+        inventory_file(tmp_path / "hosts.py")
+    (tmp_path / "hosts.yaml").touch()
+    assert inventory_file(tmp_path / "hosts.yaml") == tmp_path / "hosts.yaml"
+    assert inventory_file(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        ("@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@", "shows another host key"),
+        ("Host key verification failed.", "is not known. Add it with `ssh-keyscan -p 22 192.0.2.1"),
+        ("root@192.0.2.1: Permission denied (publickey).", "does not let us log in"),
+        ("ssh: connect to host 192.0.2.1 port 22: Connection refused", "no SSH server answers"),
+        ("ssh: connect to host 192.0.2.1 port 22: Connection timed out", "is off, or a firewall"),
+        ("ssh: Could not resolve hostname x: Name or service not known", "nobody knows an address"),
+        ("one\nkex_exchange_identification: read", "The ssh client says: kex_exchange_identification: read"),
+        ("", "it gave no reason"),
+    ],
+)
+def test_connection_errors_in_plain_words(said: str, meaning: str) -> None:
+    assert meaning in explain(SshSettings(address="192.0.2.1"), said)
+
+
+def test_every_compliance_test_is_a_control() -> None:
+    listing = (
+        "import json, pytest\n"
+        "from rtinfra.verify.plugin import control_of\n"
+        "class List:\n"
+        "    def pytest_collection_finish(self, session):\n"
+        "        marked = [(item.nodeid, control_of(item)) for item in session.items]\n"
+        "        print('LIST', json.dumps([[name, c and vars(c)] for name, c in marked]))\n"
+        f"pytest.main([{str(TESTS)!r}, '--collect-only', '-qq', '-p', 'no:cacheprovider'], plugins=[List()])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", listing], cwd=PROJECT, capture_output=True, text=True, check=True)
+    found = json.loads(next(line for line in ran.stdout.splitlines() if line.startswith("LIST"))[5:])
+    controls = [control for _, control in found]
+    assert [name for name, control in found if control is None] == [], "tests without a control"
+    ids = [control["id"] for control in controls]
+    titles = [control["title"] for control in controls]
+    assert len(ids) >= 60
+    assert sorted({one for one in ids if ids.count(one) > 1}) == [], "ids given twice"
+    assert sorted({one for one in titles if titles.count(one) > 1}) == [], "titles given twice"
+    assert [one for one in ids if not re.fullmatch(r"RT-([1-9]|1[0-2])\.\d+", one)] == []
+    assert {control["severity"] for control in controls} == set(SEVERITIES)
+    assert [title for title in titles if len(title) < 20 or title.endswith(".")] == []
+    rows = {one.partition(".")[0] for one in ids}
+    assert rows == {f"RT-{number}" for number in range(1, 13)}, "every requirement has a control"
