@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatch
 
 from roles.host import RT_GROUP, HostConfig, RtHostConfig
 from rtinfra.config import FleetHost, Problem
-from rtinfra.cpu import CpuLayout, check_node_binding, resolve_layout
+from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding, resolve_layout
 from rtinfra.facts.host import HostState
 
 #: Before this moment (2025-01-01, in seconds since the epoch) a clock is certainly wrong: apt would call
 #: every signature "not valid yet".
 _EARLIEST_CLOCK = 1_735_689_600
+_WANTED_RT_CORES = 2
 
 
 def check_host(fleet_host: FleetHost[HostConfig], state: HostState) -> tuple[CpuLayout | None, list[Problem]]:
@@ -46,7 +48,7 @@ def _general(fleet_host: FleetHost[HostConfig], state: HostState) -> Iterator[Pr
 
 
 def _resources(fleet_host: FleetHost[HostConfig], config: RtHostConfig, state: HostState) -> Iterator[Problem]:
-    sources = {str(name) for name in config.rt_kernel.sources}
+    sources = config.rt_kernel.sources
     if state.distribution not in sources:
         yield fleet_host.problem(
             "rt_kernel.sources",
@@ -76,6 +78,10 @@ def _resources(fleet_host: FleetHost[HostConfig], config: RtHostConfig, state: H
             "has no GRUB (no update-grub or no /boot/grub): its kernel command line cannot be set",
             "install GRUB on the host: apt-get install grub-pc, or grub-efi-amd64 on a UEFI machine",
         )
+    # Space is needed to install a kernel; a host that has it is not refused for a small /boot.
+    patterns = [source.image_pattern for name, source in sources.items() if name == state.distribution]
+    if any(fnmatch(kernel, pattern) for kernel in state.kernels for pattern in patterns):
+        return
     for path, key in (("/boot", "rt_kernel.headroom_boot_mb"), ("/", "rt_kernel.headroom_root_mb")):
         wanted = getattr(config.rt_kernel, key.rpartition(".")[2])
         free = state.free_mb.get(path, 0)
@@ -86,6 +92,13 @@ def _resources(fleet_host: FleetHost[HostConfig], config: RtHostConfig, state: H
                 f"MB must be free in {path} on this host, there are {free}",
                 f"remove what is not needed there: `du -xh --max-depth=2 {path} | sort -h | tail`",
             )
+
+
+def _few_cores(isolated: str, layout: CpuLayout) -> Iterator[CpuFinding]:
+    """RT-1 asks for two real-time cores; one is an operator's choice, but not one to make unawares."""
+    if layout.topology.core_count(layout.isolated) < _WANTED_RT_CORES:
+        reason = f"isolates one core; {_WANTED_RT_CORES} are what the application is made for (RT-1)"
+        yield CpuFinding("warning", "cpu.isolated", isolated, reason, "isolate another core of the same NUMA node")
 
 
 def _cpu(
@@ -102,6 +115,7 @@ def _cpu(
         return None, [wrong]
     layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, state.topology)
     if layout is not None:
+        findings += _few_cores(cpu.isolated, layout)
         for key, cpus in (("rt_process", layout.isolated), ("non_rt_process", layout.housekeeping)):
             process = getattr(config.rt_app, key)
             on_node = cpus & state.topology.nodes.get(process.numa_node, frozenset())

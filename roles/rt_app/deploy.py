@@ -63,10 +63,22 @@ def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
             path="/etc/logrotate.d/mxrc",
             content=render("rt_app/logrotate.j2", settings=settings, units=both),
         ),
+        File(
+            path="/etc/systemd/system/logrotate.timer.d/60-rtinfra.conf",
+            content=render("rt_app/logrotate.timer.conf.j2"),
+            actions=(_DAEMON_RELOAD,),
+            restarts=("logrotate.timer",),
+        ),
         *(
             File(
                 path=f"/etc/systemd/system/{unit}",
-                content=render(f"rt_app/{unit}.j2", settings=settings, layout=layout, numa=numa),
+                content=render(
+                    f"rt_app/{unit}.j2",
+                    settings=settings,
+                    layout=layout,
+                    numa=numa,
+                    other_nodes=other_nodes(settings.rt_process, layout),
+                ),
                 actions=(_DAEMON_RELOAD,),
                 restarts=(unit,),
             )
@@ -140,15 +152,22 @@ def numa_directives(process: ProcessSettings) -> list[str]:
     return [f"NUMAPolicy={policy}", *mask]
 
 
+def other_nodes(process: ProcessSettings, layout: CpuLayout) -> str:
+    """NUMA nodes that a strictly bound process may not use, as a list for migratepages(8); else empty."""
+    if not process.strict_binding:
+        return ""
+    return ",".join(str(node) for node in sorted(layout.topology.nodes) if node != process.numa_node)
+
+
 def units() -> list[Unit]:
     """Every unit this role has a say in."""
     return [Unit(NON_RT_UNIT), Unit(RT_UNIT)]
 
 
 def packages(settings: RtAppSettings) -> list[str]:
-    """Debian packages to install: the application's libraries, Python for the reference workload."""
+    """Debian packages to install: what our units call, the application's libraries, Python for the workload."""
     python = ("python3",) if settings.application.kind == "reference" else ()
-    return [*settings.application.packages, *python]
+    return ["numactl", *settings.application.packages, *python]
 
 
 def local_packages(settings: RtAppSettings) -> list[LocalPackage]:

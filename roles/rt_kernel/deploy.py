@@ -69,6 +69,7 @@ def reboot(settings: RtKernelSettings, layout: CpuLayout, distribution: str) -> 
         name="reboot when needed",
         image_pattern=source(settings, distribution).image_pattern,
         parameters=settings.command_line(layout),
+        minimum_release=settings.minimum_release,
         allowed=settings.reboot == "when-needed",
         timeout_seconds=settings.reboot_timeout_seconds,
     )

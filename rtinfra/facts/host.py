@@ -18,8 +18,7 @@ _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d
 # One command: the whole script costs one round trip.
 _COMMANDS = {
     "os": ". /etc/os-release; echo $ID-$VERSION_ID",
-    "arch": "dpkg --print-architecture",
-    "boot_id": "cat /proc/sys/kernel/random/boot_id",
+    "kernels": "ls -1 /boot | sed -n 's/^vmlinuz-//p'",
     "memory_kb": "sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo",
     "online": "cat /sys/devices/system/cpu/online",
     # grep, not the shell's `read`: dash reads single bytes, which these files of sysfs answer with nothing.
@@ -30,7 +29,6 @@ _COMMANDS = {
     "systemd": "test -d /run/systemd/system && echo yes",
     "uid": "id -u",
     "clock": "date +%s",
-    "unfinished": "dpkg --audit | head -n 20",
 }
 
 
@@ -38,13 +36,12 @@ _COMMANDS = {
 class HostState:
     """Observed properties of one host.
 
-    `free_mb` maps `/`, `/boot` and `/var` to the megabytes that root may still write there; `clock` is in
+    `kernels` are the releases that have an image in /boot; `free_mb` maps `/`, `/boot` and `/var` to the megabytes that root may still write there; `clock` is in
     seconds since the epoch.
     """
 
     distribution: str
-    architecture: str
-    boot_id: str
+    kernels: tuple[str, ...]
     memory_mb: int
     topology: Topology
     free_mb: Mapping[str, int]
@@ -52,7 +49,6 @@ class HostState:
     has_systemd: bool
     is_root: bool
     clock: int
-    has_unfinished_packages: bool
 
 
 def parse_host_state(lines: list[str]) -> HostState:
@@ -74,8 +70,7 @@ def parse_host_state(lines: list[str]) -> HostState:
     nodes = _lists_by_number(found.get("nodes", []), online)
     return HostState(
         distribution=one("os"),
-        architecture=one("arch"),
-        boot_id=one("boot_id"),
+        kernels=tuple(found.get("kernels", ())),
         memory_mb=int(one("memory_kb") or 0) // 1024,
         topology=Topology(online=online, siblings=siblings, nodes=nodes or {0: online}),
         free_mb={path: int(free) for path, free in (line.split() for line in found.get("free_mb", []))},
@@ -83,7 +78,6 @@ def parse_host_state(lines: list[str]) -> HostState:
         has_systemd=one("systemd") == "yes",
         is_root=one("uid") == "0",
         clock=int(one("clock") or 0),
-        has_unfinished_packages=bool(one("unfinished")),
     )
 
 

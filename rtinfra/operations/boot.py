@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import gevent
 from pyinfra import host as current_host
 from pyinfra import logger
+from pyinfra import state as pyinfra_state
 from pyinfra.api.command import FunctionCommand, StringCommand
 from pyinfra.api.exceptions import OperationError
 from pyinfra.api.host import Host as PyinfraHost
@@ -21,6 +23,11 @@ from rtinfra.facts.boot import Boot, BootState
 
 def _names(words: Sequence[str]) -> set[str]:
     return {word.partition("=")[0] for word in words}
+
+
+def _version(release: str) -> tuple[int, ...]:
+    """Return the leading major and minor number of a kernel release: "6.12.117+deb13-rt-amd64" is (6, 12)."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
 
 
 def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
@@ -44,13 +51,15 @@ def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
     return found
 
 
-def refusal(state: BootState, parameters: Sequence[str]) -> str | None:
+def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = "0.0") -> str | None:
     """Return why a reboot would not lead to the wanted state, None when it would.
 
     Without this check a parameter that somebody sets in another file would mean a reboot in every run.
     """
     if state.newest is None:
         return "no real-time kernel is installed in /boot; look at the messages of its installation"
+    if _version(state.newest) < _version(minimum_release):
+        return f"the newest real-time kernel is {state.newest}, older than rt_kernel.minimum_release {minimum_release}"
     if state.next_parameters is None:
         return (
             f"/boot/grub/grub.cfg has no entry for {state.newest}; run update-grub on the host and look at its messages"
@@ -72,7 +81,7 @@ def refusal(state: BootState, parameters: Sequence[str]) -> str | None:
 
 @operation()
 def reboot_when_needed(
-    image_pattern: str, parameters: Sequence[str], allowed: bool, timeout_seconds: int
+    image_pattern: str, parameters: Sequence[str], minimum_release: str, allowed: bool, timeout_seconds: int
 ) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Reboot into the newest kernel matching `image_pattern` with exactly `parameters`, when not there yet.
 
@@ -85,7 +94,11 @@ def reboot_when_needed(
         current_host.noop(f"{state.release} runs with the wanted command line")
         return
     why = "; ".join(reasons)
-    if (obstacle := refusal(state, parameters)) is not None:
+    # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
+    if not pyinfra_state.is_executing:
+        yield StringCommand("systemctl reboot")
+        return
+    if (obstacle := refusal(state, parameters, minimum_release)) is not None:
         raise OperationError(f"a reboot is needed ({why}), but it would not help: {obstacle}")
     if not allowed:
         raise OperationError(

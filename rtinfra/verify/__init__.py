@@ -2,7 +2,7 @@
 
 from rtinfra.verify.hosts import VerifyError
 from rtinfra.verify.report import ControlResult, HostFacts, HostProblem, Report, Severity, Status
-from rtinfra.verify.run import run
+from rtinfra.verify.session import run
 
 __all__ = [
     "ControlResult",

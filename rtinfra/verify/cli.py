@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rtinfra.verify.hosts import VerifyError
 from rtinfra.verify.report import EXIT_UNUSABLE
-from rtinfra.verify.run import REPORTS, run
+from rtinfra.verify.session import REPORTS, run
 
 
 def verify(

@@ -38,7 +38,6 @@ from rtinfra.verify.report import (
 _DISRUPTIVE: Final = "disruptive"
 _EVERY_HOST: Final = "every_host"
 _NAME: Final = "rtinfra-verification"
-_RECORD = pytest.StashKey[expect.Record]()
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,10 @@ class Control:
     severity: str
     title: str
     area: str
+
+
+_CONTROL = pytest.StashKey[Control]()
+_RECORD = pytest.StashKey[expect.Record]()
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ class Verification:
             if item.get_closest_marker(_DISRUPTIVE) and not self._option.disruptive:
                 self._not_run += 1
                 continue
+            item.stash[_CONTROL] = control
             selected.append(item)
         if not config.option.collectonly:
             self._look_at({name for item in selected if (name := _host_name(item))})
@@ -200,8 +204,7 @@ class Verification:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Record the comparisons of a control, those of its fixtures included."""
-        control = control_of(item)
-        assert control is not None
+        control = item.stash[_CONTROL]
         self._tell(f"{control.id} {control.title}")
         item.user_properties += [
             ("control", control.id),
@@ -291,8 +294,7 @@ def _host_name(item: pytest.Item) -> str | None:
 
 
 def _result(item: pytest.Item, call: pytest.CallInfo[None], outcome: pytest.TestReport) -> ControlResult:
-    control, record = control_of(item), item.stash[_RECORD]
-    assert control is not None
+    control, record = item.stash[_CONTROL], item.stash[_RECORD]
     status, note = Status.PASS, ""
     observations = record.observations
     if outcome.skipped:

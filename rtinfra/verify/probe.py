@@ -208,7 +208,10 @@ def _general(asked: Questions) -> Mapping[str, str]:
         ),
         "journal_file": "ls -d /var/log/journal/$(cat /etc/machine-id)/system.journal",
         # A rehearsal (-d) of rotating everything now (-f).
-        "logrotate": "logrotate -d -f /etc/logrotate.conf 2>&1 | grep -E '^(error|renaming|copying|truncating)'",
+        "logrotate": (
+            "command -v logrotate && "
+            "logrotate -d -f /etc/logrotate.conf 2>&1 | grep -E '^(error|renaming|copying|truncating)'"
+        ),
         "uptime": "cat /proc/uptime",
     }
     if asked.login_user is not None:

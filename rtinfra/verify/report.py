@@ -141,7 +141,8 @@ class Report:
             f"{self.count(Status.NOT_APPLICABLE)} not applicable",
             f"{self.count(Status.MEASURED)} measured",
         ]
-        text = f"{len(self.results)} controls on {_hosts(self.results)}: {', '.join(counts)}."
+        noun = "control" if len(self.results) == 1 else "controls"
+        text = f"{len(self.results)} {noun} on {_hosts(self.results)}: {', '.join(counts)}."
         if self.not_run:
             text += f" {self.not_run} more kill and restart things on the host; they run with --disruptive."
         return text

@@ -398,6 +398,7 @@ def test_checkpoint_is_intact(snapshot: Snapshot, app: RtAppSettings) -> None:
 @pytest.mark.control(id="RT-12.4", severity="medium", title="The real-time process is not restarting again and again")
 def test_no_restart_loop(snapshot: Snapshot, app: RtAppSettings) -> None:
     unit = snapshot.unit(RT_UNIT)
+    expect.entries(unit, {"ActiveState": "active"}, RT_UNIT)
     restarts = int(unit.get("NRestarts") or 0)
     seconds = snapshot.uptime - int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
     settled = restarts == 0 or seconds > app.failover.restart_window_sec

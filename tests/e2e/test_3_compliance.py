@@ -21,11 +21,11 @@ def test_every_control(machine: Machine, tmp_path: Path) -> None:
 
 def test_a_wrong_state_is_found_by_name(machine: Machine, tmp_path: Path) -> None:
     """The controls look at the kernel: what was changed behind systemd's back is reported."""
-    machine.run("echo madvise >/sys/kernel/mm/transparent_hugepage/enabled; sysctl -q -w vm.swappiness=60")
+    machine.run("echo f >/sys/devices/virtual/workqueue/cpumask; sysctl -q -w vm.swappiness=60")
     try:
         report = verify.run(INVENTORY, output=tmp_path)
         titles = " ".join(str(result) for result in report.failed)
         assert "vm.swappiness" in titles
-        assert "hugepage" in titles.lower().replace(" ", "")
+        assert "workqueue" in titles
     finally:
-        machine.run("echo never >/sys/kernel/mm/transparent_hugepage/enabled; sysctl -q -w vm.swappiness=10")
+        machine.run("echo 3 >/sys/devices/virtual/workqueue/cpumask; sysctl -q -w vm.swappiness=10")

@@ -52,6 +52,11 @@ def test_a_parameter_taken_out_of_the_settings_is_noticed_by_the_changed_file_on
     assert differences(replace(GOOD, changed_since_boot=True), WANTED) == []
 
 
+def test_an_old_kernel_is_not_booted() -> None:
+    assert refusal(GOOD, WANTED, "6.6") is None
+    assert "older than rt_kernel.minimum_release 6.13" in (refusal(GOOD, WANTED, "6.13") or "")
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [

@@ -329,6 +329,13 @@ def registry_hosts() -> set[str]:
     return {host for host in hosts if "." in host and not host.startswith("127.") and not PUBLIC_HOSTS.search(host)}
 
 
+def test_a_private_registry_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:word@packages.example.net:8443/simple")
+    monkeypatch.setenv("PIP_FIND_LINKS", "http://127.0.0.1:8080/wheels")
+    assert "packages.example.net" in registry_hosts()
+    assert not any(host.startswith("127.") for host in registry_hosts())
+
+
 def test_no_file_names_this_machine_or_its_registries() -> None:
     hosts = registry_hosts()
     here = re.compile(rf"(?<![\w.~-]){re.escape(str(PROJECT))}(?![\w-])".encode())

@@ -18,10 +18,8 @@ from rtinfra.facts.units import parse_units_state
 
 HOST = """@@os
 debian-13
-@@arch
-amd64
-@@boot_id
-68e779eb-3854-4e6e-aa6b-f21226fb3f21
+@@kernels
+6.12.117+deb13-amd64
 @@memory_kb
 2989192
 @@online
@@ -46,7 +44,6 @@ yes
 0
 @@clock
 1795180142
-@@unfinished
 """.splitlines()
 
 
@@ -61,7 +58,7 @@ def test_host() -> None:
     assert state.has_grub
     assert state.has_systemd
     assert state.is_root
-    assert not state.has_unfinished_packages
+    assert state.kernels == ("6.12.117+deb13-amd64",)
 
 
 def test_host_without_numa_is_one_node() -> None:

@@ -13,8 +13,7 @@ from tests.golden.plan import host_with
 
 GOOD = HostState(
     distribution="debian-13",
-    architecture="amd64",
-    boot_id="a",
+    kernels=("6.12.117+deb13-amd64",),
     memory_mb=8000,
     topology=Topology.flat(4, nodes=2),
     free_mb={"/": 9000, "/boot": 500, "/var": 9000},
@@ -22,7 +21,6 @@ GOOD = HostState(
     has_systemd=True,
     is_root=True,
     clock=1_800_000_000,
-    has_unfinished_packages=False,
 )
 
 
@@ -78,6 +76,17 @@ def test_each_problem_cites_the_file_that_decides() -> None:
 def test_a_preferred_node_may_hold_some_of_the_cores_only() -> None:
     """Three housekeeping cores over two nodes: the non-RT process only prefers its node."""
     assert reasons(GOOD, cpu={"isolated": "3"}) == ""
+
+
+def test_one_isolated_core_is_a_warning() -> None:
+    _, problems = check_host(host_with({"cpu": {"isolated": "3"}}), GOOD)
+    assert [(problem.severity, problem.key) for problem in problems] == [("warning", "cpu.isolated")]
+
+
+def test_a_small_boot_partition_is_no_reason_once_the_kernel_is_there() -> None:
+    small = replace(GOOD, free_mb={"/": 10, "/boot": 5})
+    assert "MB must be free" in reasons(small)
+    assert reasons(replace(small, kernels=("6.12.117+deb13-rt-amd64",))) == ""
 
 
 def test_a_strict_node_must_hold_all_cores() -> None:

@@ -77,12 +77,19 @@ def run(
     return report
 
 
+def pytest_arguments(tests: Path) -> list[str]:
+    """Return what makes pytest run `tests` the same way wherever it is started."""
+    return [
+        *(str(tests), "-p", "rtinfra.verify.plugin", "-p", "no:cacheprovider", "--tb=short"),
+        *("--rootdir", str(PROJECT), "-c", str(PROJECT / "pyproject.toml")),
+    ]
+
+
 def _run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
     """Run the tests in a process of their own, its output in `log`; passes on what it says it is doing."""
     reader, writer = os.pipe()
     command = [
-        *(sys.executable, "-m", "pytest", str(tests), "-p", "rtinfra.verify.plugin", "-p", "no:cacheprovider"),
-        *("--rootdir", str(PROJECT), "-c", str(PROJECT / "pyproject.toml"), "--tb=short"),
+        *(sys.executable, "-m", "pytest", *pytest_arguments(tests)),
         *("--progress-fd", str(writer), *arguments),
     ]
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
