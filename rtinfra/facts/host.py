@@ -36,8 +36,8 @@ _COMMANDS = {
 class HostState:
     """Observed properties of one host.
 
-    `kernels` are the releases that have an image in /boot; `free_mb` maps `/`, `/boot` and `/var` to the megabytes that root may still write there; `clock` is in
-    seconds since the epoch.
+    `kernels` are the releases that have an image in /boot. `free_mb` maps `/`, `/boot` and `/var` to the
+    megabytes that root may still write there. `clock` is in seconds since the epoch.
     """
 
     distribution: str

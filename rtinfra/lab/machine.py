@@ -172,12 +172,13 @@ class Machine:
     def down(self, timeout: float = 120) -> None:
         """Shut the machine down as its power button would; after ``timeout`` seconds take its power away."""
         with self._locked():
-            if self.is_running():
+            pid = qemu.running_pid(self._wiring)
+            if pid is not None:
                 with self._report.step(f"Shutting down {self.name}", usual=1.5 * accel.choose().slowness):
                     self._drop_connections()
                     with contextlib.suppress(QmpError), Qmp(self._wiring.qmp) as qmp:
                         qmp.execute("system_powerdown")
-                    if not qemu.wait_gone(self._wiring, timeout):
+                    if not qemu.wait_gone(pid, timeout):
                         self._report.note(f"{self.name} does not shut down within {timeout:.0f} s: switching it off")
                     qemu.end(self._wiring)
             self._write_inventory()
@@ -217,20 +218,20 @@ class Machine:
 
     def wait_for_new_boot(self, before: str, timeout: float | None = None) -> None:
         """Wait until ssh answers on another boot than ``before``, at most ``timeout`` seconds."""
-        deadline = time.monotonic() + (self._boot_timeout() if timeout is None else timeout)
-        while True:
+        seconds = self._boot_timeout() if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             self._drop_connections()
             self._wait_ssh(deadline - time.monotonic())
-            with contextlib.suppress(LabError):
+            with contextlib.suppress(LabError):  # it may go down this very moment
                 if self.boot_id() != before:
                     return
-            if time.monotonic() > deadline:
-                raise LabError(
-                    f"{self.name} did not reboot in time",
-                    f"look at its console: `rtinfra lab log {self.name}`",
-                    self.console_tail(),
-                )
             time.sleep(1)
+        raise LabError(
+            f"{self.name} did not reboot within {seconds:.0f} s",
+            f"look at its console: `rtinfra lab log {self.name}`",
+            self.console_tail(),
+        )
 
     # ---- talking to it ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -147,29 +148,40 @@ def start(command: Sequence[str]) -> None:
         )
 
 
-def wait_gone(wiring: Wiring, timeout: float) -> bool:
-    """Wait until the machine's process has ended; False when it still runs after ``timeout`` seconds."""
+def wait_gone(pid: int, timeout: float) -> bool:
+    """Wait until a process has ended; False when it still runs after ``timeout`` seconds.
+
+    Ended means that its ports and locks are free: a process on its way out has lost its command line (so it is
+    no longer recognised as ours) while it still holds them.
+    """
     deadline = time.monotonic() + timeout
-    while running_pid(wiring) is not None:
+    while _holds_resources(pid):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.1)
+        time.sleep(0.05)
     return True
+
+
+def _holds_resources(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    # The state stands behind the name in parentheses; zombies (Z) and the dead (X) have closed everything.
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def end(wiring: Wiring) -> None:
     """End the machine's process at once, which to the guest is a power cut; harder when it does not obey."""
-    if running_pid(wiring) is not None:
-        try:
-            with Qmp(wiring.qmp) as qmp:
-                qmp.quit()
-        except QmpError:
-            pass
-        for number in (None, signal.SIGTERM, signal.SIGKILL):
-            pid = running_pid(wiring)
-            if pid is not None and number is not None:
-                os.kill(pid, number)
-            if wait_gone(wiring, timeout=15):
+    pid = running_pid(wiring)
+    if pid is not None:
+        with contextlib.suppress(QmpError), Qmp(wiring.qmp) as qmp:
+            qmp.quit()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if wait_gone(pid, timeout=15):
                 break
+            if is_ours(pid, wiring.pidfile):
+                os.kill(pid, number)
+        wait_gone(pid, timeout=15)
     wiring.pidfile.unlink(missing_ok=True)
     wiring.qmp.unlink(missing_ok=True)

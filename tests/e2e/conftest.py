@@ -28,10 +28,20 @@ INVENTORY = LAB / "inventory.yaml"
 _PARTS = ("deploy.py", "config.py", "pyproject.toml", "group_data", "inventory", "roles", "rtinfra", "templates")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--keep-machine", action="store_true", help="take the machine as it is, and leave it up; for single files"
+    )
+
+
 @pytest.fixture(scope="session")
-def machine() -> Iterator[Machine]:
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A bare Debian 13 machine at the start of the session; switched off at its end."""
     found = Machine(MACHINE, root=LAB, report=ConsoleReporter())
+    if request.config.getoption("--keep-machine"):
+        found.up()
+        yield found
+        return
     found.reset()
     yield found
     found.down()

@@ -156,7 +156,12 @@ class TestUnits:
 
 
 class TestReboot:
-    ARGUMENTS: ClassVar = {"image_pattern": "*-rt", "parameters": ("nohz=on",), "minimum_release": "6.0", "timeout_seconds": 60}
+    ARGUMENTS: ClassVar = {
+        "image_pattern": "*-rt",
+        "parameters": ("nohz=on",),
+        "minimum_release": "6.0",
+        "timeout_seconds": 60,
+    }
     BOOTED = (
         "@@boot_id\n{boot_id}\n@@release\n6.1-rt\n@@version\nPREEMPT_RT\n@@cmdline\nro {now}\n@@installed\n6.1-rt\n"
         '@@grub_cfg\nlinux /boot/vmlinuz-6.1-rt ro {next}\n@@default\nset default="a>gnulinux-6.1-rt-advanced-u"\n'
