@@ -71,11 +71,6 @@ def _count(found: Observation) -> None:
 
 
 def _measure(found: Observation) -> None:
-    started = time.perf_counter()
-
-    def connecting(*_: Any, **__: Any) -> None:
-        found.start = found.start or time.perf_counter() - started
-
     def connected(seconds: float, _: tuple[Any, ...]) -> None:
         found.connect += seconds
 
@@ -83,7 +78,6 @@ def _measure(found: Observation) -> None:
         found.facts.append((arguments[1].__name__, seconds))
 
     _timed(SSHConnector, "connect", connected)
-    _before(SSHConnector, "connect", connecting)
     _timed(Host, "get_fact", looked)
 
 

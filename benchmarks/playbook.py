@@ -47,9 +47,13 @@ def write(directory: Path, desired: Desired, name: str, ssh: SshSettings, socket
 
     `sockets` is a directory for the kept connections; the path of a socket may not exceed 107 characters.
     """
-    sources = _write_sources(directory / "files", desired.paths)
-    plays = {"tasks.yml": single_tasks(desired, sources), "loops.yml": looped_tasks(desired, sources)}
-    for file, tasks in plays.items():
+    for path in desired.paths:
+        if isinstance(path, File):
+            source = directory / "files" / _source(path)
+            source.parent.mkdir(parents=True, exist_ok=True)
+            source.touch(mode=0o600)
+            source.write_bytes(path.content)
+    for file, tasks in (("tasks.yml", single_tasks(desired)), ("loops.yml", looped_tasks(desired))):
         _dump(directory / file, [{"hosts": "all", "gather_facts": False, "tasks": tasks}])
     _dump(directory / INVENTORY, {"all": {"hosts": {name: connection(ssh)}}})
     settings = _SETTINGS.format(inventory=INVENTORY, sockets=sockets)
@@ -73,19 +77,19 @@ def connection(ssh: SshSettings) -> dict[str, Any]:
     return variables
 
 
-def single_tasks(desired: Desired, sources: Mapping[str, Path]) -> list[_Task]:
+def single_tasks(desired: Desired) -> list[_Task]:
     """Return one task for the packages and one for each path and unit."""
     tasks = [_packages(desired.packages)]
     for path in desired.paths:
-        module, arguments = _path(path, sources)
+        module, arguments = _path(path)
         tasks.append({"name": path.path, module: arguments})
     tasks += [{"name": unit.name, _SERVICE: _unit(unit)} for unit in desired.units]
     return tasks
 
 
-def looped_tasks(desired: Desired, sources: Mapping[str, Path]) -> list[_Task]:
+def looped_tasks(desired: Desired) -> list[_Task]:
     """Return one task for each module, looping over what it manages."""
-    paths = [_path(path, sources) for path in desired.paths]
+    paths = [_path(path) for path in desired.paths]
     tasks = [_packages(desired.packages)]
     tasks += _loop(_FILE, [arguments for module, arguments in paths if module == _FILE])
     tasks += _loop(_COPY, [arguments for module, arguments in paths if module == _COPY])
@@ -99,12 +103,12 @@ def _packages(names: Iterable[str]) -> _Task:
     return {"name": "packages", _APT: {"name": plain, "state": "present", "install_recommends": False}}
 
 
-def _path(path: Managed, sources: Mapping[str, Path]) -> tuple[str, dict[str, Any]]:
+def _path(path: Managed) -> tuple[str, dict[str, Any]]:
     """Return the module for a path and its arguments."""
     match path:
         case File():
             owned = {"mode": path.mode, "owner": path.owner, "group": path.group}
-            return _COPY, {"src": str(sources[path.path]), "dest": path.path, **owned}
+            return _COPY, {"src": _source(path), "dest": path.path, **owned}
         case Directory():
             owned = {"mode": path.mode, "owner": path.owner, "group": path.group}
             return _FILE, {"path": path.path, "state": "directory", **owned}
@@ -145,17 +149,9 @@ def _loop(module: str, items: Sequence[Mapping[str, Any]]) -> list[_Task]:
     ]
 
 
-def _write_sources(directory: Path, paths: Iterable[Managed]) -> dict[str, Path]:
-    """Write the content of every file below `directory`; returns where, by path on the host."""
-    written = {}
-    for path in paths:
-        if isinstance(path, File):
-            source = directory / path.path.lstrip("/")
-            source.parent.mkdir(parents=True, exist_ok=True)
-            source.touch(mode=0o600)
-            source.write_bytes(path.content)
-            written[path.path] = source
-    return written
+def _source(file: File) -> str:
+    """Return where a file's content is, below the directory `files` in which Ansible looks for it."""
+    return file.path.lstrip("/")
 
 
 def _dump(path: Path, data: Any) -> None:

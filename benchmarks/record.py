@@ -20,14 +20,13 @@ class Desired:
 class Observation:
     """One run of pyinfra.
 
-    `commands` are remote commands; `transfers` are files sent or fetched, and sessions opened for that. Times
-    are in seconds: from the program's start to the first connection, of connecting, and of each fact by name.
+    `commands` are remote commands; `transfers` are files sent or fetched, and sessions opened for that. In
+    seconds: `connect`, and the time of each fact by name.
     """
 
     desired: Desired = field(default_factory=Desired)
     commands: int = 0
     transfers: int = 0
-    start: float = 0.0
     connect: float = 0.0
     facts: list[tuple[str, float]] = field(default_factory=list)
 

@@ -21,7 +21,9 @@ NON_RT_UNIT = "mxrc-non-rt.service"
 RT_PROGRAM = "/usr/local/bin/rt_process"
 NON_RT_PROGRAM = "/usr/local/bin/non_rt_process"
 
-_REFERENCE = Path(__file__).parent / "workload" / "mxrc_reference.py"
+_WORKLOAD = Path(__file__).parent / "workload"
+_MODULE = "/usr/local/lib/rtinfra/mxrc_reference.py"
+_COMPILE = Action("compile-workload", f"python3 -m compileall -q {_MODULE}")
 _SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
 _DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 # NUMAPolicy= of systemd.exec(5) for the words of numa_binding.json. A strict LOCAL binding is `bind`: the
@@ -93,17 +95,23 @@ def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
 def _programs(settings: RtAppSettings) -> list[Managed]:
     """The two programs, unless a Debian package brings them."""
     application = settings.application
+    both = (RT_UNIT, NON_RT_UNIT)
+    module: list[Managed] = []
     match application.kind:
         case "reference":
-            # One file in both roles; it looks at its own name.
-            sources = (_REFERENCE, _REFERENCE)
+            content = (_WORKLOAD / "mxrc_reference.py").read_bytes()
+            module = [File(path=_MODULE, content=content, actions=(_COMPILE,), restarts=both)]
+            sources = (_WORKLOAD / "launcher.py", _WORKLOAD / "launcher.py")
         case "binary":
             sources = (PROJECT / str(application.rt_binary), PROJECT / str(application.non_rt_binary))
         case "deb":
             return []
     return [
-        File(path=program, content=local.read_bytes(), mode="0755", restarts=(unit,))
-        for program, local, unit in zip((RT_PROGRAM, NON_RT_PROGRAM), sources, (RT_UNIT, NON_RT_UNIT), strict=True)
+        *module,
+        *(
+            File(path=program, content=local.read_bytes(), mode="0755", restarts=(unit,))
+            for program, local, unit in zip((RT_PROGRAM, NON_RT_PROGRAM), sources, both, strict=True)
+        ),
     ]
 
 

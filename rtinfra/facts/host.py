@@ -29,6 +29,8 @@ _COMMANDS = {
     "systemd": "test -d /run/systemd/system && echo yes",
     "uid": "id -u",
     "clock": "date +%s",
+    # The updates directory holds the journal of a dpkg that was killed.
+    "unfinished": "ls -1 /var/lib/dpkg/updates",
 }
 
 
@@ -49,6 +51,7 @@ class HostState:
     has_systemd: bool
     is_root: bool
     clock: int
+    has_unfinished_packages: bool
 
 
 def parse_host_state(lines: list[str]) -> HostState:
@@ -78,6 +81,7 @@ def parse_host_state(lines: list[str]) -> HostState:
         has_systemd=one("systemd") == "yes",
         is_root=one("uid") == "0",
         clock=int(one("clock") or 0),
+        has_unfinished_packages=bool(one("unfinished")),
     )
 
 

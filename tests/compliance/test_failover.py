@@ -207,5 +207,6 @@ def test_hang_replaced(hung: Outage) -> None:
     id="RT-12.22", severity="high", title="A hung process is replaced in the time it takes to notice and to start"
 )
 def test_hang_duration(hung: Outage, rt: RtHostConfig) -> None:
-    limit = rt.rt_app.unit.watchdog.seconds + _LONGEST_OUTAGE_S
+    # Fed at least twice a period: what hangs right after a cycle is fed once more for it.
+    limit = 1.5 * rt.rt_app.unit.watchdog.seconds + _LONGEST_OUTAGE_S
     expect.below(hung.seconds, limit, "from the hang until ready again", "s")

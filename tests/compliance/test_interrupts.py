@@ -63,14 +63,22 @@ def test_watcher(snapshot: Snapshot) -> None:
     id="RT-10.25", severity="high", title="An interrupt that strays is brought back when a network link changes"
 )
 def test_repinned_on_link_change(host: Host, movable: tuple[Interrupt, ...], layout: CpuLayout) -> None:
-    # The quietest one: nobody misses it for a moment, and it is not the network card this test runs through.
-    irq = min((irq for irq in movable if irq.users), key=lambda irq: sum(irq.arrivals.values()))
-    path = f"/proc/irq/{irq.number}/smp_affinity_list"
+    def path_of(irq: Interrupt) -> str:
+        return f"/proc/irq/{irq.number}/smp_affinity_list"
+
+    # The quietest one that moves: nobody misses it for a moment, and it is not the network card of this test.
+    # Some interrupts, the timer's for one, take their own mask and refuse every other.
+    quiet = sorted((irq for irq in movable if irq.users), key=lambda irq: sum(irq.arrivals.values()))
+    moved = (irq for irq in quiet if host.run(f"echo {layout.isolated_list} > {path_of(irq)}").rc == 0)
+    irq = next(moved, None)
+    if irq is None:
+        expect.not_applicable("no interrupt of this host can be moved")
+        return
+    path = path_of(irq)
 
     def place() -> frozenset[int]:
         return parse_cpu_list(host.check_output(f"cat {path}"), None)
 
-    host.check_output(f"echo {layout.isolated_list} > {path}")
     try:
         expect.equal(place(), layout.isolated, f"cores of interrupt {irq} after we moved it")
         host.check_output(f"ip link add {_DUMMY_LINK} type dummy && ip link set {_DUMMY_LINK} up")

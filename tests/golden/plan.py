@@ -130,7 +130,9 @@ def _path(path: Managed) -> list[str]:
         case File():
             head = f"file {path.path} {path.mode} {path.owner}:{path.group}"
             # Programs have their own tests; here it is enough that one is placed.
-            is_program = path.path.startswith("/usr/local/bin/")
+            is_program = (
+                path.path.startswith("/usr/local/bin/") or path.path.endswith(".py") or path.path.endswith(".py")
+            )
             body = ["(a program)"] if is_program else path.content.decode().rstrip("\n").split("\n")
         case Directory():
             head, body = f"directory {path.path} {path.mode} {path.owner}:{path.group}", []

@@ -21,6 +21,7 @@ GOOD = HostState(
     has_systemd=True,
     is_root=True,
     clock=1_800_000_000,
+    has_unfinished_packages=False,
 )
 
 

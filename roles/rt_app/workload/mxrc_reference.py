@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -ISB
 """Reference workload: stands in for the MXRC processes until the real application is delivered.
 
-One file, two programs. Installed as `rt_process` it is the real-time process: a SCHED_FIFO loop on its
-isolated core with locked memory. Installed as `non_rt_process` (or with `--role non-rt`) it is the other one:
-an ordinary process on the housekeeping cores. Both speak what the application speaks to its surroundings:
+One file, two programs; launcher.py, installed under their names, starts it from its compiled form. As
+`rt_process` it is the real-time process: a SCHED_FIFO loop on its isolated core with locked memory. As
+`non_rt_process` (or with `--role non-rt`) it is the other one: an ordinary process on the housekeeping cores.
+Both speak what the application speaks to its surroundings:
 systemd's notify protocol, health and metrics over HTTP, ECS logs, OTLP spans, checkpoints. Both need only
 the Python standard library.
 
@@ -47,7 +48,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 if __name__ == "__main__":
     # http.client would load OpenSSL (5 MB, locked) for https, which nothing here uses; it copes without.
@@ -2420,9 +2421,14 @@ def main(argv: Sequence[str]) -> int:
     return Application(options, role, settings).run()
 
 
-if __name__ == "__main__":
-    status = main(sys.argv)
+def run(argv: Sequence[str]) -> NoReturn:
+    """Run the program and end the process."""
+    status = main(argv)
     sys.stdout.flush()
     sys.stderr.flush()
     # Helper threads are still waiting for work; a normal exit would tear the interpreter down under them.
     os._exit(status)
+
+
+if __name__ == "__main__":
+    run(sys.argv)
