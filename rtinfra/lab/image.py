@@ -211,8 +211,8 @@ def _seal(recipe: Recipe, work: Path, disk: Path) -> None:
     command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
     command += ["-device", "virtio-rng-pci", "-serial", f"file:{console}"]
     command += ["-kernel", work / "kernel", "-initrd", work / "initramfs"]
-    arguments = f"root={guest.ROOT_PARTITION} rw console=ttyS0 panic=-1 init=/usr/local/sbin/lab-seal"
-    command += ["-append", arguments]
+    root = f"root={guest.ROOT_PARTITION} rw init={guest.SEAL_PROGRAM}"
+    command += ["-append", f"{root} panic=-1 {guest.KERNEL_PARAMETERS}"]
     try:
         tools.execute(command, timeout=120 * acceleration.slowness)
         failure = ""

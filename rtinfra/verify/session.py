@@ -81,32 +81,28 @@ def pytest_arguments(tests: Path) -> list[str]:
     """Return what makes pytest run `tests` the same way wherever it is started."""
     return [
         *(str(tests), "-p", "rtinfra.verify.plugin", "-p", "no:cacheprovider", "--tb=short"),
+        # Comes along on a developer's machine and takes a second to say nothing.
+        *("-p", "no:hypothesispytest"),
         *("--rootdir", str(PROJECT), "-c", str(PROJECT / "pyproject.toml")),
     ]
 
 
 def _run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
     """Run the tests in a process of their own, its output in `log`; passes on what it says it is doing."""
-    reader, writer = os.pipe()
-    command = [
-        *(sys.executable, "-m", "pytest", *pytest_arguments(tests)),
-        *("--progress-fd", str(writer), *arguments),
-    ]
+    command = [sys.executable, "-m", "pytest", *pytest_arguments(tests), "--progress-fd", "3", *arguments]
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            pass_fds=(writer,),
-            cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        os.close(writer)
-        with os.fdopen(reader, encoding="utf-8") as steps:
-            for step in steps:
-                tell(step.strip())
-        process.wait()
+    # Descriptor 3 is the pipe, everything else goes to the log. A pipe that Popen makes and reads itself works with
+    # gevent too, which pyinfra's command line puts in place of `subprocess` and `os.close`.
+    with subprocess.Popen(
+        ["sh", "-c", 'exec "$@" 3>&1 >"$0" 2>&1', str(log), *command],
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as process:
+        assert process.stdout is not None
+        for step in process.stdout:
+            tell(step.strip())
 
 
 def _silent(_step: str) -> None:

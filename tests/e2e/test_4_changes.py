@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rtinfra.lab import Machine
 from tests.e2e.conftest import Project
 from tests.e2e.test_2_deploy import out
+
+
+@pytest.fixture
+def settled(lab_project: Project) -> Project:
+    """A project whose host is as its settings say, whatever an earlier scenario left behind."""
+    result = lab_project.deploy()
+    assert result.ok, result.log
+    return lab_project
 
 
 def boot_id(machine: Machine) -> str:
@@ -24,28 +34,28 @@ def changed_files(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {path for path in before | after if before.get(path) != after.get(path)}
 
 
-def test_one_sysctl(lab_project: Project, machine: Machine) -> None:
+def test_one_sysctl(settled: Project, machine: Machine) -> None:
     """One sysctl in group_data: one file, applied at once, no restart, no reboot; and back."""
     boot, before = boot_id(machine), managed_files(machine)
-    lab_project.edit("group_data/rt_hosts.yaml", "vm.swappiness: 10", "vm.swappiness: 1")
-    result = lab_project.deploy()
+    settled.edit("group_data/rt_hosts.yaml", "vm.swappiness: 10", "vm.swappiness: 1")
+    result = settled.deploy()
     assert result.ok, result.log
     assert result.changed_operations == ("rt_tuning | files",)
     assert changed_files(before, managed_files(machine)) == {"/etc/sysctl.d/60-rtinfra.conf"}
     assert out(machine, "cat /proc/sys/vm/swappiness") == "1"
 
-    lab_project.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
-    assert lab_project.deploy().changed == 1
+    settled.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
+    assert settled.deploy().changed == 1
     assert out(machine, "cat /proc/sys/vm/swappiness") == "10"
     assert managed_files(machine) == before
     assert boot_id(machine) == boot
 
 
-def test_isolated_cores(lab_project: Project, machine: Machine) -> None:
+def test_isolated_cores(settled: Project, machine: Machine) -> None:
     """Another isolated core: boot loader, slices, application files and units, one reboot; and back."""
     boot, before = boot_id(machine), managed_files(machine)
-    lab_project.edit("group_data/rt_hosts.yaml", 'isolated: "2-3"', 'isolated: "3"')
-    result = lab_project.deploy()
+    settled.edit("group_data/rt_hosts.yaml", 'isolated: "2-3"', 'isolated: "3"')
+    result = settled.deploy()
     assert result.ok, result.log
     assert changed_files(before, managed_files(machine)) == {
         "/etc/default/grub.d/60-rtinfra.cfg",
@@ -64,23 +74,23 @@ def test_isolated_cores(lab_project: Project, machine: Machine) -> None:
     assert second_boot != boot
     assert out(machine, "cat /sys/devices/system/cpu/isolated") == "3"
     assert out(machine, "systemctl is-active mxrc-rt") == "active"
-    assert lab_project.deploy().changed == 0
+    assert settled.deploy().changed == 0
 
-    lab_project.edit("group_data/rt_hosts.yaml", 'isolated: "3"', 'isolated: "2-3"')
-    assert lab_project.deploy().ok
+    settled.edit("group_data/rt_hosts.yaml", 'isolated: "3"', 'isolated: "2-3"')
+    assert settled.deploy().ok
     assert boot_id(machine) not in (boot, second_boot)
     assert managed_files(machine) == before
     assert out(machine, "cat /sys/devices/system/cpu/isolated") == "2-3"
 
 
-def test_a_file_changed_by_hand_is_put_back(lab_project: Project, machine: Machine) -> None:
+def test_a_file_changed_by_hand_is_put_back(settled: Project, machine: Machine) -> None:
     """Content, mode and a removed file: exactly those come back."""
     before = managed_files(machine)
     machine.run(
         "echo 'vm.swappiness = 99' >>/etc/sysctl.d/60-rtinfra.conf;"
         " chmod 0600 /etc/mxrc/failover_policy.json; rm /etc/security/limits.d/60-rtinfra.conf"
     )
-    result = lab_project.deploy()
+    result = settled.deploy()
     assert result.ok, result.log
     assert managed_files(machine) == before
     assert out(machine, "stat -c %a /etc/mxrc/failover_policy.json") == "644"
