@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
+from rtinfra.config.types import Duration, SettingError
 from rtinfra.cpu import format_cpu_list
 
 T = TypeVar("T")
@@ -96,6 +97,15 @@ def at_least(actual: float, minimum: float, what: str, unit: str = "") -> None:
 def below(actual: float, limit: float, what: str, unit: str = "") -> None:
     """Expect a number below a limit."""
     that(actual < limit, f"{_number(actual)} {unit}", f"less than {_number(limit)} {unit}", what)
+
+
+def time_span(actual: str, expected: Duration, what: str) -> None:
+    """Expect a time span as systemd prints it to be as long as a setting, in whatever units either is written."""
+    try:
+        holds = Duration.parse(actual) == expected
+    except SettingError:
+        holds = False  # nothing, or `infinity`
+    that(holds, actual, expected, what)
 
 
 def entries(actual: Mapping[str, object], expected: Mapping[str, object], what: str) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from roles.host import HostConfig
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_kernel.deploy import source
-from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE
+from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
 from rtinfra.facts import sections
 from rtinfra.facts.host import Host
 
@@ -192,7 +192,7 @@ def _general(asked: Questions) -> Mapping[str, str]:
         "manager": f"systemctl show --no-pager -p {_MANAGER_PROPERTIES}",
         "system_state": "systemctl is-system-running",
         "failed_units": "systemctl list-units --state=failed --plain --no-legend --no-pager",
-        "watchdog_link": "readlink -f /dev/watchdog-rtinfra",
+        "watchdog_link": f"readlink -f {WATCHDOG_DEVICE}",
         "kernel_log": _KERNEL_LOG,
         "boot_menu": r"grep -E '^\s*(set default=|menuentry |submenu |linux\s|\})' /boot/grub/grub.cfg",
         "grubenv": "grep -a '^saved_entry=' /boot/grub/grubenv",

@@ -15,6 +15,8 @@ from rtinfra.facts.host import HostState, parse_host_state
 
 SCHED_OTHER: Final = 0
 SCHED_FIFO: Final = 1
+#: Numbers of scheduling policies, sched(7), by the words of the settings. systemd shows the numbers too.
+SCHED_POLICIES: Final[Mapping[str, int]] = {"SCHED_OTHER": SCHED_OTHER, "SCHED_FIFO": SCHED_FIFO, "SCHED_RR": 2}
 
 _PF_KTHREAD: Final = 0x00200000
 _HTTP_LINE = re.compile(r"@http (\d+) (\S+) (\d+) (\d+)")

@@ -7,13 +7,13 @@ import pytest
 
 from roles.host import RtHostConfig
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
-from roles.rt_app.model import RtAppSettings
+from roles.rt_app.model import ProcessSettings, RtAppSettings
 from roles.rt_tuning.deploy import IRQ_WATCH, RT_SLICE, TUNE
+from rtinfra.config.types import Duration
 from rtinfra.cpu import CpuLayout, parse_cpu_list
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import Snapshot
+from rtinfra.verify.snapshot import SCHED_POLICIES, Snapshot
 
-_CONFIG = "/etc/mxrc"
 _LARGEST_EXPOSURE = 3.0
 _SLOWEST_ANSWER_MS = 500
 _SMALLEST_LOCAL_SHARE = 95.0
@@ -35,7 +35,13 @@ def _section(snapshot: Snapshot, document: str, process: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-# --- What the application reads (RT-4 to RT-7): the values of the requirements, the cores and nodes of this host.
+def _numa_policy(process: ProcessSettings) -> str:
+    """The kernel's policy behind a binding, by its name in systemd.exec(5). A strict one refuses other memory."""
+    return "bind" if process.strict_binding else process.memory_policy.lower()
+
+
+# --- What the application reads (RT-4 to RT-7): the host's settings, its cores and its nodes. That the shipped
+# --- settings are the values of the requirements is shown by tests/unit/test_shipped_values.py.
 
 
 @pytest.mark.control(id="RT-4.1", severity="critical", title="The real-time process is told its cores")
@@ -45,9 +51,18 @@ def test_rt_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
 
 
 @pytest.mark.control(id="RT-4.2", severity="critical", title="The real-time process is told its priority")
-def test_rt_scheduling(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    wanted = {"isolation_mode": "HYBRID", "is_exclusive": True, "priority": 90, "policy": "SCHED_FIFO"}
-    expect.entries(_section(snapshot, "cpu_affinity", "rt_process"), wanted, "cpu_affinity.json, rt_process")
+def test_rt_scheduling(snapshot: Snapshot, app: RtAppSettings) -> None:
+    section = _section(snapshot, "cpu_affinity", "rt_process")
+    expect.entries(section, _scheduling(app.rt_process), "cpu_affinity.json, rt_process")
+
+
+def _scheduling(process: ProcessSettings) -> dict[str, object]:
+    return {
+        "isolation_mode": process.isolation_mode,
+        "is_exclusive": process.is_exclusive,
+        "priority": process.priority,
+        "policy": process.policy,
+    }
 
 
 @pytest.mark.control(id="RT-4.3", severity="high", title="The other process is told its cores")
@@ -57,23 +72,25 @@ def test_non_rt_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
 
 
 @pytest.mark.control(id="RT-4.4", severity="medium", title="The other process is told to run without priority")
-def test_non_rt_scheduling(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    wanted = {"isolation_mode": "NONE", "is_exclusive": False, "priority": 0, "policy": "SCHED_OTHER"}
+def test_non_rt_scheduling(snapshot: Snapshot, app: RtAppSettings) -> None:
     section = _section(snapshot, "cpu_affinity", "non_rt_process")
-    expect.entries(section, wanted, "cpu_affinity.json, non_rt_process")
+    expect.entries(section, _scheduling(app.non_rt_process), "cpu_affinity.json, non_rt_process")
 
 
-@pytest.mark.control(
-    id="RT-5.1", severity="high", title="The real-time process is told to use only memory near its cores"
-)
-def test_rt_numa(snapshot: Snapshot, layout: CpuLayout) -> None:
-    wanted = {
-        "memory_policy": "LOCAL",
-        "strict_binding": True,
-        "migrate_pages": False,
-        "cpu_cores_hint": sorted(layout.isolated),
-    }
+@pytest.mark.control(id="RT-5.1", severity="high", title="The real-time process is told which memory to use")
+def test_rt_numa(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
+    wanted = _binding(app.rt_process, layout.isolated)
     expect.entries(_section(snapshot, "numa_binding", "rt_process"), wanted, "numa_binding.json, rt_process")
+
+
+def _binding(process: ProcessSettings, cpus: frozenset[int]) -> dict[str, object]:
+    return {
+        "numa_node": process.numa_node,
+        "memory_policy": process.memory_policy,
+        "strict_binding": process.strict_binding,
+        "migrate_pages": process.migrate_pages,
+        "cpu_cores_hint": sorted(cpus),
+    }
 
 
 @pytest.mark.control(
@@ -86,27 +103,24 @@ def test_rt_node_holds_the_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
 
 
 @pytest.mark.control(
-    id="RT-5.3", severity="medium", title="The other process is told to prefer memory near the other cores"
+    id="RT-5.3", severity="medium", title="The other process is told which memory to use, near the other cores"
 )
-def test_non_rt_numa(snapshot: Snapshot, layout: CpuLayout) -> None:
+def test_non_rt_numa(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
     nodes = {layout.topology.node_of(cpu) for cpu in layout.housekeeping}
     section = _section(snapshot, "numa_binding", "non_rt_process")
-    wanted = {
-        "memory_policy": "PREFERRED",
-        "strict_binding": False,
-        "migrate_pages": False,
-        "cpu_cores_hint": sorted(layout.housekeeping),
-    }
+    wanted = _binding(app.non_rt_process, layout.housekeeping)
     expect.entries(section, wanted, "numa_binding.json, non_rt_process")
     expect.that(section.get("numa_node") in nodes, section.get("numa_node"), sorted(nodes), "NUMA node, one of")
 
 
 @pytest.mark.control(
-    id="RT-5.4", severity="high", title="The kernel binds the real-time process's memory to the near one"
+    id="RT-5.4", severity="high", title="The kernel places the real-time process's memory by the set policy"
 )
-def test_memory_policy_in_the_kernel(snapshot: Snapshot, layout: CpuLayout) -> None:
+def test_memory_policy_in_the_kernel(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
     node = layout.topology.node_of(min(layout.isolated))
-    wanted = f"bind:{node}"
+    policy = _numa_policy(app.rt_process)
+    # As in numa(7), which shortens one of the names. `local` names no node: it is the one the thread runs on.
+    wanted = policy if policy == "local" else f"{'prefer' if policy == 'preferred' else policy}:{node}"
     expect.that(wanted in snapshot.numa_policies, sorted(snapshot.numa_policies), wanted, "policies of its memory")
 
 
@@ -126,34 +140,47 @@ def test_local_share(snapshot: Snapshot, layout: CpuLayout) -> None:
 
 
 @pytest.mark.control(id="RT-6.1", severity="high", title="The application is told how to recover from failures")
-def test_failover_policy(snapshot: Snapshot, rt: RtHostConfig) -> None:
+def test_failover_policy(snapshot: Snapshot, app: RtAppSettings) -> None:
+    settings = app.failover
     wanted = {
-        "health_check_interval_ms": 1000,
-        "health_check_timeout_ms": 500,
-        "failure_threshold": 3,
-        "restart_delay_ms": 100,
-        "max_restart_count": 5,
-        "restart_window_sec": 60,
-        "enable_state_recovery": True,
-        "checkpoint_interval_sec": 60,
-        "enable_leader_election": False,
+        "health_check_interval_ms": settings.health_check_interval_ms,
+        "health_check_timeout_ms": settings.health_check_timeout_ms,
+        "failure_threshold": settings.failure_threshold,
+        "restart_delay_ms": settings.restart_delay_ms,
+        "max_restart_count": settings.max_restart_count,
+        "restart_window_sec": settings.restart_window_sec,
+        "enable_state_recovery": settings.enable_state_recovery,
+        "checkpoint_interval_sec": settings.checkpoint_interval_sec,
+        "enable_leader_election": settings.enable_leader_election,
     }
     expect.entries(_section(snapshot, "failover_policy", "rt_process"), wanted, "failover_policy.json")
 
 
 @pytest.mark.control(id="RT-7.1", severity="medium", title="The application is told what to trace and where to send it")
-def test_tracing_config(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    document = snapshot.documents.get("tracing_config", {})
-    wanted = {"service_name": "mxrc-rt", "sampling_rate": 0.1, "propagator": "W3C"}
+def test_tracing_config(snapshot: Snapshot, app: RtAppSettings) -> None:
+    document, settings = snapshot.documents.get("tracing_config", {}), app.tracing
+    wanted = {
+        "service_name": settings.service_name,
+        "sampling_rate": settings.sampling_rate,
+        "propagator": settings.propagator,
+    }
     expect.entries(document, wanted, "tracing_config.json")
-    exporter = {"type": "OTLP", "protocol": "http", "endpoint": "http://localhost:4318"}
+    exporter = {"type": "OTLP", "protocol": "http", "endpoint": settings.endpoint}
     expect.entries(document.get("exporter", {}), exporter, "exporter in tracing_config.json")
 
 
-@pytest.mark.control(id="RT-7.2", severity="low", title="All parts of the application are traced")
-def test_tracing_instrumentation(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    live = snapshot.documents.get("tracing_config", {}).get("instrumentation", {})
-    expect.entries(live, dict.fromkeys(("eventbus", "task_executor", "rt_cycle"), True), "instrumentation")
+@pytest.mark.control(id="RT-7.2", severity="low", title="The application is told which of its parts to trace")
+def test_tracing_instrumentation(snapshot: Snapshot, app: RtAppSettings) -> None:
+    live, settings = (
+        snapshot.documents.get("tracing_config", {}).get("instrumentation", {}),
+        app.tracing.instrumentation,
+    )
+    wanted = {
+        "eventbus": settings.eventbus,
+        "task_executor": settings.task_executor,
+        "rt_cycle": settings.rt_cycle,
+    }
+    expect.entries(live, wanted, "instrumentation")
 
 
 # --- How systemd runs it (RT-8).
@@ -177,33 +204,39 @@ def test_notify(snapshot: Snapshot) -> None:
 
 
 @pytest.mark.control(id="RT-8.4", severity="high", title="The real-time process was started with the right files")
-def test_arguments(snapshot: Snapshot, rt: RtHostConfig) -> None:
+def test_arguments(snapshot: Snapshot, app: RtAppSettings) -> None:
     wanted = [
         "/usr/local/bin/rt_process",
-        *("--config", f"{_CONFIG}/cpu_affinity.json"),
-        *("--numa-config", f"{_CONFIG}/numa_binding.json"),
-        *("--failover-config", f"{_CONFIG}/failover_policy.json"),
-        *("--tracing-config", f"{_CONFIG}/tracing_config.json"),
+        *("--config", f"{app.config_dir}/cpu_affinity.json"),
+        *("--numa-config", f"{app.config_dir}/numa_binding.json"),
+        *("--failover-config", f"{app.config_dir}/failover_policy.json"),
+        *("--tracing-config", f"{app.config_dir}/tracing_config.json"),
     ]
     # Of the running process, and without the interpreter before a script.
     live = list(snapshot.command_lines["rt_process"])
     expect.equal(" ".join(live[-len(wanted) :]), " ".join(wanted), "command of the running process")
 
 
-@pytest.mark.control(id="RT-8.5", severity="critical", title="A failed real-time process is started again at once")
-def test_restart(snapshot: Snapshot) -> None:
-    expect.entries(snapshot.unit(RT_UNIT), {"Restart": "on-failure", "RestartUSec": "1s"}, RT_UNIT)
+@pytest.mark.control(
+    id="RT-8.5", severity="critical", title="A failed real-time process is started again after the set pause"
+)
+def test_restart(snapshot: Snapshot, app: RtAppSettings) -> None:
+    unit = snapshot.unit(RT_UNIT)
+    expect.entries(unit, {"Restart": "on-failure"}, RT_UNIT)
+    expect.time_span(unit.get("RestartUSec", ""), app.unit.restart_delay, "RestartSec")
 
 
-@pytest.mark.control(id="RT-8.6", severity="critical", title="A hung real-time process is noticed within ten seconds")
-def test_watchdog(snapshot: Snapshot) -> None:
-    expect.entries(snapshot.unit(RT_UNIT), {"WatchdogUSec": "10s"}, RT_UNIT)
+@pytest.mark.control(id="RT-8.6", severity="critical", title="A hung real-time process is noticed within the set time")
+def test_watchdog(snapshot: Snapshot, app: RtAppSettings) -> None:
+    expect.time_span(snapshot.unit(RT_UNIT).get("WatchdogUSec", ""), app.unit.watchdog, "WatchdogSec")
 
 
 @pytest.mark.control(id="RT-8.7", severity="high", title="A process that fails again and again is given up")
-def test_start_limit(snapshot: Snapshot) -> None:
-    wanted = {"StartLimitBurst": "5", "StartLimitIntervalUSec": "1min"}
-    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+def test_start_limit(snapshot: Snapshot, app: RtAppSettings) -> None:
+    unit = snapshot.unit(RT_UNIT)
+    expect.entries(unit, {"StartLimitBurst": str(app.failover.max_restart_count)}, RT_UNIT)
+    window = Duration.parse(f"{app.failover.restart_window_sec}s")
+    expect.time_span(unit.get("StartLimitIntervalUSec", ""), window, "StartLimitIntervalSec")
 
 
 @pytest.mark.control(id="RT-8.8", severity="medium", title="Application and system agree on the number of restarts")
@@ -218,10 +251,15 @@ def test_output(snapshot: Snapshot) -> None:
     expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
 
 
-@pytest.mark.control(id="RT-8.10", severity="high", title="The real-time process is started with real-time priority 90")
-def test_scheduling_directives(snapshot: Snapshot) -> None:
-    # systemd shows the policy's number: 1 is SCHED_FIFO.
-    wanted = {"CPUSchedulingPolicy": "1", "CPUSchedulingPriority": "90"}
+@pytest.mark.control(
+    id="RT-8.10", severity="high", title="The real-time process is started with its real-time priority"
+)
+def test_scheduling_directives(snapshot: Snapshot, app: RtAppSettings) -> None:
+    process = app.rt_process
+    wanted = {
+        "CPUSchedulingPolicy": str(SCHED_POLICIES[process.policy]),
+        "CPUSchedulingPriority": str(process.priority),
+    }
     expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
 
 
@@ -233,11 +271,12 @@ def test_affinity_directives(snapshot: Snapshot, layout: CpuLayout) -> None:
 
 
 @pytest.mark.control(
-    id="RT-8.12", severity="medium", title="The real-time process is started with its memory bound to the near one"
+    id="RT-8.12", severity="medium", title="The real-time process is started with the set policy for its memory"
 )
-def test_numa_directives(snapshot: Snapshot, layout: CpuLayout) -> None:
-    node = str(layout.topology.node_of(min(layout.isolated)))
-    expect.entries(snapshot.unit(RT_UNIT), {"NUMAPolicy": "bind", "NUMAMask": node}, RT_UNIT)
+def test_numa_directives(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
+    policy, node = _numa_policy(app.rt_process), str(layout.topology.node_of(min(layout.isolated)))
+    wanted = {"NUMAPolicy": policy} if policy == "local" else {"NUMAPolicy": policy, "NUMAMask": node}
+    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
 
 
 @pytest.mark.control(
@@ -283,9 +322,11 @@ def _expect_exposure(snapshot: Snapshot, unit: str) -> None:
 
 
 @pytest.mark.control(id="RT-8.19", severity="high", title="The other process is watched and started again too")
-def test_non_rt_supervision(snapshot: Snapshot) -> None:
-    wanted = {"Type": "notify", "NotifyAccess": "main", "Restart": "on-failure", "WatchdogUSec": "10s"}
-    expect.entries(snapshot.unit(NON_RT_UNIT), wanted, NON_RT_UNIT)
+def test_non_rt_supervision(snapshot: Snapshot, app: RtAppSettings) -> None:
+    unit = snapshot.unit(NON_RT_UNIT)
+    expect.entries(unit, {"Type": "notify", "NotifyAccess": "main", "Restart": "on-failure"}, NON_RT_UNIT)
+    expect.time_span(unit.get("WatchdogUSec", ""), app.unit.watchdog, "WatchdogSec")
+    expect.time_span(unit.get("RestartUSec", ""), app.unit.restart_delay, "RestartSec")
 
 
 # --- What it does (RT-9).

@@ -11,13 +11,14 @@ from testinfra.host import Host
 
 from roles.host import RtHostConfig
 from roles.rt_app.deploy import RT_UNIT
+from roles.rt_app.model import UnitSettings
 from rtinfra.verify import expect
 
 pytestmark = pytest.mark.disruptive
 
 _LONGEST_OUTAGE_S = 5.0
 _SLOWEST_ANSWER_MS = 500
-# How long to wait for a process to come back before calling it lost.
+# How long to wait for a process to come back, beyond the times that are set, before calling it lost.
 _PATIENCE_S = 180
 
 
@@ -70,9 +71,9 @@ def observe(host: Host) -> Moment:
     )
 
 
-def await_successor(host: Host, before: Moment) -> Moment:
+def await_successor(host: Host, before: Moment, unit: UnitSettings) -> Moment:
     """Wait until another process has taken over; return the last look in any case."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + 2 * unit.watchdog.seconds + unit.restart_delay.seconds + _PATIENCE_S
     while True:
         moment = observe(host)
         if (moment.is_active and moment.pid != before.pid) or time.monotonic() > deadline:
@@ -108,7 +109,7 @@ def make_fail(host: Host, rt: RtHostConfig, fail: Callable[[Moment], float]) -> 
     _, health_before = request(host, port, "/health")
     saved = host.check_output(f'cat "$(ls -t {app.state_dir}/checkpoints/rt_process_*.json | head -n 1)"')
     began = fail(before)
-    after = await_successor(host, before)
+    after = await_successor(host, before, app.unit)
     expect.that(after.is_active, "not running", "running", "the real-time process after the failure")
     _, health_after = request(host, port, "/health")
     return Outage(

@@ -7,7 +7,7 @@ from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, RT_SLICE
 from rtinfra.cpu import CpuLayout
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import Snapshot, Task
+from rtinfra.verify.snapshot import SCHED_POLICIES, Snapshot, Task
 
 
 @pytest.fixture
@@ -140,8 +140,7 @@ def test_every_workqueue(snapshot: Snapshot, layout: CpuLayout) -> None:
 
 @pytest.mark.control(id="RT-10.17", severity="critical", title="The control loop runs with its real-time priority")
 def test_loop_thread_priority(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    policies = {"SCHED_FIFO": 1, "SCHED_RR": 2}
-    wanted = (policies[rt.rt_app.rt_process.policy], rt.rt_app.rt_process.priority)
+    wanted = (SCHED_POLICIES[rt.rt_app.rt_process.policy], rt.rt_app.rt_process.priority)
     threads = [f"{task.name} {task.policy}/{task.priority}" for task in snapshot.tasks_of(RT_UNIT)]
     has_it = any((task.policy, task.priority) == wanted for task in snapshot.tasks_of(RT_UNIT))
     expect.that(

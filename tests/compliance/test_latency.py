@@ -36,13 +36,15 @@ class Latency:
 
 
 @pytest.fixture(scope="session")
-def latency(subject: Subject, host: Host, layout: CpuLayout, request: pytest.FixtureRequest) -> Latency:
+def latency(
+    subject: Subject, host: Host, rt: RtHostConfig, layout: CpuLayout, request: pytest.FixtureRequest
+) -> Latency:
     """A run of cyclictest on the isolated cores under load on the others, kept with its circumstances.
 
     The application is stopped meanwhile: two programs of one priority on one core would measure each other.
     """
     seconds = request.config.option.latency_seconds
-    output = host.check_output(_script(layout, seconds))
+    output = host.check_output(_script(layout, rt.rt_app.rt_process.priority, seconds))
     measured: dict[str, Any] = json.loads(output[output.index("{") :])
     threads = list(measured["thread"].values())
     evidence: Path | None = request.config.option.evidence
@@ -58,11 +60,11 @@ def latency(subject: Subject, host: Host, layout: CpuLayout, request: pytest.Fix
     )
 
 
-def _script(layout: CpuLayout, seconds: int) -> str:
+def _script(layout: CpuLayout, priority: int, seconds: int) -> str:
     result = "/run/rtinfra-cyclictest.json"
     cyclictest = (
-        f"cyclictest -q -m -p 90 -t {len(layout.isolated)} -a {layout.isolated_list} -i 1000 -D {seconds} "
-        f"-h {_HISTOGRAM_US} --histfile=/dev/null --json={result}"
+        f"cyclictest -q -m -p {priority} -t {len(layout.isolated)} -a {layout.isolated_list} -i 1000 "
+        f"-D {seconds} -h {_HISTOGRAM_US} --histfile=/dev/null --json={result}"
     )
     return f"""set -e
 trap 'systemctl stop rtinfra-load.service; systemctl start {RT_UNIT}' EXIT
