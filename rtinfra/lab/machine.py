@@ -412,9 +412,12 @@ class Machine:
         qemu.require_memory(self.spec, accel.choose())
         for port in self._ports().values():
             qemu.require_port(self.name, port)
-        usual = self._boot_usual() if snapshot is None else _LOAD_SECONDS
+        if snapshot is None:
+            work, usual = f"Booting {self.name}", self._boot_usual()
+        else:
+            work, usual = f"Going back to snapshot {snapshot} of {self.name}", _LOAD_SECONDS
         try:
-            with self._report.step(f"Booting {self.name}", usual=usual):
+            with self._report.step(work, usual=usual):
                 self._start(snapshot)
                 self._wait_ssh(timeout)
         except KeyboardInterrupt:

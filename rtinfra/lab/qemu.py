@@ -163,12 +163,15 @@ def wait_gone(pid: int, timeout: float) -> bool:
 
 
 def _holds_resources(pid: int) -> bool:
+    process = Path(f"/proc/{pid}")
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        stat = (process / "stat").read_text(encoding="ascii", errors="replace")
+        threads = len(list((process / "task").iterdir()))
     except OSError:
         return False
-    # The state stands behind the name in parentheses; zombies (Z) and the dead (X) have closed everything.
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+    # The state stands behind the name in parentheses. A zombie (Z) has closed everything, but a process shows as
+    # one as soon as its first thread has ended, while others may still hold its files.
+    return stat.rpartition(")")[2].split()[0] not in "ZX" or threads > 1
 
 
 def end(wiring: Wiring) -> None:

@@ -55,7 +55,7 @@ def runtime_directory() -> Path:
     Not $XDG_RUNTIME_DIR: that one is removed when the user logs out, and machines run on.
     Raises LabError when somebody else owns the directory.
     """
-    path = Path(f"/tmp/rtinfra-{os.geteuid()}")  # owner and mode are checked below
+    path = Path(f"/tmp/rtinfra-{os.geteuid()}")  # nosec B108 - owner and mode are checked below
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyinfra_cli.cli
 import pytest
 from pyinfra.api import Inventory
 from pyinfra.api.exceptions import InventoryError
-from pyinfra.connectors.ssh import SSHConnector
-from pyinfra_cli.exceptions import CliError
 
 from roles.host import load_hosts
-from rtinfra import adapters
 from rtinfra.inventory import fleet_host_of, groups, make_inventory, source
 from rtinfra.paths import PROJECT
 
@@ -62,47 +58,3 @@ def test_a_host_from_elsewhere_is_refused() -> None:
     (stranger,) = Inventory((["192.0.2.9"], {}))
     with pytest.raises(InventoryError, match="has no settings"):
         fleet_host_of(stranger)
-
-
-class TestDirectoryAdapter:
-    @pytest.fixture(autouse=True)
-    def _restored(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pyinfra_cli.cli, "make_inventory", lambda *args, **kwargs: ("original", args, kwargs))
-        monkeypatch.setattr(SSHConnector, "_connect", SSHConnector._connect)
-
-    def test_a_directory_is_loaded(self, directory: Path) -> None:
-        (directory / "hosts.yaml").write_text(HOSTS)
-        adapters.accept_inventory_directory()
-        adapters.accept_inventory_directory()  # config.py may be executed twice
-        loaded = pyinfra_cli.cli.make_inventory(str(directory), cwd=str(directory))
-        assert {host.name for host in loaded} == {"robot-1", "store-1"}
-
-    def test_everything_else_is_pyinfras_own(self) -> None:
-        adapters.accept_inventory_directory()
-        assert pyinfra_cli.cli.make_inventory("@local", cwd=None) == ("original", ("@local",), {"cwd": None})
-
-    def test_errors_are_sentences(self, directory: Path) -> None:
-        (directory / "hosts.yaml").write_text(HOSTS.replace("groups: []", "groups: [rt_host]"))
-        adapters.accept_inventory_directory()
-        with pytest.raises(CliError, match=r"hosts.yaml:6.*rt_hosts"):
-            pyinfra_cli.cli.make_inventory(str(directory), cwd=None)
-
-
-def test_no_delay_is_set_on_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
-    class Transport:
-        sock = socket.socket()
-
-    class Client:
-        def get_transport(self) -> Transport:
-            return Transport()
-
-    def connect(self: SSHConnector) -> None:
-        self.client = Client()  # type: ignore[assignment]
-
-    monkeypatch.setattr(SSHConnector, "_connect", connect)
-    adapters.send_without_delay()
-    with Transport.sock:
-        SSHConnector._connect(SSHConnector.__new__(SSHConnector))
-        assert Transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
+from rtinfra.config.types import Duration
 from rtinfra.verify import ControlResult, HostFacts, HostProblem, Report, Status, VerifyError, cli, expect
 from rtinfra.verify.report import read, rendered
 
@@ -60,6 +62,22 @@ def test_entries_show_only_what_differs() -> None:
         expect.entries({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": True}, "settings")
     assert caught.value.observation.expected == "b 3, c yes"
     assert caught.value.observation.actual == "b 2, c absent"
+
+
+@pytest.mark.parametrize(
+    ("live", "setting", "holds"),
+    [
+        ("1min 30s", "90s", True),
+        ("1.500000s", "1500ms", True),
+        ("0", "0s", True),
+        ("10s", "15s", False),
+        ("infinity", "10s", False),
+        ("", "0s", False),
+    ],
+)
+def test_time_spans_are_compared_by_their_length(live: str, setting: str, holds: bool) -> None:
+    with nullcontext() if holds else pytest.raises(expect.Mismatch, match=f"WatchdogSec: expected {setting}, found"):
+        expect.time_span(live, Duration.parse(setting), "WatchdogSec")
 
 
 def test_what_should_be_there_and_is_not() -> None:
