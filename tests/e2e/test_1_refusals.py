@@ -7,6 +7,8 @@ looks, the host then has two cores.
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra.lab import Machine
+from rtinfra.runner import environment
 from tests.e2e.conftest import Project, fingerprint
 
 
@@ -115,6 +118,21 @@ def on_host(project: Project, machine: Machine) -> Iterator[Project]:
 def with_settings(project: Project, machine: Machine, settings: str) -> Project:
     project.host(settings, port=machine.port, known_hosts=machine.known_hosts_path)
     return project
+
+
+def test_a_dry_run_tells_and_changes_nothing(on_host: Project) -> None:
+    """pyinfra without -y asks every operation what it would do, on a host that has nothing yet."""
+    dry = subprocess.run(
+        [str(Path(sys.executable).with_name("pyinfra")), "--dry", "inventory", "deploy.py"],
+        cwd=on_host.path,
+        env=environment(on_host.path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert dry.returncode == 0, dry.stderr
+    for operation in ("packages", "rt_kernel | boot loader", "rt_kernel | reboot when needed", "units"):
+        assert operation in dry.stderr
 
 
 def test_list_beyond_the_last_cpu(on_host: Project, machine: Machine) -> None:
