@@ -17,6 +17,14 @@ from rtinfra.paths import PROJECT
 
 #: Say that work goes on when pyinfra has been silent for this many seconds.
 HEARTBEAT_SECONDS = 20.0
+# How pyinfra announces an operation.
+_STARTING = "--> Starting operation: "
+# What long operations take on a bare host; the longer times are those of an emulated one.
+_USUAL = {
+    "packages": "1 to 6 minutes",
+    "rt_kernel | boot loader": "10 to 30 seconds",
+    "rt_kernel | reboot when needed": "1 to 2 minutes",
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def deploy(
         reader.start()
     log: list[str] = []
     try:
-        _follow(lines, log, say, start)
+        _follow(lines, log, say)
         exit_code = process.wait()
     except BaseException:
         process.terminate()
@@ -92,18 +100,22 @@ def _forward(stream: object, put: Callable[[str | None], None]) -> None:
     put(None)
 
 
-def _follow(lines: queue.Queue[str | None], log: list[str], say: Callable[[str], None] | None, start: float) -> None:
+def _follow(lines: queue.Queue[str | None], log: list[str], say: Callable[[str], None] | None) -> None:
     """Collect lines until the stream ends, with a sign of life during long silence."""
+    operation, since = "connecting", time.monotonic()
     while True:
         try:
             line = lines.get(timeout=HEARTBEAT_SECONDS)
         except queue.Empty:
             if say:
-                say(f"    ... still working, {time.monotonic() - start:.0f} s")
+                usual = f", usually {_USUAL[operation]}" if operation in _USUAL else ""
+                say(f"    ... still working on {operation}: {time.monotonic() - since:.0f} s{usual}")
             continue
         if line is None:
             return
         log.append(line)
+        if line.startswith(_STARTING):
+            operation, since = line.removeprefix(_STARTING).strip(), time.monotonic()
         if say and line.strip():
             say(line)
 
