@@ -18,7 +18,11 @@ from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 
-from rtinfra.facts.boot import Boot, BootState
+from rtinfra.facts.boot import Boot, BootState, parse_boot_state
+
+# Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
+_SHUTDOWN_SECONDS = 5
+_LOOK_SECONDS = 30
 
 
 def _names(words: Sequence[str]) -> set[str]:
@@ -126,22 +130,35 @@ def _wait_for_new_boot(
     report = _every(30, lambda passed: logger.info("%sstill waiting, %d s", host.print_prefix, passed))
     # Its own words about every failed attempt are no news while a host boots.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-    gevent.sleep(5)
-    host.disconnect()
+    gevent.sleep(_SHUTDOWN_SECONDS)
     while time.monotonic() < deadline:
         report()
+        host.disconnect()
         try:
-            host.connect(show_errors=False, raise_exceptions=True)
-            found: BootState = host.get_fact(Boot, image_pattern=image_pattern)
+            found = _look(host, image_pattern)
         except Exception as error:  # any failure to talk to a rebooting host only means: not yet
             logger.debug("not back yet: %s", error)
         else:
             if found.boot_id and found.boot_id != old_boot_id:
                 return _is_wanted(host, found, parameters)
-        host.disconnect()
         gevent.sleep(3)
     logger.error("%sdid not come back within %d s; look at its console", host.print_prefix, timeout_seconds)
     return False
+
+
+def _look(host: PyinfraHost, image_pattern: str) -> BootState:
+    """Connect anew and look at the boot state.
+
+    Not through `get_fact`: a host that goes down in the middle of an answer never ends its connection, and a
+    fact that fails counts its host as failed.
+
+    Raises:
+        TimeoutError: when the host does not answer in time.
+    """
+    with gevent.Timeout(_LOOK_SECONDS, TimeoutError("no answer")):
+        host.connect(show_errors=False, raise_exceptions=True)
+        _, output = host.run_shell_command(Boot().command(image_pattern=image_pattern))
+    return parse_boot_state(output.stdout_lines)
 
 
 def _is_wanted(host: PyinfraHost, found: BootState, parameters: Sequence[str]) -> bool:
