@@ -136,7 +136,7 @@ class Ansible:
         seconds = time.monotonic() - start
         recap = _RECAP.search(done.stdout)
         if done.returncode != 0 or recap is None or any(int(count) for count in recap.groups()[1:]):
-            told = "\n".join(done.stdout.splitlines()[-30:])
+            told = "\n".join(line[:300] for line in done.stdout.splitlines()[-30:])
             raise BenchmarkError(f"{name} failed, or changed what should have been left alone:\n{told}")
         return seconds, done.stdout
 
