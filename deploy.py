@@ -1,11 +1,12 @@
 """Which role runs on which host, in order. pyinfra executes this file once for each host."""
 
+from roles import telemetry
 from roles.base import deploy as base
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.target import current_target
-from rtinfra.operations import packages, units
+from rtinfra.operations import images, packages, units
 
 # Looks at the host and refuses it, with every reason, before anything on any host is changed.
 target = current_target()
@@ -22,5 +23,10 @@ if target.is_rt:
     # Last of the changes: the reboot that follows brings up everything above at once.
     rt_kernel.configure(rt.rt_kernel, layout, target.distribution)
     rt_kernel.reboot(rt.rt_kernel, layout, target.distribution)
+
+if target.telemetry.parts:
+    # The checkers of configuration files are programs in these images.
+    images.loaded(name="images", images=target.image_archives)
+    telemetry.configure(target.telemetry)
 
 units.ensure(name="units", units=target.units)

@@ -29,7 +29,8 @@ from rich.table import Table
 from benchmarks import playbook
 from benchmarks.record import Observation
 from roles.host import load_hosts
-from rtinfra.lab import ConsoleReporter, LabError, Machine, MachineStatus
+from rtinfra.lab import ConsoleReporter, Machine, MachineStatus
+from rtinfra.local.errors import LocalError
 from rtinfra.paths import PROJECT, lab_inventory
 from rtinfra.runner import deploy
 
@@ -235,7 +236,7 @@ def run(runs: int | None, console: Console) -> Result:
 
     Raises:
         BenchmarkError: when there is nothing to compare.
-        LabError: when there is no machine.
+        LocalError: when there is no machine.
     """
     status = prepare(console)
     directory = REPORTS / "bench-noop"
@@ -305,7 +306,7 @@ def main(
     messages = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         result = run(runs, messages)
-    except (BenchmarkError, LabError) as error:
+    except (BenchmarkError, LocalError) as error:
         messages.print(str(error), style="bold red", markup=False)
         raise typer.Exit(1) from error
     text = json.dumps(result.to_json(), indent=2)

@@ -10,20 +10,50 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
+from roles.agents.model import AgentsSettings
+from roles.alertmanager.model import AlertmanagerSettings
+from roles.alloy.model import AlloySettings
 from roles.base.model import BaseSettings
+from roles.elasticsearch.model import ElasticsearchSettings
+from roles.garage.model import GarageSettings
+from roles.gateways.model import GatewaysSettings
+from roles.grafana.model import GrafanaSettings
+from roles.jaeger.model import JaegerSettings
+from roles.kibana.model import KibanaSettings
+from roles.loki.model import LokiSettings
+from roles.mimir.model import MimirSettings
+from roles.prometheus.model import PrometheusSettings
 from roles.rt_app.model import RtAppSettings
 from roles.rt_kernel.model import RtKernelSettings
 from roles.rt_tuning.model import RtTuningSettings
+from roles.site import TelemetrySettings
+from roles.tempo.model import TempoSettings
 from rtinfra.config import ABSENT, ConfigError, Finding, Fleet, load_fleet, report_findings
 from rtinfra.config.types import CpuListText, Settings
 from rtinfra.cpu import check_layout_offline
 
 #: The group whose hosts get a real-time kernel, isolation, tuning and the application.
 RT_GROUP = "rt_hosts"
+#: Telemetry roles: a host runs one when it is in the group of that name, which also is the name of its section.
+TELEMETRY_ROLES = (
+    "agents",
+    "gateways",
+    "jaeger",
+    "prometheus",
+    "alertmanager",
+    "grafana",
+    "loki",
+    "tempo",
+    "mimir",
+    "alloy",
+    "elasticsearch",
+    "kibana",
+    "garage",
+)
 #: Every group that has a meaning in deploy.py; others only carry settings.
-KNOWN_GROUPS = ("all", RT_GROUP, "lab")
+KNOWN_GROUPS = ("all", RT_GROUP, *TELEMETRY_ROLES, "lab")
 
 
 class CpuSettings(Settings):
@@ -43,15 +73,38 @@ class PrerequisiteSettings(Settings):
     memory_mb: int = Field(ge=1)
 
 
+class BackendsSettings(Settings):
+    """Bounds of all backend containers of a host together."""
+
+    packages: tuple[str, ...]
+    memory_max: str = Field(pattern=r"^([1-9][0-9]?|100)%$", description="MemoryMax= of their slice")
+    cpu_weight: int = Field(ge=1, le=10000)
+
+
 class HostConfig(Settings):
     """All settings of one host. Sections of roles that do not run on the host are absent."""
 
     base: BaseSettings
+    telemetry: TelemetrySettings
+    backends: BackendsSettings
     prerequisites: PrerequisiteSettings | None = None
     cpu: CpuSettings | None = None
     rt_kernel: RtKernelSettings | None = None
     rt_tuning: RtTuningSettings | None = None
     rt_app: RtAppSettings | None = None
+    agents: AgentsSettings | None = None
+    gateways: GatewaysSettings | None = None
+    jaeger: JaegerSettings | None = None
+    prometheus: PrometheusSettings | None = None
+    alertmanager: AlertmanagerSettings | None = None
+    grafana: GrafanaSettings | None = None
+    loki: LokiSettings | None = None
+    tempo: TempoSettings | None = None
+    mimir: MimirSettings | None = None
+    alloy: AlloySettings | None = None
+    elasticsearch: ElasticsearchSettings | None = None
+    kibana: KibanaSettings | None = None
+    garage: GarageSettings | None = None
 
     @model_validator(mode="after")
     def _cross_checks(self, info: ValidationInfo) -> HostConfig:
@@ -76,16 +129,16 @@ class HostConfig(Settings):
         return RtHostConfig.of(self)
 
     def _missing_sections(self, groups: tuple[str, ...]) -> Iterator[Finding]:
-        if RT_GROUP not in groups:
-            return
-        for section in RtHostConfig.sections():
-            if getattr(self, section) is None:
-                yield Finding(
-                    section,
-                    ABSENT,
-                    f"is required on a host of the group {RT_GROUP}",
-                    f"restore the section `{section}:` in group_data/{RT_GROUP}.yaml",
-                )
+        required = {RT_GROUP: RtHostConfig.sections(), **{role: (role,) for role in TELEMETRY_ROLES}}
+        for group in groups:
+            for section in required.get(group, ()):
+                if getattr(self, section) is None:
+                    yield Finding(
+                        section,
+                        ABSENT,
+                        f"is required on a host of the group {group}",
+                        f"restore the section `{section}:` in group_data/{group}.yaml",
+                    )
 
     def _cpu_findings(self) -> Iterator[Finding]:
         if self.cpu is None:
@@ -108,14 +161,11 @@ class HostConfig(Settings):
                 owner[port] = key
 
     def claimed_ports(self) -> dict[str, int]:
-        """Return every TCP port a service of ours listens on, by the configuration key that says so."""
-        if self.rt_app is None:
-            return {}
-        return {
-            f"rt_app.{process}.{port}": getattr(getattr(self.rt_app, process), port)
-            for process in ("rt_process", "non_rt_process")
-            for port in ("health_port", "metrics_port")
-        }
+        """Return every TCP port a service of ours listens on, by the configuration key that says so.
+
+        In a model every field called `port` or ending in `_port` is one.
+        """
+        return dict(_ports(self))
 
     def _watchdog_findings(self) -> Iterator[Finding]:
         """Refuse a watchdog that fires before the health check it depends on could have answered."""
@@ -183,6 +233,15 @@ class RtHostConfig:
             if section is None:
                 raise TypeError(f"no section {name}: not a host of the group {RT_GROUP}")
         return cls(**found)
+
+
+def _ports(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, int]]:
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from _ports(value, f"{prefix}{name}.")
+        elif isinstance(value, int) and (name == "port" or name.endswith("_port")):
+            yield f"{prefix}{name}", value
 
 
 def _free_port(port: int, taken: set[int]) -> int:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pyinfra import host, logger
 from pyinfra.api.exceptions import DeployError
 
 from roles.base import deploy as base
+from roles.fleet import site_of
 from roles.host import HostConfig, RtHostConfig
 from roles.prerequisites import check_host
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
+from roles.telemetry import Telemetry, telemetry_of
 from rtinfra.config import FleetHost
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
-from rtinfra.inventory import fleet_host_of
+from rtinfra.images import LocalStore
+from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations.managed import Unit
+from rtinfra.secrets import LocalSecrets
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Target:
 
     fleet_host: FleetHost[HostConfig]
     distribution: str
+    telemetry: Telemetry
     _layout: CpuLayout | None
 
     @property
@@ -59,14 +65,21 @@ class Target:
             names += self.rt.rt_tuning.packages
             names += rt_app.packages(self.rt.rt_app)
             names += rt_kernel.packages(self.rt.rt_kernel, self.distribution)
-        return names
+        return [*names, *self.telemetry.packages]
 
     @property
     def local_packages(self) -> list[LocalPackage]:
         """Packages of all its roles that come as files of the control machine."""
-        if not self.is_rt:
-            return []
-        return [*rt_kernel.local_packages(self.rt.rt_kernel), *rt_app.local_packages(self.rt.rt_app)]
+        found = list(self.telemetry.local_packages)
+        if self.is_rt:
+            found += [*rt_kernel.local_packages(self.rt.rt_kernel), *rt_app.local_packages(self.rt.rt_app)]
+        return found
+
+    @property
+    def image_archives(self) -> dict[str, Path]:
+        """Container images of all its roles: OCI archives of this computer by pinned reference."""
+        store = LocalStore()
+        return {reference: store.archive(name) for name, reference in self.telemetry.images.items()}
 
     @property
     def units(self) -> list[Unit]:
@@ -74,7 +87,7 @@ class Target:
         found = base.units(self.config.base)
         if self.is_rt:
             found += [*rt_tuning.units(self.rt.rt_tuning), *rt_app.units()]
-        return found
+        return [*found, *self.telemetry.units]
 
 
 def current_target() -> Target:
@@ -93,4 +106,7 @@ def current_target() -> Target:
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
         raise DeployError(f"{host.name} is refused, nothing was changed on any host:\n{listed}")
-    return Target(fleet_host, state.distribution, layout)
+    site = site_of(fleet_of(host), fleet_host, LocalStore(), LocalSecrets())
+    if layout is not None:
+        site = replace(site, housekeeping=layout.housekeeping_list)
+    return Target(fleet_host, state.distribution, telemetry_of(fleet_host, site), layout)

@@ -34,9 +34,9 @@ def accept_inventory_directory() -> None:
                 loaded: Inventory = original(inventory, *args, **kwargs)
                 return loaded
             # Here, because the roles' settings need the roles, and this module is loaded before them.
-            from roles.host import load_hosts
+            from roles.fleet import load_checked_hosts
 
-            fleet = load_hosts(PROJECT, source(directory, lab_inventory()))
+            fleet = load_checked_hosts(PROJECT, source(directory, lab_inventory()))
         except ConfigError as error:
             raise CliError(str(error)) from error
         return make_inventory(fleet, kwargs.get("override_data"))

@@ -10,12 +10,14 @@ import typer
 from pyinfra.api.exceptions import InventoryError
 from rich.console import Console
 
-from roles.host import load_hosts
+from roles.fleet import load_checked_hosts
 from rtinfra.config import ConfigError
 from rtinfra.demo import run as run_demo
+from rtinfra.images.cli import app as images_app
 from rtinfra.inventory import source
 from rtinfra.lab.cli import app as lab_app
 from rtinfra.paths import PROJECT, lab_inventory
+from rtinfra.stack.cli import app as stack_app
 from rtinfra.verify.cli import verify
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     help="Bare hosts to verified real-time systems. The deploy itself is `pyinfra inventory deploy.py`.",
 )
+app.add_typer(images_app, name="images")
+app.add_typer(stack_app, name="stack")
 app.add_typer(lab_app, name="lab")
 app.command("verify")(verify)
 
@@ -46,7 +50,7 @@ def check(
     try:
         if place.is_dir():
             place = source(place, lab_inventory())
-        fleet = load_hosts(PROJECT, place)
+        fleet = load_checked_hosts(PROJECT, place)
     except InventoryError as error:
         _report(False, [], str(error), as_json)
         raise typer.Exit(2) from None

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from rtinfra import verify
-from rtinfra.lab import ConsoleReporter, LabError, Machine
+from rtinfra.images import build
+from rtinfra.lab import DEFAULT_GROUPS, ConsoleReporter, Machine, MachineSpec
+from rtinfra.local.errors import LocalError
 from rtinfra.paths import PROJECT, lab_inventory
 from rtinfra.runner import DeployResult, deploy
 
 #: The name of the demonstration's machine; `rtinfra lab ssh` takes the same one by default.
 MACHINE = "rt1"
+#: The machine with gateways and backends.
+BACKENDS = "obs1"
+BACKEND_IMAGES = ("prometheus", "alertmanager", "otelcol", "jaeger")
+#: What can be looked at in a browser, by its port on that machine.
+URLS = {16686: "Jaeger: traces", 9090: "Prometheus: metrics, rules", 9093: "Alertmanager", 9095: "Alert log, runbooks"}
+BACKENDS_SPEC = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2, forwards=tuple(URLS))
 
 
 @dataclass(frozen=True)
@@ -28,40 +37,100 @@ class Step:
 
 
 def run(console: Console) -> int:
-    """Build, deploy, deploy again, verify, summarise. Returns the exit code."""
+    """Build, deploy, deploy again, verify, then the same for the telemetry stack; summarise. Returns the exit code."""
     steps: list[Step] = []
-    machine = Machine(MACHINE, report=ConsoleReporter(console))
-    console.rule("1 of 4: a lab machine")
+    machine = Machine(MACHINE, spec=MachineSpec(lan_addresses=1), report=ConsoleReporter(console))
+    try:
+        _real_time(console, steps, machine)
+        if all(step.ok for step in steps):
+            _telemetry(console, steps, machine)
+    except LocalError as error:
+        console.print(str(error), style="bold red", markup=False)
+        return 1
+    return _summarise(console, steps)
+
+
+def _real_time(console: Console, steps: list[Step], machine: Machine) -> None:
+    """One machine, from bare to a verified real-time host."""
+    console.rule("1 of 7: a lab machine")
     console.print(
         "A bare Debian 13 computer, emulated. The first time takes 4 to 6 minutes, later it is there at once."
     )
     start = time.monotonic()
-    try:
-        machine.up()
-    except LabError as error:
-        console.print(str(error), style="bold red", markup=False)
-        return 1
+    machine.up()
     steps.append(Step("Lab machine", f"{MACHINE} answers", True, time.monotonic() - start))
 
-    console.rule("2 of 4: deploy")
+    console.rule("2 of 7: deploy")
     console.print(
         f"pyinfra {inventory()} deploy.py: kernel, isolation, tuning, application, one reboot.\n"
         "5 to 10 minutes on a bare machine without hardware virtualisation, seconds when nothing is to do."
     )
-    first = _deploy(console)
+    first = _deploy(console, MACHINE)
     steps.append(Step("Deploy", _counts(first), first.ok, first.seconds))
     if first.ok:
-        console.rule("3 of 4: deploy again")
+        console.rule("3 of 7: deploy again")
         console.print("An unchanged host must stay unchanged: 0 operations, no restart, no reboot.")
-        second = _deploy(console) if first.changed else first
+        second = _deploy(console, MACHINE) if first.changed else first
         steps.append(Step("Deploy again", _counts(second), second.ok and second.changed == 0, second.seconds))
 
-        console.rule("4 of 4: verify")
+        console.rule("4 of 7: verify")
         console.print("What the kernel and systemd say, control by control. 1 to 3 minutes.")
         start = time.monotonic()
         report = verify.run(lab_inventory(), hosts=[MACHINE], disruptive=True, console=console)
         steps.append(Step("Verify", report.summary, report.ok, time.monotonic() - start))
-    return _summarise(console, steps)
+
+
+def _telemetry(console: Console, steps: list[Step], machine: Machine) -> None:
+    """A second machine with gateways and backends, agents on the first: as much as is real on this computer."""
+    console.rule("5 of 7: images of the telemetry programs")
+    console.print(
+        "Built here, from Debian packages and from Go sources: 10 to 20 minutes the first time, later at once."
+    )
+    start = time.monotonic()
+    outcome = build.build(BACKEND_IMAGES, ConsoleReporter(console))
+    for name, reason in outcome.unavailable.items():
+        console.print(f"{name} cannot be built here: {reason}", markup=False, highlight=False)
+    steps.append(Step("Images", ", ".join(outcome.built) or "none", bool(outcome.built), time.monotonic() - start))
+    if not outcome.built:
+        return
+
+    console.rule("6 of 7: a second machine, deploy to both")
+    console.print("Gateways and backends as containers there, agents on the first: 5 to 10 minutes, later seconds.")
+    start = time.monotonic()
+    backends = Machine(BACKENDS, spec=BACKENDS_SPEC, report=ConsoleReporter(console))
+    backends.join(*backend_groups(outcome.built))
+    if "otelcol" in outcome.built:
+        machine.join(*DEFAULT_GROUPS, "agents")
+    backends.up()
+    deployed = _deploy(console, MACHINE, BACKENDS)
+    steps.append(Step("Deploy both", _counts(deployed), deployed.ok, time.monotonic() - start))
+    if not deployed.ok:
+        return
+
+    console.rule("7 of 7: verify both")
+    start = time.monotonic()
+    report = verify.run(lab_inventory(), hosts=[MACHINE, BACKENDS], console=console)
+    steps.append(Step("Verify both", report.summary, report.ok, time.monotonic() - start))
+    _show_urls(console, backends)
+
+
+def backend_groups(images: Collection[str]) -> tuple[str, ...]:
+    """Return the groups of the machine with the backends: those whose image there is."""
+    needs = {"gateways": "otelcol", **{name: name for name in ("jaeger", "prometheus", "alertmanager")}}
+    # Without a place to send traces to, a gateway is of no use.
+    wanted = [group for group, image in needs.items() if image in images]
+    if "jaeger" not in images and "gateways" in wanted:
+        wanted.remove("gateways")
+    return (*wanted, "lab_backends")
+
+
+def _show_urls(console: Console, backends: Machine) -> None:
+    table = Table(title="Open in a browser on this computer", title_justify="left")
+    table.add_column("What")
+    table.add_column("Address")
+    for port, what in URLS.items():
+        table.add_row(what, f"http://127.0.0.1:{backends.forwarded(port)}")
+    console.print(table)
 
 
 def inventory() -> str:
@@ -70,9 +139,9 @@ def inventory() -> str:
     return "inventory/lab.py" if has_real_hosts else "inventory"
 
 
-def _deploy(console: Console) -> DeployResult:
+def _deploy(console: Console, *hosts: str) -> DeployResult:
     # Other lab machines may be up; they are not this one's business.
-    limit = ("--limit", MACHINE)
+    limit = [word for host in hosts for word in ("--limit", host)]
     return deploy(inventory(), limit, say=lambda line: console.print(line, markup=False, highlight=False))
 
 

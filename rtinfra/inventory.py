@@ -13,6 +13,8 @@ from rtinfra.config import Fleet, FleetHost
 
 #: Host data under this key holds the host's FleetHost.
 HOST_DATA_KEY = "rtinfra"
+#: And under this one the fleet it belongs to.
+FLEET_DATA_KEY = "rtinfra_fleet"
 EXAMPLE = "hosts.example.yaml"
 
 Groups = dict[str, list[tuple[str, dict[str, Any]]]]
@@ -40,7 +42,7 @@ def groups(fleet: Fleet[Any]) -> Groups:
     """Return a fleet the way a pyinfra inventory file would: hosts with data, by group."""
     found: Groups = {}
     for host in fleet.hosts.values():
-        entry = (host.name, {**host.ssh.connector_data(), HOST_DATA_KEY: host})
+        entry = (host.name, {**host.ssh.connector_data(), HOST_DATA_KEY: host, FLEET_DATA_KEY: fleet})
         for group in host.groups or ("ungrouped",):
             found.setdefault(group, []).append(entry)
     return found
@@ -68,3 +70,9 @@ def fleet_host_of(host: PyinfraHost) -> FleetHost[Any]:
             "`pyinfra inventory deploy.py`"
         )
     return found
+
+
+def fleet_of(host: PyinfraHost) -> Fleet[Any]:
+    """Return the fleet that the host pyinfra works on belongs to; call fleet_host_of first."""
+    fleet: Fleet[Any] = host.host_data[FLEET_DATA_KEY]
+    return fleet

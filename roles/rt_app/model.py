@@ -25,6 +25,9 @@ class ReferenceSettings(Settings):
     """How the reference workload runs; only used with application.kind = reference."""
 
     cycle_us: int = Field(ge=100, le=1_000_000, description="period of the real-time loop in microseconds")
+    metrics_bind: str = Field(
+        pattern=r"^[0-9a-fA-F.:]+$", description="address /metrics listens on; everything else is on loopback"
+    )
     faults: bool = Field(description="accept POST /api/v1/fault (hang, crash, deadline misses) for tests")
 
 

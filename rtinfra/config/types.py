@@ -56,6 +56,9 @@ def _no_bool(value: object) -> object:
 Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535)]
 """A TCP or UDP port."""
 
+SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", examples=["slack_webhook"])]
+"""Name of a secret (rtinfra.secrets), never its value."""
+
 RtPriority = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=99, examples=[90])]
 """A SCHED_FIFO or SCHED_RR priority, sched(7)."""
 

@@ -2,12 +2,13 @@
 
 from rtinfra.lab.errors import CommandFailed, LabError
 from rtinfra.lab.inventory import inventory_yaml
-from rtinfra.lab.machine import Machine, MachineStatus, machines
-from rtinfra.lab.progress import ConsoleReporter, Reporter
+from rtinfra.lab.machine import DEFAULT_GROUPS, Machine, MachineStatus, machines
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.lab.tools import ensure_tools
+from rtinfra.local.progress import ConsoleReporter, Reporter
 
 __all__ = [
+    "DEFAULT_GROUPS",
     "CommandFailed",
     "ConsoleReporter",
     "LabError",

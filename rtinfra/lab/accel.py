@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtinfra.lab import tools
+from rtinfra.local import programs
 
 # x86-64-v2 on top of QEMU's oldest 64-bit model, plus hardware random numbers so that the guest does not wait
 # for entropy. More (AVX, 5-level page tables of "max") makes emulated code slower, not faster.
@@ -53,7 +53,7 @@ def _kvm_works() -> bool:
 
 def _qemu_runs(acceleration: Acceleration) -> bool:
     """Start an empty machine and ask it whether its processor runs."""
-    qemu = tools.find("qemu-system-x86_64")
+    qemu = programs.find("qemu-system-x86_64")
     if qemu is None:
         return False
     command = [str(qemu), *acceleration.arguments, "-machine", "q35", "-m", "64"]

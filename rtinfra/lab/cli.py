@@ -20,8 +20,9 @@ from rich.table import Table
 
 from rtinfra.lab.errors import LabError
 from rtinfra.lab.machine import DEFAULT_NAME, Machine, MachineStatus, machines
-from rtinfra.lab.progress import ConsoleReporter
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.local.errors import LocalError
+from rtinfra.local.progress import ConsoleReporter
 from rtinfra.paths import lab_directory
 
 EXIT_FAILED = 1
@@ -47,6 +48,13 @@ _Forward = Annotated[
     list[int] | None,
     typer.Option(help="TCP port of the machine to offer on a free port of 127.0.0.1; may be repeated."),
 ]
+_Lan = Annotated[
+    int | None, typer.Option(help="Addresses on the network that the lab's machines share (new machines: none).")
+]
+_Group = Annotated[
+    list[str] | None,
+    typer.Option(help="Group of the machine in the lab's inventory; may be repeated (new: rt_hosts and lab)."),
+]
 _AirGap = Annotated[
     bool | None,
     typer.Option("--air-gap/--no-air-gap", help="Cut the machine off from every network except our ssh."),
@@ -64,7 +72,7 @@ def _plain_errors() -> Iterator[None]:
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
         yield
-    except LabError as error:
+    except LocalError as error:
         if error.detail:
             console.print(error.detail, style="dim")
         console.print(f"Error: {error.message}", style="bold red")
@@ -96,6 +104,8 @@ def up(
     disk: _Disk = None,
     forward: _Forward = None,
     air_gap: _AirGap = None,
+    lan: _Lan = None,
+    group: _Group = None,
     as_json: _Json = False,
 ) -> None:
     """Make and start a machine, and wait until it can be reached.
@@ -111,6 +121,8 @@ def up(
         rtinfra lab up small --cpus 2 --nodes 1 --memory 1024
 
         rtinfra lab up gateway --forward 8080 --air-gap
+
+        rtinfra lab up obs1 --lan 2 --group gateways --group jaeger --group prometheus
     """
     with _plain_errors():
         machine = _machine(
@@ -121,8 +133,11 @@ def up(
             disk_gb=disk,
             forwards=forward or None,
             restricted=air_gap,
+            lan_addresses=lan,
         )
         machine.up()
+        if group:
+            machine.join(*group)
         if as_json:
             _print_json(machine.status())
         else:

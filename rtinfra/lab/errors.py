@@ -1,27 +1,12 @@
-"""The one exception of the lab: what went wrong, and what to do next."""
+"""The exceptions of the lab: what went wrong, and what to do next."""
 
 from __future__ import annotations
 
+from rtinfra.local.errors import LocalError
 
-class LabError(Exception):
-    """Something the operator can act on.
 
-    ``message`` says in one sentence what went wrong, ``next_step`` what to do about it, and ``detail``
-    carries raw material to look at (the tail of a console, the last lines of a tool).
-    """
-
-    def __init__(self, message: str, next_step: str, detail: str = "") -> None:
-        self.message = message
-        self.next_step = next_step
-        self.detail = detail.rstrip()
-        super().__init__(message)
-
-    def __str__(self) -> str:
-        parts = [self.message]
-        if self.detail:
-            parts.append(self.detail)
-        parts.append(f"Next step: {self.next_step}")
-        return "\n".join(parts)
+class LabError(LocalError):
+    """Something about lab machines that the operator can act on."""
 
 
 class CommandFailed(LabError):

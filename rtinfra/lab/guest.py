@@ -10,7 +10,7 @@ import io
 import tarfile
 from dataclasses import dataclass
 
-from rtinfra.lab.archive import Archive, guest_keyring, guest_options, guest_sources
+from rtinfra.local.archive import Archive, guest_keyring, guest_options, guest_sources
 
 PACKAGES = (
     "ca-certificates",

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtinfra.lab import accel, guest, tools
-from rtinfra.lab.archive import Archive, guest_sources, mmdebstrap_source
+from rtinfra.lab import accel, guest
 from rtinfra.lab.errors import LabError
-from rtinfra.lab.progress import Reporter
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.local import programs
+from rtinfra.local.archive import Archive, guest_sources
+from rtinfra.local.bootstrap import bootstrap
+from rtinfra.local.errors import LocalError
+from rtinfra.local.lock import locked
+from rtinfra.local.progress import Reporter
 
 # Raised when the way of building changes without a change in packages, files or commands.
 FORMAT = 1
@@ -79,26 +79,6 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
         )
 
 
-@contextmanager
-def locked(path: Path, purpose: str, timeout: float) -> Iterator[None]:
-    """Hold a lock file; wait at most ``timeout`` seconds for another process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + timeout
-    with path.open("a", encoding="ascii") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise LabError(
-                        f"another rtinfra has been {purpose} for more than {timeout:.0f} s",
-                        "wait for it to finish or end it, then try again",
-                    ) from error
-                time.sleep(0.2)
-        yield
-
-
 def ensure_image(spec: MachineSpec, archive: Archive, report: Reporter) -> Path:
     """The base image for ``spec``, built now when it does not exist yet.
 
@@ -136,7 +116,7 @@ def _build(recipe: Recipe, work: Path, report: Reporter) -> Path:
         _seal(recipe, work, disk)
     with report.step("Packing the image", usual=10):
         image = work / "image.qcow2"
-        tools.execute(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image], timeout=600)
+        programs.execute(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image], timeout=600)
     return image
 
 
@@ -145,28 +125,19 @@ def _bootstrap(recipe: Recipe, work: Path) -> Path:
     tree = work / "tree.tar"
     overlay = work / "overlay.tar"
     overlay.write_bytes(guest.overlay(guest.files(recipe.archive, recipe.suite, recipe.root_uuid())))
-    sources = work / "build.sources"
-    sources.write_text(mmdebstrap_source(recipe.archive, recipe.suite), encoding="utf-8")
-    command: list[str | Path] = ["mmdebstrap", "--variant=minbase", "--format=tar"]
-    command += [f"--include={','.join(guest.PACKAGES)}"]
-    command += [f'--aptopt={name} "{value}"' for name, value in recipe.archive.options]
-    command += [f"--customize-hook=tar-in {overlay} /"]
-    command += [f"--customize-hook=chroot \"$1\" sh -c '{line}'" for line in guest.finishing_commands()]
-    command += [recipe.suite, tree, sources]
-    # mmdebstrap's own tree goes below TMPDIR: as root into our directory, whose space was checked. Otherwise the
-    # tree belongs to subordinate users (user namespace), who often may not enter the home directory.
-    environment = {"TMPDIR": str(work)} if os.geteuid() == 0 else {}
-    if not environment:
+    if os.geteuid() != 0:
         require_space(Path(tempfile.gettempdir()), TREE_SPACE, "to put the guest's files together")
-    try:
-        tools.execute(command, timeout=1200, env=environment)
-    except LabError as error:
-        uris = " ".join((*recipe.archive.main, *recipe.archive.security))
-        raise LabError(
-            f"Debian {recipe.suite} could not be fetched from {uris}",
-            "check the network and `apt-get update` on this machine; the last lines above say what failed",
-            error.detail,
-        ) from error
+    hooks = [f"--customize-hook=tar-in {overlay} /"]
+    hooks += [f"--customize-hook=chroot \"$1\" sh -c '{line}'" for line in guest.finishing_commands()]
+    bootstrap(
+        recipe.archive,
+        recipe.suite,
+        variant="minbase",
+        packages=guest.PACKAGES,
+        hooks=hooks,
+        target=tree,
+        work=work,
+    )
     return tree
 
 
@@ -197,7 +168,7 @@ def _write_disk(recipe: Recipe, work: Path, tree: Path) -> Path:
         f" disk.raw {(size - _ROOT_START - _TAIL) // 1024}k"
     )
     pretend = [] if os.geteuid() == 0 else ["fakeroot"]
-    tools.execute([*pretend, "sh", "-c", script], timeout=600, cwd=work)
+    programs.execute([*pretend, "sh", "-c", script], timeout=600, cwd=work)
     tree.unlink()
     return disk
 
@@ -214,9 +185,9 @@ def _seal(recipe: Recipe, work: Path, disk: Path) -> None:
     root = f"root={guest.ROOT_PARTITION} rw init={guest.SEAL_PROGRAM}"
     command += ["-append", f"{root} panic=-1 {guest.KERNEL_PARAMETERS}"]
     try:
-        tools.execute(command, timeout=120 * acceleration.slowness)
+        programs.execute(command, timeout=120 * acceleration.slowness)
         failure = ""
-    except LabError as error:
+    except LocalError as error:
         failure = str(error)
     log = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
     if guest.SEAL_DONE not in log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ruamel.yaml import YAML
 
@@ -21,13 +21,17 @@ class Reachable(Protocol):
     def key_path(self) -> Path: ...
     @property
     def known_hosts_path(self) -> Path: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+    @property
+    def lan_addresses(self) -> tuple[str, ...]: ...
 
 
 def inventory_yaml(machines: Iterable[Reachable]) -> str:
     """The inventory with these machines, by name."""
     hosts = {
         machine.name: {
-            "groups": ["rt_hosts", "lab"],
+            "groups": list(machine.groups),
             "ssh": {
                 "address": "127.0.0.1",
                 "port": machine.port,
@@ -35,7 +39,7 @@ def inventory_yaml(machines: Iterable[Reachable]) -> str:
                 "key": str(machine.key_path),
                 "known_hosts": str(machine.known_hosts_path),
             },
-            "settings": {},
+            "settings": _settings(machine),
         }
         for machine in sorted(machines, key=lambda machine: machine.name)
     }
@@ -43,3 +47,15 @@ def inventory_yaml(machines: Iterable[Reachable]) -> str:
     buffer.write("# Written by `rtinfra lab`: the lab machines that are up. Changes here are overwritten.\n")
     YAML().dump({"hosts": hosts}, buffer)
     return buffer.getvalue()
+
+
+def _settings(machine: Reachable) -> dict[str, Any]:
+    """What only the lab knows: by which addresses its machines reach each other."""
+    addresses = list(machine.lan_addresses)
+    if not addresses:
+        return {}
+    settings: dict[str, Any] = {"telemetry": {"address": addresses[0]}}
+    if "gateways" in machine.groups:
+        # One for each address: two gateways fit on one machine.
+        settings["gateways"] = {"addresses": addresses}
+    return settings

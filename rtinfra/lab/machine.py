@@ -16,12 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rtinfra.lab import accel, archive, image, qemu, sshkeys, tools
+from rtinfra.lab import accel, image, qemu, sshkeys, tools
 from rtinfra.lab.errors import CommandFailed, LabError
 from rtinfra.lab.inventory import inventory_yaml
-from rtinfra.lab.progress import Reporter
 from rtinfra.lab.qmp import Qmp, QmpError
-from rtinfra.lab.spec import MachineSpec
+from rtinfra.lab.spec import LAN_BLOCK, MachineSpec
+from rtinfra.local import archive, programs
+from rtinfra.local.lock import locked
+from rtinfra.local.progress import Reporter
 from rtinfra.paths import lab_directory
 
 DEFAULT_NAME = "rt1"
@@ -30,6 +32,9 @@ _SSH_PORT = 22
 _MACHINE_SPACE = 3 * 1000**3
 # Below the range the kernel gives to outgoing connections (32768 and up), which could hold a port for a moment.
 _FIRST_PORT, _PORTS = 20000, 10000
+_LAN_GROUP, _LAN_NETWORK = "230.0.0.77", "10.77.0"
+#: The groups of a machine that nobody gave any.
+DEFAULT_GROUPS = ("rt_hosts", "lab")
 _BOOT_SECONDS = 10.0
 _LOAD_SECONDS = 3.0
 # Terminal control: sequences that end with a letter, titles and colours set by "]", and single characters.
@@ -115,6 +120,23 @@ class Machine:
                 f"make the machine with that port in its forwards, then start it: `rtinfra lab up {self.name}`",
             )
         return ports[guest_port]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups it is in, in the lab's inventory."""
+        return tuple(self._record().get("groups", DEFAULT_GROUPS))
+
+    def join(self, *groups: str) -> None:
+        """Put the machine into these groups of the lab's inventory, and into no others."""
+        with self._locked():
+            self._write_record(groups=groups)
+            self._write_inventory()
+
+    @property
+    def lan_addresses(self) -> tuple[str, ...]:
+        """Its addresses on the network that the lab's machines share; none when it is not connected."""
+        start = (int(self._record().get("lan_block", 0)) + 1) * LAN_BLOCK
+        return tuple(f"{_LAN_NETWORK}.{start + number}" for number in range(self.spec.lan_addresses))
 
     def is_running(self) -> bool:
         """Whether the machine has power (it may still be booting)."""
@@ -300,7 +322,7 @@ class Machine:
         if not self.disk_path.exists():
             return ()
         # Forced sharing: the running machine keeps a lock on its disk, and we only read its table of contents.
-        result = tools.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
+        result = programs.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
         return tuple(entry["name"] for entry in json.loads(result.stdout).get("snapshots", ()))
 
     # ---- inside -------------------------------------------------------------------------------------------
@@ -329,12 +351,16 @@ class Machine:
                 ("ssh.authorized_keys.root", self.key_path.with_name("id_ed25519.pub")),
                 ("lab.host_key", self._host_key_path),
                 ("lab.hostname", self.directory / "hostname"),
+                # Read by systemd-network-generator(8), in front of the image's own file for every card.
+                *((("network.network.05-lan", self.directory / "lan.network"),) if self.spec.lan_addresses else ()),
             ),
+            # One port for each state directory, so that two labs on one host do not hear each other.
+            lan=(_LAN_GROUP, _FIRST_PORT + int(hashlib.sha256(str(self.root).encode()).hexdigest(), 16) % _PORTS),
         )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with image.locked(self.directory / "lock", f"changing the machine {self.name}", timeout=900):
+        with locked(self.directory / "lock", f"changing the machine {self.name}", timeout=900):
             yield
 
     def _record(self) -> dict[str, Any]:
@@ -375,7 +401,7 @@ class Machine:
             image.require_space(self.directory, _MACHINE_SPACE, f"for the machine {self.name}")
             base = image.ensure_image(spec, archive.discover(), self._report)
             fresh = self.disk_path.with_suffix(".new")
-            tools.execute(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60)
+            programs.execute(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60)
             fresh.rename(self.disk_path)
         else:
             stored = MachineSpec.from_json(self._record()["spec"])
@@ -385,7 +411,10 @@ class Machine:
                     f" not {spec.suite} with {spec.disk_gb} GiB",
                     f"`rtinfra lab reset {self.name} --disk {spec.disk_gb}` makes a fresh one (what is on it is lost)",
                 )
-        self._write_record(spec=asdict(spec), ports=self._choose_ports(spec))
+        self._write_record(spec=asdict(spec), ports=self._choose_ports(spec), lan_block=self._choose_lan_block())
+        card = qemu.mac_address(self.name, card=1)
+        addresses = "".join(f"Address={address}/24\n" for address in self.lan_addresses)
+        write_atomically(self.directory / "lan.network", f"[Match]\nMACAddress={card}\n\n[Network]\n{addresses}")
         sshkeys.ensure_key(self.key_path, f"rtinfra lab {self.name}")
         host_key = sshkeys.ensure_key(self._host_key_path, self.name)
         write_atomically(self.directory / "hostname", self.name)
@@ -406,6 +435,14 @@ class Machine:
                 port for port in candidates if port not in taken and qemu.port_is_free(port)
             )
         return chosen
+
+    def _choose_lan_block(self) -> int:
+        """The block of addresses it had before, else the first that no other machine has."""
+        known = self._record().get("lan_block")
+        if known is not None:
+            return int(known)
+        taken = {machine._record().get("lan_block") for machine in machines(self.root)}
+        return next(block for block in range(24) if block not in taken)
 
     def _start_and_wait(self, timeout: float | None = None, snapshot: str | None = None) -> None:
         self._require_disk()
@@ -440,7 +477,7 @@ class Machine:
     def _require_disk(self) -> None:
         if not self.disk_path.exists():
             raise LabError(f"there is no machine called {self.name}", f"make it: `rtinfra lab up {self.name}`")
-        result = tools.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
+        result = programs.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
         base = Path(json.loads(result.stdout)["full-backing-filename"])
         if not base.exists():
             raise LabError(

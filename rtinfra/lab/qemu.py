@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtinfra.lab import tools
 from rtinfra.lab.accel import Acceleration
 from rtinfra.lab.errors import LabError
 from rtinfra.lab.qmp import Qmp, QmpError
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.local import programs
 
 PROGRAM = "qemu-system-x86_64"
 LOOPBACK = "127.0.0.1"
@@ -38,6 +38,8 @@ class Wiring:
     """(port on the host's 127.0.0.1, port of the guest)."""
     credentials: Sequence[tuple[str, Path]]
     """systemd credentials for the guest: name and file (systemd.system-credentials(7))."""
+    lan: tuple[str, int]
+    """Multicast group and port that stand for the cable between the lab's machines."""
 
 
 def command_line(spec: MachineSpec, wiring: Wiring, acceleration: Acceleration) -> list[str]:
@@ -67,6 +69,11 @@ def command_line(spec: MachineSpec, wiring: Wiring, acceleration: Acceleration) 
         network += f",hostfwd=tcp:{LOOPBACK}:{host}-:{inside}"
     words += ["-netdev", network]
     words += ["-device", f"virtio-net-pci,netdev=network,mac={mac_address(wiring.name)},romfile="]
+    if spec.lan_addresses:
+        group, port = wiring.lan
+        # Needs no rights, no bridge and no order of starting; localaddr keeps it on this host.
+        words += ["-netdev", f"socket,id=lan,mcast={group}:{port},localaddr={LOOPBACK}"]
+        words += ["-device", f"virtio-net-pci,netdev=lan,mac={mac_address(wiring.name, card=1)},romfile="]
     words += ["-device", "virtio-rng-pci"]
     # Two hardware watchdogs, as many real boards have. The chip set's own (iTCO) would never reset the machine
     # unless its "no reboot" strap is off.
@@ -77,9 +84,9 @@ def command_line(spec: MachineSpec, wiring: Wiring, acceleration: Acceleration) 
     return words
 
 
-def mac_address(name: str) -> str:
-    """A stable address from the range QEMU uses for its cards."""
-    digest = hashlib.sha256(name.encode()).hexdigest()
+def mac_address(name: str, card: int = 0) -> str:
+    """A stable address from the range QEMU uses for its cards; ``card`` 1 is the one on the lab's network."""
+    digest = hashlib.sha256(f"{name}/{card}".encode() if card else name.encode()).hexdigest()
     return f"52:54:00:{digest[0:2]}:{digest[2:4]}:{digest[4:6]}"
 
 
@@ -139,7 +146,7 @@ def is_ours(pid: int, pidfile: Path, proc: Path = Path("/proc")) -> bool:
 
 def start(command: Sequence[str]) -> None:
     """Start QEMU in the background. Raises LabError with QEMU's own words when it refuses."""
-    result = tools.execute(command, timeout=120, check=False)
+    result = programs.execute(command, timeout=120, check=False)
     if result.returncode != 0:
         raise LabError(
             "QEMU could not start the lab machine",

@@ -11,6 +11,8 @@ from rtinfra.lab.errors import LabError
 MINIMUM_MEMORY_MB = 768
 # Debian, a second kernel and its initramfs, and room to install something.
 MINIMUM_DISK_GB = 4
+# Each machine has this many addresses of the lab's network to itself.
+LAN_BLOCK = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class MachineSpec:
     """Air gap: the guest reaches nothing, not even the host; ssh from the host still works."""
     forwards: tuple[int, ...] = ()
     """TCP ports of the guest to offer on free ports of the host's 127.0.0.1, besides ssh."""
+    lan_addresses: int = 0
+    """Addresses on the network that the lab's machines share; 0: not connected to it. Needs Debian 13."""
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.cpus < 1 or self.cpus % self.nodes:
@@ -46,6 +50,11 @@ class MachineSpec:
             raise LabError(
                 f"{self.memory_mb} MiB of memory do not work for a lab machine with {self.nodes} NUMA nodes",
                 f"choose at least {MINIMUM_MEMORY_MB} MiB and a multiple of the number of nodes",
+            )
+        if not 0 <= self.lan_addresses < LAN_BLOCK:
+            raise LabError(
+                f"a lab machine cannot have {self.lan_addresses} addresses on the lab's network",
+                f"choose at most {LAN_BLOCK - 1}",
             )
         if self.disk_gb < MINIMUM_DISK_GB:
             raise LabError(

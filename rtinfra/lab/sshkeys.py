@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from rtinfra.lab import tools
 from rtinfra.lab.errors import LabError
+from rtinfra.local import programs
 
 
 def ensure_key(path: Path, comment: str) -> str:
@@ -15,7 +15,7 @@ def ensure_key(path: Path, comment: str) -> str:
     public = path.with_name(f"{path.name}.pub")
     if not (path.exists() and public.exists()):
         path.unlink(missing_ok=True)
-        tools.execute(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path], timeout=60)
+        programs.execute(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path], timeout=60)
     return public.read_text(encoding="ascii").strip()
 
 

@@ -1,156 +1,30 @@
-"""The programs the lab is built from: is each one here, and install the missing ones."""
+"""The programs the lab is built from."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import signal
-import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from rtinfra.lab.errors import LabError
-from rtinfra.lab.progress import Reporter
-
-# Where administration programs live; not in everybody's PATH.
-_ADMIN_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A program (or a file, when it starts with a slash) and the Debian package that brings it."""
-
-    name: str
-    package: str
-
+from rtinfra.local import bootstrap, programs
+from rtinfra.local.programs import Tool
+from rtinfra.local.progress import Reporter
 
 _ALWAYS = (
     Tool("qemu-system-x86_64", "qemu-system-x86"),
     Tool("qemu-img", "qemu-utils"),
-    Tool("mmdebstrap", "mmdebstrap"),
     Tool("mke2fs", "e2fsprogs"),
     Tool("sfdisk", "fdisk"),
     Tool("tar", "tar"),
     Tool("ssh", "openssh-client"),
     Tool("ssh-keygen", "openssh-client"),
-    # Without trixie's keys (added to Debian 12 in a point release) the guest's archive cannot be verified.
-    Tool("/usr/share/keyrings/debian-archive-trixie-stable.gpg", "debian-archive-keyring"),
 )
-# Without root, a user namespace or a pretence of root owns the guest's files while they are put together.
-_WITHOUT_ROOT = (Tool("fakeroot", "fakeroot"), Tool("newuidmap", "uidmap"))
-
-
-def find(name: str) -> Path | None:
-    """The path of a program or file, or None."""
-    if name.startswith("/"):
-        path = Path(name)
-        return path if path.exists() else None
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_ADMIN_PATH}")
-    return Path(found) if found else None
-
-
-def missing_packages() -> list[str]:
-    """The Debian packages to install before the lab can work."""
-    tools = _ALWAYS if os.geteuid() == 0 else (*_ALWAYS, *_WITHOUT_ROOT)
-    return sorted({tool.package for tool in tools if find(tool.name) is None})
+# Without root, a pretence of it owns the guest's files while they are written to the disk.
+_WITHOUT_ROOT = (Tool("fakeroot", "fakeroot"),)
 
 
 def ensure_tools(report: Reporter | None = None) -> None:
     """Install what is missing; when this user may not, say which command does it.
 
-    Raises LabError when packages are missing and cannot be installed.
+    Raises LocalError when packages are missing and cannot be installed.
     """
-    packages = missing_packages()
-    if not packages:
-        return
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
-    if os.geteuid() != 0 or find("apt-get") is None:
-        raise LabError(
-            f"these Debian packages are needed and not installed: {', '.join(packages)}",
-            f"run: sudo {' '.join(command)}",
-        )
-    report = report or Reporter()
-    with report.step(f"Installing Debian packages on this machine: {', '.join(packages)}", usual=60):
-        # A machine that never ran `apt-get update`, or long ago, fails the first attempt.
-        attempt = _apt(command)
-        if attempt.returncode != 0:
-            _apt(["apt-get", "update"])
-            attempt = _apt(command)
-    left = missing_packages()
-    if left:
-        raise LabError(
-            f"apt-get could not install {', '.join(left)}",
-            f"see why with: apt-get update && {' '.join(command)}",
-            "\n".join(attempt.stdout.splitlines()[-10:]),
-        )
-
-
-def _apt(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    # Another apt may be at work (automatic updates): wait for it instead of failing.
-    waiting = [command[0], "--quiet", "--option", "DPkg::Lock::Timeout=300", *command[1:]]
-    return execute(waiting, timeout=1200, check=False, env={"DEBIAN_FRONTEND": "noninteractive"})
-
-
-def execute(
-    command: Sequence[str | Path],
-    *,
-    timeout: float,
-    check: bool = True,
-    env: dict[str, str] | None = None,
-    cwd: Path | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run a program of this machine in at most ``timeout`` seconds; its whole family ends with it.
-
-    Standard error is part of ``stdout``. Raises LabError when it takes too long or (``check``) fails.
-    """
-    program = find(str(command[0]))
-    if program is None:
-        raise LabError(
-            f"the program {command[0]} is needed and not installed",
-            "run `rtinfra lab up`, which installs what the lab needs",
-        )
-    words = [str(word) for word in (program, *command[1:])]
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
-    environment["PATH"] = f"{environment.get('PATH', os.defpath)}:{_ADMIN_PATH}"
-    # In a session of its own the program is not hit by Ctrl-C directly: we end it, children included.
-    with subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=environment,
-        cwd=cwd,
-    ) as process:
-        try:
-            raw, _ = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            _end_family(process)
-            raise LabError(
-                f"{program.name} did not finish within {timeout:.0f} s",
-                "try again; on a very slow or busy machine stop other work first",
-                (error.output or b"").decode(errors="replace")[-2000:],
-            ) from error
-        except BaseException:
-            _end_family(process)
-            raise
-    output = raw.decode(errors="replace")
-    if check and process.returncode != 0:
-        raise LabError(
-            f"{program.name} ended with exit code {process.returncode}",
-            f"its last lines above say why; the whole command was: {' '.join(words)}",
-            "\n".join(output.splitlines()[-15:]),
-        )
-    return subprocess.CompletedProcess(words, process.returncode, output, "")
-
-
-def _end_family(process: subprocess.Popen[bytes]) -> None:
-    """End the process and everything it started: first politely (it may have mounts to undo), then not."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-            return
+    tools = _ALWAYS if os.geteuid() == 0 else (*_ALWAYS, *_WITHOUT_ROOT)
+    programs.ensure((*bootstrap.tools(), *tools), report or Reporter())

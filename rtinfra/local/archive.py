@@ -1,6 +1,6 @@
 """Which Debian archive this machine is configured to use.
 
-The lab never names an archive itself: it takes the one in the machine's apt configuration (a mirror inside
+rtinfra never names an archive itself: it takes the one in the machine's apt configuration (a mirror inside
 a company, a proxy, a snapshot), so it works wherever ``apt-get install`` works. Formats: sources.list(5).
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from rtinfra.lab.errors import LabError
+from rtinfra.local.errors import LocalError
 
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ARCHIVE_VARIABLE = "RTINFRA_LAB_ARCHIVE"
@@ -162,7 +162,7 @@ def _is_debian(source: Source) -> bool:
 def choose(sources: Iterable[Source]) -> tuple[Source, Source | None]:
     """The entries of the Debian archive and of its security archive.
 
-    Raises LabError when no entry looks like Debian.
+    Raises LocalError when no entry looks like Debian.
     """
     main = security = None
     for source in sources:
@@ -173,7 +173,7 @@ def choose(sources: Iterable[Source]) -> tuple[Source, Source | None]:
         if security is None and any(_SECURITY_SUITE.fullmatch(suite) for suite in source.suites):
             security = source
     if main is None:
-        raise LabError(
+        raise LocalError(
             "this machine's apt configuration names no Debian archive, so there is nothing to build"
             " the lab machine from",
             "add Debian's archive to /etc/apt/sources.list.d, or name one in the environment variable"
@@ -185,7 +185,7 @@ def choose(sources: Iterable[Source]) -> tuple[Source, Source | None]:
 def discover(apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, str] | None = None) -> Archive:
     """The Debian archive this machine uses.
 
-    ``RTINFRA_LAB_ARCHIVE`` and ``RTINFRA_LAB_SECURITY_ARCHIVE`` overrule the configuration. Raises LabError
+    ``RTINFRA_LAB_ARCHIVE`` and ``RTINFRA_LAB_SECURITY_ARCHIVE`` overrule the configuration. Raises LocalError
     when there is none, or when it can be reached from this machine only (file:, cdrom:).
     """
     environment = os.environ if environment is None else environment
@@ -198,7 +198,7 @@ def discover(apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, s
     uris = (*main.uris, *(security.uris if security else ()))
     for uri in uris:
         if urlsplit(uri).scheme not in ("http", "https"):
-            raise LabError(
+            raise LocalError(
                 f"the Debian archive {uri} of this machine's apt configuration cannot be reached"
                 " from a virtual machine",
                 f"name one with an http or https address in the environment variable {ARCHIVE_VARIABLE}",
@@ -222,7 +222,7 @@ def _options(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     try:
         dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=30, check=True).stdout
     except FileNotFoundError as error:
-        raise LabError(
+        raise LocalError(
             "this machine has no apt, and the lab builds Debian from the archive that apt is configured for",
             "use a Debian 12 (or newer) machine",
         ) from error

@@ -78,6 +78,9 @@ def bundle(paths: Sequence[Managed], actions: Sequence[Action], restarts: Sequen
                     lines.append(("directory", path.path, path.mode, path.owner, path.group))
                 case Absent():
                     lines.append(("absent", path.path))
+        lines += [
+            ("keep", unit, path.path) for path in paths if isinstance(path, File | Absent) for unit in path.restarts
+        ]
         lines += [("restart", restart_marker(unit)) for unit in restarts]
         lines += [("action", action.name, action.command) for action in actions]
         _add(tar, "manifest", "".join("\t".join(line) + "\n" for line in lines).encode())

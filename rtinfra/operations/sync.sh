@@ -5,7 +5,8 @@ set -eu
 umask 077
 state=/var/lib/rtinfra
 pending=/run/rtinfra/pending
-mkdir -p "$state" "$pending"
+previous=/run/rtinfra/previous
+mkdir -p "$state" "$pending" "$previous"
 # One kept from a run that was cut off is of no use to anybody.
 rm -rf "$state"/stage.*
 stage=$(mktemp -d "$state/stage.XXXXXXXX")
@@ -24,6 +25,17 @@ done <"$stage/manifest"
 # Remembered before the first change, so that a run cut off here is completed by the next one.
 while IFS="$tab" read -r kind name rest; do
     case "$kind" in action | restart) : >"$pending/$name" ;; esac
+done <"$stage/manifest"
+
+# What a unit ran with until now, for the case that it does not start with the new files. Not overwritten when it
+# is there already: then the last restart never happened, and what is kept is the last that worked.
+while IFS="$tab" read -r kind unit path; do
+    [ "$kind" = keep ] || continue
+    mkdir -p "$previous/$unit"
+    ! grep -qsxF "$path" "$previous/$unit/paths" || continue
+    name=$(printf '%s' "$path" | tr / :)
+    if [ -f "$path" ]; then cp -a -- "$path" "$previous/$unit/$name"; fi
+    printf '%s\n' "$path" >>"$previous/$unit/paths"
 done <"$stage/manifest"
 
 while IFS="$tab" read -r kind path mode owner group; do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 
 from pyinfra import host, logger
 from pyinfra.api.command import StringCommand
@@ -14,6 +15,8 @@ from rtinfra.facts.units import Units, UnitsState, UnitState
 from rtinfra.operations.files import restart_marker
 from rtinfra.operations.managed import Unit
 
+# The same for every unit and every run.
+_SCRIPT = (Path(__file__).parent / "start.sh").read_text(encoding="utf-8")
 _UNKNOWN = UnitState(load="not-found", active="inactive", sub="dead", file="", needs_reload=False)
 
 
@@ -22,7 +25,8 @@ def ensure(units: Sequence[Unit]) -> Generator[StringCommand, None, None]:
     """Enable, mask, start and restart `units` as needed.
 
     A unit is restarted when a file it depends on changed, in this run or in one that was cut off. When a
-    start fails, the end of the unit's journal is shown and the operation fails.
+    start fails, the end of the unit's journal is shown, the unit goes back to the files it ran with before, and the
+    operation fails.
     """
     found: UnitsState = host.get_fact(Units, names=[unit.name for unit in units])
     if any(found.units.get(unit.name, _UNKNOWN).needs_reload for unit in units):
@@ -57,14 +61,11 @@ def _steps(unit: Unit, found: UnitsState) -> Iterator[tuple[str, str]]:
             yield "stop", f"systemctl stop {name} && {forget}"
         return
     if marker in found.pending and (unit.running or state.active == "active"):
-        yield "restart, its files changed", f"{_start('restart', name)} && {forget}"
+        yield "restart, its files changed", _start("restart", name)
     elif unit.running and state.active != "active":
-        yield f"start, was {state.active}", f"{_start('start', name)} && {forget}"
+        yield f"start, was {state.active}", _start("start", name)
 
 
 def _start(verb: str, name: str) -> str:
-    """Start or restart a unit; on failure show why. A unit that gave up is allowed to try again."""
-    return (
-        f"systemctl reset-failed {name} 2>/dev/null; "
-        f"{{ systemctl {verb} {name} || {{ journalctl --no-pager -n 30 -u {name} >&2; false; }}; }}"
-    )
+    """Start or restart a unit; start.sh says what happens when that fails."""
+    return f"set -- {verb} {name}\n{_SCRIPT}"

@@ -1,8 +1,7 @@
 """Verification of live hosts: what the kernel and systemd say, held against the typed settings."""
 
-from rtinfra.verify.hosts import VerifyError
 from rtinfra.verify.report import ControlResult, HostFacts, HostProblem, Report, Severity, Status
-from rtinfra.verify.session import run
+from rtinfra.verify.session import VerifyError, run
 
 __all__ = [
     "ControlResult",

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rtinfra.verify.hosts import VerifyError
 from rtinfra.verify.report import EXIT_UNUSABLE
-from rtinfra.verify.session import REPORTS, run
+from rtinfra.verify.session import REPORTS, VerifyError, run
 
 
 def verify(

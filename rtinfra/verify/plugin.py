@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,11 +18,13 @@ from typing import Final
 import pytest
 
 from roles.host import RT_GROUP, HostConfig
-from rtinfra.config import FleetHost
+from roles.site import Site
+from rtinfra.config import Fleet, FleetHost
+from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
-from rtinfra.verify import expect, probe, snapshot
-from rtinfra.verify.connection import Connections, Unreachable
-from rtinfra.verify.hosts import VerifyError, selected_hosts
+from rtinfra.hosts import HostsError, fleet_in, selected
+from rtinfra.programs import Program, programs_of, site_without_secrets
+from rtinfra.verify import endpoints, expect, probe, snapshot
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -37,6 +39,8 @@ from rtinfra.verify.report import (
 
 _DISRUPTIVE: Final = "disruptive"
 _EVERY_HOST: Final = "every_host"
+_ON: Final = "on"
+_ON_ANY: Final = "on_any"
 _NAME: Final = "rtinfra-verification"
 
 
@@ -59,6 +63,8 @@ class Subject:
     """A host that was reached: its settings and what was seen of it."""
 
     host: FleetHost[HostConfig]
+    site: Site
+    programs: tuple[Program, ...]
     snapshot: snapshot.Snapshot
     layout: CpuLayout | None
     layout_problems: tuple[str, ...]
@@ -97,6 +103,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{_EVERY_HOST}: a control for hosts that are not real-time too")
+    config.addinivalue_line("markers", f"{_ON}(*groups): a control for the hosts that are in all of these groups")
+    config.addinivalue_line("markers", f"{_ON_ANY}(*groups): a control for the hosts that are in one of these groups")
     if config.option.inventory is not None:
         config.pluginmanager.register(Verification(config), _NAME)
 
@@ -130,6 +138,19 @@ def control_of(item: pytest.Item) -> Control | None:
     return Control(**marker.kwargs, area=doc.strip().splitlines()[0].rstrip("."))
 
 
+def is_for(item: pytest.Item, groups: Collection[str]) -> bool:
+    """Tell whether a test is for a host that is in these groups; without a marker it is for real-time hosts."""
+    # The marker nearest to the test counts: one function of a file may narrow what the file says.
+    for mark in item.iter_markers():
+        if mark.name == _EVERY_HOST:
+            return True
+        if mark.name == _ON:
+            return set(mark.args) <= set(groups)
+        if mark.name == _ON_ANY:
+            return bool(set(mark.args) & set(groups))
+    return RT_GROUP in groups
+
+
 def is_selected(control_id: str, wanted: list[str]) -> bool:
     """Tell whether an id is wanted, by itself or by its requirement (`RT-10`)."""
     return not wanted or any(control_id == name or control_id.startswith(f"{name}.") for name in wanted)
@@ -144,10 +165,12 @@ class Verification:
         self._started = now()
         self._clock = time.monotonic()
         try:
-            self._hosts = selected_hosts(self._option.inventory, self._option.verify_hosts)
-        except VerifyError as error:
+            self._fleet = fleet_in(self._option.inventory)
+            self._hosts = selected(self._fleet, self._option.verify_hosts)
+        except HostsError as error:
             raise pytest.UsageError(str(error)) from error
-        self.connections = Connections(self._hosts.values())
+        # Of every host: a control follows what it sends to wherever that is kept.
+        self.connections = Connections(self._fleet.hosts.values())
         self._subjects: dict[str, Subject] = {}
         self._results: list[ControlResult] = []
         self._problems: list[HostProblem] = []
@@ -157,14 +180,17 @@ class Verification:
         """Return a host that was reached."""
         return self._subjects[name]
 
+    def programs_on(self, name: str) -> tuple[Program, ...]:
+        """Return the telemetry programs of any host of the inventory."""
+        return programs_of(self._fleet, self._fleet.hosts[name])
+
     # --- which controls on which hosts
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Parametrise every test that wants a host with the hosts it is for."""
         if "subject_name" not in metafunc.fixturenames:
             return
-        for_every_host = metafunc.definition.get_closest_marker(_EVERY_HOST) is not None
-        names = [name for name, host in self._hosts.items() if for_every_host or RT_GROUP in host.groups]
+        names = [name for name, host in self._hosts.items() if is_for(metafunc.definition, host.groups)]
         metafunc.parametrize("subject_name", names, scope="session")
 
     @pytest.hookimpl(trylast=True)
@@ -174,7 +200,7 @@ class Verification:
         for item in items:
             control = control_of(item)
             if control is None or _host_name(item) is None:
-                continue  # a test for real-time hosts without such a host
+                continue  # a test for hosts of a group that has none
             if not is_selected(control.id, self._option.control):
                 continue
             if item.get_closest_marker(_DISRUPTIVE) and not self._option.disruptive:
@@ -195,8 +221,8 @@ class Verification:
                 continue
             self._tell(f"looking at {name}")
             try:
-                self._subjects[name] = look(host, self.connections)
-            except (Unreachable, snapshot.SnapshotError) as error:
+                self._subjects[name] = look(self._fleet, host, self.connections)
+            except (Unreachable, ValueError) as error:
                 self._problems.append(HostProblem(name, str(error)))
 
     # --- what became of them
@@ -262,15 +288,17 @@ class Verification:
             os.write(self._option.progress_fd, f"{what}\n".encode())
 
 
-def look(host: FleetHost[HostConfig], connections: Connections) -> Subject:
+def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Connections) -> Subject:
     """Take the snapshot of one host and expand its CPU lists against what is really there.
 
     Raises:
         Unreachable: there is no connection.
-        SnapshotError: it did not answer as a Linux host does.
+        ValueError: settings that a role cannot work with; as SnapshotError: it did not answer as a Linux host does.
     """
     started = time.monotonic()
-    seen = snapshot.parse(connections.run(host.name, probe.script(probe.questions(host.config))))
+    site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
+    script = probe.script(probe.questions(host.config, programs, endpoints.requests(host, site, programs)))
+    seen = snapshot.parse(connections.feed(host.name, script).text)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []
     if host.config.cpu is not None:
@@ -278,6 +306,8 @@ def look(host: FleetHost[HostConfig], connections: Connections) -> Subject:
         layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.state.topology)
     return Subject(
         host=host,
+        site=site,
+        programs=programs,
         snapshot=seen,
         layout=layout,
         layout_problems=tuple(

@@ -7,16 +7,20 @@ one grep, and units by the dozen with one systemctl.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from roles.agents.deploy import FILEBEAT_UNIT
+from roles.agents.deploy import SLICE as AGENTS_SLICE
 from roles.host import HostConfig
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
-from roles.rt_kernel.deploy import source
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
-from rtinfra.facts import sections
+from rtinfra.facts import http, sections
 from rtinfra.facts.host import Host
+from rtinfra.facts.http import Request, loopback
+from rtinfra.programs import Program
+from rtinfra.quadlet import SLICE
 
 CHRONY: Final = "chrony.service"
 LOGROTATE: Final = "logrotate.timer"
@@ -24,11 +28,13 @@ LOGROTATE: Final = "logrotate.timer"
 OTHER_CLOCK_UNITS: Final = ("systemd-timesyncd.service", "ntpsec.service", "ntp.service", "openntpd.service")
 #: Kinds of rejection to look for in the kernel's log.
 _KERNEL_LOG_PATTERN = "Housekeeping:|isolcpus:|Unknown kernel command line|clocksource.*unstable|Marking TSC unstable"
+# Enough to see that something is stored; a database may have tens of thousands.
+_MOST_DATA_FILES = 2000
 _UNIT_PROPERTIES = (
     "Id LoadState ActiveState SubState UnitFileState MainPID Type NotifyAccess ExecStart Restart RestartUSec "
     "WatchdogUSec StartLimitBurst StartLimitIntervalUSec CPUSchedulingPolicy CPUSchedulingPriority CPUAffinity "
     "NUMAPolicy NUMAMask NRestarts Slice AllowedCPUs EffectiveCPUs StandardOutput StandardError "
-    "ActiveEnterTimestampMonotonic NeedDaemonReload"
+    "ActiveEnterTimestampMonotonic NeedDaemonReload MemoryMax CPUQuotaPerSecUSec ControlGroup"
 )
 _MANAGER_PROPERTIES = "RuntimeWatchdogUSec,RebootWatchdogUSec,WatchdogDevice,WatchdogLastPingTimestampMonotonic"
 # Files of one line each. Read with their names, NUL between name and value: names of workqueues may hold colons.
@@ -44,6 +50,12 @@ _VALUE_FILES = """
 /proc/irq/default_smp_affinity /proc/irq/[0-9]*/smp_affinity_list /proc/irq/[0-9]*/effective_affinity_list
 /sys/kernel/irq/[0-9]*/actions
 """
+# What the kernel holds slices and their services to.
+_TELEMETRY_VALUES = " ".join(
+    f"/sys/fs/cgroup/{group}/{name}"
+    for group in (AGENTS_SLICE, SLICE, f"{AGENTS_SLICE}/*", f"{SLICE}/*")
+    for name in ("memory.max", "cpu.max", "cpuset.cpus.effective")
+)
 # An interrupt that refuses even the value it has is placed by the kernel alone (managed, per CPU, timer). Only
 # those are tried that are not where the default puts them: shell built-ins, no fork.
 _IMMOVABLE = """read default </proc/irq/default_smp_affinity
@@ -56,25 +68,6 @@ _KERNEL_LOG = f"""log=$(dmesg)
 case $log in *'Linux version '*) ;; *) log=$(journalctl -k -b -o cat --no-pager) ;; esac
 case $log in *'Linux version '*) echo complete ;; *) echo incomplete ;; esac
 printf '%s\\n' "$log" | grep -E '{_KERNEL_LOG_PATTERN}'"""
-# Perl is essential on Debian. /proc/uptime is a clock with 10 ms steps that needs no module.
-_HTTP = r"""perl -MSocket -e '
-sub now { open my $f, "<", "/proc/uptime"; (split " ", <$f>)[0] }
-for (@ARGV) {
-    my ($port, $path) = m{^(\d+)(/.*)};
-    my ($t, $answer) = (now(), "");
-    eval {
-        local $SIG{ALRM} = sub { die };
-        alarm 10;
-        socket(my $s, PF_INET, SOCK_STREAM, 0) or die;
-        connect($s, sockaddr_in($port, INADDR_LOOPBACK)) or die;
-        syswrite($s, "GET $path HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        while (sysread($s, my $part, 65536)) { $answer .= $part }
-        alarm 0;
-    };
-    my ($status) = $answer =~ m{^HTTP/\S+ (\d+)};
-    my ($body) = $answer =~ /\r\n\r\n(.*)/s;
-    printf "\@http %d %s %d %d\n%s\n", $port, $path, $status // 0, (now() - $t) * 1000, $body // "";
-}' """
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,8 @@ class Questions:
     login_user: str | None
     group: str
     application: ApplicationPlaces | None
+    programs: tuple[Program, ...]
+    requests: tuple[Request, ...]
 
 
 @dataclass(frozen=True)
@@ -102,8 +97,11 @@ class ApplicationPlaces:
     metrics_ports: tuple[int, ...]
 
 
-def questions(config: HostConfig, distribution: str | None = None) -> Questions:
-    """Derive what to ask from a host's settings; real-time sections may be absent."""
+def questions(config: HostConfig, programs: Sequence[Program] = (), requests: Sequence[Request] = ()) -> Questions:
+    """Derive what to ask from a host's settings; real-time sections may be absent.
+
+    `programs` are the host's telemetry programs, `requests` what to ask them over HTTP.
+    """
     members = list(config.base.realtime_members)
     units = [CHRONY, LOGROTATE, "systemd-journald.service", *OTHER_CLOCK_UNITS]
     packages = list(config.base.packages)
@@ -126,17 +124,20 @@ def questions(config: HostConfig, distribution: str | None = None) -> Questions:
             health_ports=tuple(process.health_port for process in processes),
             metrics_ports=tuple(process.metrics_port for process in processes),
         )
-    if config.rt_kernel is not None and distribution is not None and not config.rt_kernel.debs:
-        packages += source(config.rt_kernel, distribution).packages
+    if programs:
+        units += [AGENTS_SLICE, SLICE, *(program.unit for program in programs)]
+        packages += [package for program in programs for package in program.packages]
     return Questions(
         units=tuple(dict.fromkeys([*units, *own_services])),
         own_services=tuple(own_services),
-        packages=tuple(packages),
+        packages=tuple(dict.fromkeys(packages)),
         sysctl=tuple(config.rt_tuning.sysctl) if config.rt_tuning else (),
         parameters=config.rt_kernel.parameters if config.rt_kernel else (),
         login_user=members[0] if members else None,
         group=config.base.realtime_group,
         application=application,
+        programs=tuple(programs),
+        requests=tuple(requests),
     )
 
 
@@ -152,6 +153,7 @@ def script(asked: Questions) -> str:
         "interrupts_before": "cat /proc/interrupts",
         **_general(asked),
         **(_application(asked.application) if asked.application else {}),
+        **(_telemetry(asked) if asked.programs else {}),
         "interrupts_after": "cat /proc/interrupts",
         "end": "echo reached",
     }
@@ -166,6 +168,7 @@ def _general(asked: Questions) -> Mapping[str, str]:
     values = " ".join(
         [
             *_VALUE_FILES.split(),
+            *(_TELEMETRY_VALUES.split() if asked.programs else ()),
             *(f"/sys/fs/cgroup/{unit}/cpuset.cpus.effective" for unit in (*HOUSEKEEPING_GROUPS, RT_SLICE)),
             *(sysctl_path(key) for key in asked.sysctl),
             *(path for word in asked.parameters if (path := parameter_path(word))),
@@ -226,14 +229,14 @@ def _general(asked: Questions) -> Mapping[str, str]:
 def _application(places: ApplicationPlaces) -> Mapping[str, str]:
     logs = shlex.quote(places.log_dir)
     checkpoints = shlex.quote(places.checkpoint_dir)
-    health = [f"{port}/health" for port in places.health_ports]
+    health = [Request(loopback(port, "/health")) for port in places.health_ports]
     others = [
-        *(f"{port}/health/live" for port in places.health_ports),
-        *(f"{port}/metrics" for port in places.metrics_ports),
+        *(Request(loopback(port, "/health/live")) for port in places.health_ports),
+        *(Request(loopback(port, "/metrics")) for port in places.metrics_ports),
     ]
     return {
         # Asked again at the end: a slow machine may be late once.
-        "http_early": _HTTP + " ".join(health),
+        "http_early": http.command(health),
         **{
             f"json {name}": f"cat {shlex.quote(places.config_dir)}/{name}.json"
             for name in ("cpu_affinity", "numa_binding", "failover_policy", "tracing_config")
@@ -248,8 +251,23 @@ def _application(places: ApplicationPlaces) -> Mapping[str, str]:
         "checkpoint_dir": f"stat -c '%a %U %G' {checkpoints}",
         "checkpoints": f"stat -c '%Y %n' {checkpoints}/rt_process_*.json",
         "newest_checkpoint": f'cat "$(ls -t {checkpoints}/rt_process_*.json | head -n 1)"',
-        "http": _HTTP + " ".join([*health, *others, *health]),
+        "http": http.command([*health, *others, *health]),
     }
+
+
+def _telemetry(asked: Questions) -> Mapping[str, str]:
+    directories = " ".join(shlex.quote(path) for program in asked.programs for path in program.directories)
+    commands = {
+        "containers": "podman ps --all --no-trunc --format '{{.Names}} {{.ImageID}} {{.State}}'",
+        "images": "podman image ls --no-trunc --digests --format '{{.ID}} {{.Repository}}@{{.Digest}}'",
+        "http_telemetry": http.command(asked.requests),
+    }
+    if directories:
+        commands["directories"] = f"stat -c '%n %a %U %G' {directories}"
+        commands["data_files"] = f"find {directories} -xdev -type f -printf '%s %p\\n' | head -n {_MOST_DATA_FILES}"
+    if any(program.unit == FILEBEAT_UNIT for program in asked.programs):
+        commands["filebeat"] = "filebeat test config 2>&1"
+    return commands
 
 
 def sysctl_path(key: str) -> str:

@@ -15,8 +15,8 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
+from rtinfra.hosts import HostsError, fleet_in, inventory_file, selected
 from rtinfra.paths import PROJECT
-from rtinfra.verify.hosts import VerifyError, inventory_file, selected_hosts
 from rtinfra.verify.report import Report, read, show
 
 TESTS: Final = PROJECT / "tests" / "compliance"
@@ -24,6 +24,10 @@ REPORTS: Final = PROJECT / "reports"
 _LAST_LINES = 15
 _REPORT = "report.json"
 _LOG = "pytest.log"
+
+
+class VerifyError(Exception):
+    """A verification that could not even begin; the text says why."""
 
 
 def run(
@@ -52,8 +56,11 @@ def run(
     Raises:
         VerifyError: wrong configuration, host or control, or tests that cannot be loaded.
     """
-    place = inventory_file(inventory)
-    selected_hosts(place, hosts)
+    try:
+        place = inventory_file(inventory)
+        selected(fleet_in(place), hosts)
+    except HostsError as error:
+        raise VerifyError(str(error)) from error
     directory = _new_directory(output)
     arguments = [
         *("--inventory", str(place), "--report-json", str(directory / _REPORT), "--evidence", str(directory)),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rtinfra.cpu import parse_cpu_list, parse_cpu_mask
-from rtinfra.facts import sections
+from rtinfra.facts import http, sections
 from rtinfra.facts.host import HostState, parse_host_state
+from rtinfra.facts.http import HttpAnswer, loopback
 
 SCHED_OTHER: Final = 0
 SCHED_FIFO: Final = 1
@@ -19,8 +20,9 @@ SCHED_FIFO: Final = 1
 SCHED_POLICIES: Final[Mapping[str, int]] = {"SCHED_OTHER": SCHED_OTHER, "SCHED_FIFO": SCHED_FIFO, "SCHED_RR": 2}
 
 _PF_KTHREAD: Final = 0x00200000
-_HTTP_LINE = re.compile(r"@http (\d+) (\S+) (\d+) (\d+)")
 _EXPOSURE = re.compile(r"for (\S+): ([0-9.]+)")
+_SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(\{.*\})? (\S+)(?: -?\d+)?$")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _LIMIT = re.compile(r"(?P<name>Max [a-z-]+(?: [a-z]+)*?) {2,}(?P<soft>\S+) +(?P<hard>\S+)")
 _LOG_TIME = re.compile(r"^\[ *[0-9.]+\] ")
 _NODE_PAGES = re.compile(r" N(\d+)=(\d+)")
@@ -80,14 +82,11 @@ class Watchdog:
 
 
 @dataclass(frozen=True)
-class HttpAnswer:
-    """What a service of the host answered on loopback; status 0 for no answer."""
+class ContainerState:
+    """A container: its state in Podman's word, and every reference `repository@sha256:...` of its image."""
 
-    port: int
-    path: str
-    status: int
-    milliseconds: int
-    body: str
+    state: str
+    images: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -164,6 +163,8 @@ class Memory:
 class Snapshot:
     """One host at one moment.
 
+    `directories` are mode, user and group of the programs' data directories by path, `data_files` some of the files
+    in them with their sizes.
     `values` are files of one line under /proc and /sys, by path; a file that does not exist is absent. Unit and
     manager properties are systemd's, by name.
     """
@@ -210,6 +211,10 @@ class Snapshot:
     checkpoint_dir_access: str
     checkpoint: Checkpoint | None
     http: tuple[HttpAnswer, ...]
+    containers: Mapping[str, ContainerState]
+    directories: Mapping[str, str]
+    data_files: Mapping[str, int]
+    filebeat: tuple[str, ...]
 
     @property
     def is_virtual(self) -> bool:
@@ -242,17 +247,33 @@ class Snapshot:
         return tuple(task for task in self.tasks if task.is_kernel and re.fullmatch(pattern, task.name))
 
     def answers(self, port: int, path: str) -> tuple[HttpAnswer, ...]:
-        """Return the answers from one address."""
-        return tuple(answer for answer in self.http if (answer.port, answer.path) == (port, path))
+        """Return the answers of a service on loopback."""
+        return tuple(answer for answer in self.http if answer.url == loopback(port, path))
+
+    def answer(self, url: str) -> HttpAnswer:
+        """Return the last answer from a URL; raises KeyError when it was not asked."""
+        return {answer.url: answer for answer in self.http}[url]
 
     def metrics(self, port: int) -> dict[str, float]:
-        """Return the metrics of a port by name, the last sample of each."""
-        found: dict[str, float] = {}
-        for answer in self.answers(port, "/metrics"):
-            for line in answer.body.splitlines():
-                if match := re.match(r"([a-zA-Z_:][\w:]*)(?:\{.*\})? (\S+)$", line):
-                    found[match[1]] = float(match[2])
-        return found
+        """Return the metrics of a port of loopback by name, the last sample of each."""
+        return {sample.name: sample.value for answer in self.answers(port, "/metrics") for sample in samples(answer)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of metrics."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def samples(answer: HttpAnswer) -> Iterator[Sample]:
+    """Yield what an answer in Prometheus's text format holds."""
+    for line in answer.body.splitlines():
+        if match := _SAMPLE.match(line):
+            labels = {name: re.sub(r"\\(.)", r"\1", value) for name, value in _LABEL.findall(match[2] or "")}
+            yield Sample(match[1], labels, float(match[3]))
 
 
 def parse(text: str) -> Snapshot:
@@ -327,7 +348,11 @@ def parse(text: str) -> Snapshot:
         log_tails=tuple(many("log_tails")),
         checkpoint_dir_access=one("checkpoint_dir"),
         checkpoint=_checkpoint(many("checkpoints"), many("newest_checkpoint")),
-        http=(*_http(many("http_early")), *_http(many("http"))),
+        http=tuple(answer for name in ("http_early", "http", "http_telemetry") for answer in http.parse(many(name))),
+        containers=dict(_containers(many("containers"), many("images"))),
+        directories=dict(_pairs(many("directories"))),
+        data_files={path: int(size) for size, path in _pairs(many("data_files")) if size.isdecimal()},
+        filebeat=tuple(line for line in many("filebeat") if line.strip()),
     )
 
 
@@ -505,18 +530,15 @@ def _checkpoint(listing: Iterable[str], content: list[str]) -> Checkpoint | None
     return Checkpoint(max(times), "\n".join(content)) if times else None
 
 
-def _http(lines: Iterable[str]) -> Iterator[HttpAnswer]:
-    current: re.Match[str] | None = None
-    body: list[str] = []
-    for line in [*lines, "@http 0 / 0 0"]:
-        match = _HTTP_LINE.fullmatch(line)
-        if match is None:
-            body.append(line)
-            continue
-        if current is not None:
-            port, path, status, milliseconds = current.groups()
-            yield HttpAnswer(int(port), path, int(status), int(milliseconds), "\n".join(body).strip())
-        current, body = match, []
+def _containers(lines: Iterable[str], images: Iterable[str]) -> Iterator[tuple[str, ContainerState]]:
+    """Join containers with the references of their images; Podman writes an image's id with `sha256:` or without."""
+    references: dict[str, set[str]] = {}
+    for identifier, reference in _pairs(images):
+        references.setdefault(identifier.removeprefix("sha256:"), set()).add(reference)
+    for line in lines:
+        name, identifier, state = [*line.split(), "", "", ""][:3]
+        if name:
+            yield name, ContainerState(state, frozenset(references.get(identifier.removeprefix("sha256:"), ())))
 
 
 def _json_object(text: str) -> dict[str, Any]:

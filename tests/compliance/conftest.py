@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     # Not imported when running: pytest has to load the plugin first.
     from testinfra.host import Host
 
     from roles.host import HostConfig, RtHostConfig
+    from roles.site import Site
     from rtinfra.config import FleetHost
     from rtinfra.cpu import CpuLayout
+    from rtinfra.programs import Program
+    from rtinfra.verify.asking import Asker
     from rtinfra.verify.plugin import Subject, Verification
     from rtinfra.verify.snapshot import Snapshot
 
@@ -62,3 +67,35 @@ def layout(subject: Subject) -> CpuLayout:
 def snapshot(subject: Subject) -> Snapshot:
     """What was observed of the host, all at one moment."""
     return subject.snapshot
+
+
+@pytest.fixture(scope="session")
+def site(subject: Subject) -> Site:
+    """The fleet as seen from the host: who runs what, where."""
+    return subject.site
+
+
+@pytest.fixture(scope="session")
+def programs(subject: Subject) -> tuple[Program, ...]:
+    """The telemetry programs of the host."""
+    return subject.programs
+
+
+@pytest.fixture(scope="session")
+def asker_on(verification: Verification) -> Callable[[str], Asker]:
+    """Return something that asks over HTTP from a named host of the inventory."""
+    from rtinfra.verify.asking import Asker
+
+    return lambda name: Asker(verification.connections, name)
+
+
+@pytest.fixture(scope="session")
+def asker(asker_on: Callable[[str], Asker], subject_name: str) -> Asker:
+    """Asks over HTTP from the host under test."""
+    return asker_on(subject_name)
+
+
+@pytest.fixture(scope="session")
+def programs_on(verification: Verification) -> Callable[[str], tuple[Program, ...]]:
+    """Return the telemetry programs of a named host of the inventory."""
+    return verification.programs_on

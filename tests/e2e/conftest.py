@@ -16,16 +16,32 @@ from pathlib import Path
 import pytest
 
 from rtinfra import runner
-from rtinfra.lab import ConsoleReporter, Machine
+from rtinfra.images import build
+from rtinfra.lab import DEFAULT_GROUPS, ConsoleReporter, Machine, MachineSpec
 from rtinfra.paths import PROJECT
 from rtinfra.runner import DeployResult
+from tests.e2e.stack import AGENT_GROUPS, BACKENDS, GROUPS, IMAGES, Backends
 
 MACHINE = "e2e"
 # Apart from the operator's own lab machines: scenarios deploy to every host of their inventory.
 LAB = PROJECT / ".lab-e2e"
 INVENTORY = LAB / "inventory.yaml"
 # What makes up a project, as an operator would copy it to try a change.
-_PARTS = ("deploy.py", "config.py", "pyproject.toml", "group_data", "inventory", "roles", "rtinfra", "templates")
+_PARTS = (
+    "config.py",
+    "deploy.py",
+    "docs",
+    "group_data",
+    "images",
+    "inventory",
+    "metrics",
+    "pyproject.toml",
+    "roles",
+    "rtinfra",
+    "templates",
+)
+# Too much to copy; no scenario changes it.
+_STORE = Path("images", "store")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,11 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A bare Debian 13 machine at the start of the session; switched off at its end."""
-    found = Machine(MACHINE, root=LAB, report=ConsoleReporter())
+    # With a card on the lab's network, for the scenarios in which its telemetry leaves it.
+    found = Machine(MACHINE, spec=MachineSpec(lan_addresses=1), root=LAB, report=ConsoleReporter())
     if request.config.getoption("--keep-machine"):
         found.up()
         yield found
         return
+    found.join(*DEFAULT_GROUPS)
     found.reset()
     yield found
     found.down()
@@ -94,9 +112,11 @@ def project(tmp_path: Path) -> Project:
     for part in _PARTS:
         source = PROJECT / part
         if source.is_dir():
-            shutil.copytree(source, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "hosts.yaml"))
+            ignored = shutil.ignore_patterns("__pycache__", "hosts.yaml", _STORE.name)
+            shutil.copytree(source, tmp_path / part, ignore=ignored)
         else:
             shutil.copy(source, tmp_path / part)
+    (tmp_path / _STORE).symlink_to(PROJECT / _STORE)
     return Project(tmp_path)
 
 
@@ -115,3 +135,26 @@ def fingerprint(machine: Machine) -> str:
         " -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
         " cat /proc/sys/kernel/random/boot_id; cat /var/lib/dpkg/status; } | sort | sha256sum"
     ).stdout
+
+
+@pytest.fixture(scope="session")
+def backends(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Backends]:
+    """The second machine, bare at the start of its scenarios, and the real-time machine with agents.
+
+    Skips when the collector or Jaeger cannot be built here; everything that can be built is built first.
+    """
+    outcome = build.build(IMAGES, ConsoleReporter())
+    if outcome.unavailable:
+        pytest.skip("; ".join(f"{name}: {reason}" for name, reason in outcome.unavailable.items()))
+    spec = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2)
+    found = Machine(BACKENDS, spec=spec, root=LAB, report=ConsoleReporter())
+    found.join(*GROUPS)
+    if request.config.getoption("--keep-machine"):
+        found.up()
+    else:
+        found.reset()
+    machine.join(*AGENT_GROUPS)
+    yield Backends(found)
+    if not request.config.getoption("--keep-machine"):
+        found.down()
+    machine.join(*DEFAULT_GROUPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,17 +17,21 @@ from pyinfra.context import ctx_state
 from ruamel.yaml import YAML
 
 from roles.base import deploy as base
+from roles.fleet import site_of
 from roles.host import HostConfig, load_hosts
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.target import Target
-from rtinfra.config import FleetHost
+from roles.telemetry import Telemetry, telemetry_of
+from rtinfra.config import Fleet, FleetHost
 from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.operations import packages, units
 from rtinfra.operations.files import _SCRIPT
 from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
+from rtinfra.operations.units import _SCRIPT as _START
 from rtinfra.paths import PROJECT
+from tests.unit.telemetry_site import FakeSecrets, FakeStore
 
 # What the two-node topology of the scenarios needs: cores 2 and 3 are on node 1 there.
 _NODES = {"rt_app": {"rt_process": {"numa_node": 1}, "non_rt_process": {"numa_node": 0}}}
@@ -43,13 +48,19 @@ def host_with(settings: Mapping[str, object]) -> FleetHost[HostConfig]:
         return load_hosts(PROJECT, path).hosts["golden"]
 
 
+def telemetry(host: FleetHost[HostConfig], housekeeping: str | None) -> Telemetry:
+    """Return the telemetry roles of a host that is alone in its fleet, with made-up images and secrets."""
+    site = site_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets())
+    return telemetry_of(host, replace(site, housekeeping=housekeeping))
+
+
 def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> str:
     """Return every command that a bare host would see, then every path, then every unit."""
     rt = host.config.rt
     layout, findings = resolve_layout(rt.cpu.isolated, rt.cpu.housekeeping, topology)
     assert layout is not None, findings
     group = rt.base.realtime_group
-    target = Target(host, distribution, layout)
+    target = Target(host, distribution, telemetry(host, layout.housekeeping_list), layout)
     paths = [
         *base.files(rt.base),
         *rt_tuning.files(rt.rt_tuning, layout, group),
@@ -115,8 +126,9 @@ def commands(steps: object, responses: Mapping[str, object] | None = None) -> li
 
 def _shown(command: str) -> str:
     text = str(command)
-    marker = _SCRIPT.splitlines()[0]
-    return "<sync.sh with the files that differ>" if marker in text else text
+    if _SCRIPT.splitlines()[0] in text:
+        return "<sync.sh with the files that differ>"
+    return text.replace(_START, "<start.sh>")
 
 
 def _heading(text: str) -> Sequence[str]:

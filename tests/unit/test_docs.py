@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -14,15 +15,20 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import BaseModel
 
-from roles.host import HostConfig
+from roles.host import TELEMETRY_ROLES, HostConfig
 from roles.rt_kernel.model import RtKernelSettings
 from rtinfra.config.merge import Located, merge
 from rtinfra.config.yaml import load_yaml
 from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.paths import PROJECT
 
-SETTINGS = ("group_data/all.yaml", "group_data/rt_hosts.yaml")
-SHIPPED_YAML = (*SETTINGS, "group_data/lab.yaml", "inventory/hosts.example.yaml")
+# The files that hold settings; those of a lab only change some.
+SETTINGS = ("group_data/all.yaml", *(f"group_data/{group}.yaml" for group in ("rt_hosts", *TELEMETRY_ROLES)))
+SHIPPED_YAML = (
+    *(str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "group_data").glob("*.yaml"))),
+    "images/catalogue.yaml",
+    "inventory/hosts.example.yaml",
+)
 DOCS = ("README.md", *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").rglob("*.md")))
 
 
@@ -81,7 +87,9 @@ def differences(model: type[BaseModel], tree: Located, prefix: str = "") -> Iter
             yield f"{key}: not in the shipped YAML"
             continue
         inner = model_of(field.annotation)
-        if inner is None:
+        # A section that is switched off: what it may hold stands in its comment.
+        is_off = child.value is None and type(None) in get_args(field.annotation)
+        if inner is None or is_off:
             continue
         if issubclass(dict, getattr(field.annotation, "__origin__", type(None))):
             # A mapping with free keys: each value is a section of its own.
@@ -93,8 +101,8 @@ def differences(model: type[BaseModel], tree: Located, prefix: str = "") -> Iter
 
 
 def test_every_setting_is_in_the_shipped_yaml_and_nothing_else() -> None:
-    lower, upper = (load_yaml(PROJECT / name, name) for name in SETTINGS)
-    assert not list(differences(HostConfig, merge(lower, upper)))
+    merged = reduce(merge, (load_yaml(PROJECT / name, name) for name in SETTINGS))
+    assert not list(differences(HostConfig, merged))
 
 
 # ---- docs/rt-host.md --------------------------------------------------------------------------------------
@@ -127,7 +135,9 @@ def test_every_managed_path_is_named(rt_host: str) -> None:
 
 
 def test_every_unit_directive_is_explained(rt_host: str) -> None:
-    templates = [*PROJECT.glob("templates/*/*.service.j2"), *PROJECT.glob("templates/*/*.slice.j2")]
+    """Of units on every real-time host; those of the telemetry roles say it in their own comments."""
+    roles = [PROJECT / "templates" / role for role in ("base", "rt_app", "rt_kernel", "rt_tuning")]
+    templates = [path for role in roles for kind in ("service", "slice") for path in role.glob(f"*.{kind}.j2")]
     templates += [PROJECT / "templates/rt_app/hardening.j2", PROJECT / "templates/base/journald.conf.j2"]
     templates += [PROJECT / "templates/rt_tuning/system.conf.j2", PROJECT / "templates/rt_tuning/cpus.conf.j2"]
     found = {line for path in templates for line in re.findall(r"^[A-Z]\w+=", path.read_text(), re.MULTILINE)}
@@ -140,6 +150,10 @@ def test_every_unit_directive_is_explained(rt_host: str) -> None:
 def test_every_masked_unit_is_explained(rt_host: str) -> None:
     units = plain("group_data/rt_hosts.yaml")["rt_tuning"]["masked_units"]
     assert not [unit for unit in units if f"| `{unit}` |" not in rt_host]
+
+
+ROW = r"(?:RT|OB|AL|OF)-\d+"
+CONTROL = ROW + r"\.\d+"
 
 
 def controls() -> set[str]:
@@ -155,16 +169,16 @@ def controls() -> set[str]:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_every_control_that_is_named_exists(name: str) -> None:
-    assert not set(re.findall(r"\bRT-\d+\.\d+\b", text_of(name))) - controls()
+    assert not set(re.findall(rf"\b{CONTROL}\b", text_of(name))) - controls()
 
 
 def test_every_control_has_a_place_in_the_proof() -> None:
     """`RT-8.1` to `RT-8.19` stands for all in between."""
     text = text_of("docs/proof.md")
-    covered = set(re.findall(r"\bRT-\d+\.\d+\b", text))
-    for row, first, same, last in re.findall(r"`RT-(\d+)\.(\d+)` to `RT-(\d+)\.(\d+)`", text):
+    covered = set(re.findall(rf"\b{CONTROL}\b", text))
+    for row, first, same, last in re.findall(rf"`({ROW})\.(\d+)` to `({ROW})\.(\d+)`", text):
         assert row == same
-        covered |= {f"RT-{row}.{number}" for number in range(int(first), int(last) + 1)}
+        covered |= {f"{row}.{number}" for number in range(int(first), int(last) + 1)}
     assert not controls() - covered
 
 
@@ -198,6 +212,9 @@ def test_every_command_that_is_named_exists(name: str) -> None:
 
 VALUES = {"rtinfra.cpu", "rtinfra.deb", "rtinfra.paths", "rtinfra.render"}
 MODEL = {"rtinfra.config.types", "rtinfra.cpu"}
+# Commands that work on hosts: which they are, how they are reached, what runs there.
+SHARED = VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "roles"}
+SHARED |= {"rtinfra.connection", "rtinfra.hosts", "rtinfra.programs"}
 # By the beginning of a module's name, the longest that fits: what of ours it may import besides its own package.
 ALLOWED: Mapping[str, set[str]] = {
     "rtinfra": set(),  # a module that is not listed below: give it a rule
@@ -209,17 +226,35 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.facts": VALUES | {"rtinfra.config"},
     "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts"},
     "rtinfra.inventory": VALUES | {"rtinfra.config"},
-    "rtinfra.lab": VALUES,
+    "rtinfra.local": VALUES,
+    "rtinfra.lab": VALUES | {"rtinfra.local"},
+    "rtinfra.images": VALUES | {"rtinfra.config", "rtinfra.local"},
     "rtinfra.runner": {"rtinfra.paths"},
-    "rtinfra.adapters": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.host"},
-    "rtinfra.verify": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "roles"},
-    "rtinfra.demo": {"rtinfra.lab", "rtinfra.verify", "rtinfra.runner", "rtinfra.inventory", *VALUES},
-    "rtinfra.cli": {"rtinfra", "roles.host"},
-    "roles": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.operations"},
-    "roles.host": {"rtinfra.config", "rtinfra.cpu"},
+    "rtinfra.metrics": {"rtinfra.paths"},
+    "rtinfra.secrets": {"rtinfra.paths"},
+    "rtinfra.quadlet": {"rtinfra.operations.managed", "rtinfra.render"},
+    "rtinfra.adapters": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.fleet"},
+    "rtinfra.connection": {"rtinfra.config"},
+    "rtinfra.hosts": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.host"},
+    "rtinfra.programs": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet", "roles"},
+    "rtinfra.stack": SHARED
+    | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
+    "rtinfra.verify": SHARED | {"rtinfra.quadlet", "rtinfra.secrets"},
+    "rtinfra.demo": VALUES
+    | {"rtinfra.images", "rtinfra.inventory", "rtinfra.lab", "rtinfra.local", "rtinfra.runner", "rtinfra.verify"},
+    "rtinfra.cli": {"rtinfra", "roles.fleet"},
+    "roles": VALUES | {"roles.site", "rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet"},
+    "roles.site": {"rtinfra.config.types", "rtinfra.deb", "rtinfra.operations.managed", "rtinfra.quadlet"},
+    "roles.host": {"roles.site", "rtinfra.config", "rtinfra.cpu"},
+    "roles.telemetry": VALUES | {"rtinfra.config", "rtinfra.operations", "rtinfra.quadlet", "roles"},
+    "roles.fleet": {
+        *("roles.host", "roles.site", "roles.telemetry"),
+        *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets"),
+    },
     "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host"},
     "roles.target": VALUES
-    | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"},
+    | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"}
+    | {"rtinfra.images", "rtinfra.secrets"},
 }
 
 
@@ -277,7 +312,8 @@ def test_no_role_imports_another_role() -> None:
         parts = module.split(".")
         if parts[0] == "roles" and len(parts) > 2:
             other = [name for name in imports(path, set(all_modules)) if name.startswith("roles.")]
-            assert all(is_within(name, f"roles.{parts[1]}") for name in other), module
+            # What a role may know of its surroundings is no role.
+            assert all(is_within(name, f"roles.{parts[1]}") or name == "roles.site" for name in other), module
 
 
 # ---- what must not be in the repository -------------------------------------------------------------------

@@ -8,15 +8,20 @@ import re
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from ruamel.yaml import YAML
 
 from rtinfra.lab import accel, qemu, sshkeys, tools
 from rtinfra.lab.errors import LabError
-from rtinfra.lab.progress import ConsoleReporter, seconds
+from rtinfra.lab.inventory import inventory_yaml
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.local import bootstrap, programs
+from rtinfra.local.errors import LocalError
+from rtinfra.local.progress import ConsoleReporter, seconds
 
 WIRING = qemu.Wiring(
     name="rt1",
@@ -27,6 +32,7 @@ WIRING = qemu.Wiring(
     qmp=Path("/r/x.qmp"),
     ports=((20022, 22), (20080, 80)),
     credentials=(("lab.hostname", Path("/d/hostname")),),
+    lan=("230.0.0.77", 21000),
 )
 
 
@@ -127,7 +133,7 @@ def test_qemu_itself_is_asked_whether_it_runs(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     program = tmp_path / "qemu-system-x86_64"
-    if not tools.find(program.name):
+    if not programs.find(program.name):
         assert not accel._qemu_runs(accel.KVM)
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -135,16 +141,16 @@ def test_qemu_itself_is_asked_whether_it_runs(
 
 
 def test_programs_and_files_are_found() -> None:
-    assert tools.find("sh") is not None
-    assert tools.find("/etc/passwd") == Path("/etc/passwd")
-    assert tools.find("/no/such/file") is None
-    assert tools.find("no-such-program") is None
+    assert programs.find("sh") is not None
+    assert programs.find("/etc/passwd") == Path("/etc/passwd")
+    assert programs.find("/no/such/file") is None
+    assert programs.find("no-such-program") is None
 
 
 def test_missing_packages_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "find", lambda name: None)
+    monkeypatch.setattr(programs, "find", lambda name: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(LabError) as caught:
+    with pytest.raises(LocalError) as caught:
         tools.ensure_tools()
     assert "fakeroot, fdisk, mmdebstrap" in caught.value.message
     assert caught.value.next_step.startswith("run: sudo apt-get install --yes --no-install-recommends debian-")
@@ -158,33 +164,34 @@ def test_missing_packages_are_installed_after_an_update(tmp_path: Path, monkeypa
         calls.append(next(word for word in command if word in ("install", "update")))
         if len(calls) == 3:
             program.touch()
-        return tools.subprocess.CompletedProcess(command, 0 if len(calls) == 3 else 100, "E: no such package", "")
+        return programs.subprocess.CompletedProcess(command, 0 if len(calls) == 3 else 100, "E: no such package", "")
 
-    monkeypatch.setattr(tools, "_ALWAYS", (tools.Tool(str(program), "fdisk"),))
-    monkeypatch.setattr(tools, "execute", execute)
+    monkeypatch.setattr(bootstrap, "tools", lambda: ())
+    monkeypatch.setattr(tools, "_ALWAYS", (programs.Tool(str(program), "fdisk"),))
+    monkeypatch.setattr(programs, "execute", execute)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     tools.ensure_tools()
     assert calls == ["install", "update", "install"]
     tools.ensure_tools()
     assert len(calls) == 3
     program.unlink()
-    with pytest.raises(LabError, match="apt-get could not install fdisk"):
+    with pytest.raises(LocalError, match="apt-get could not install fdisk"):
         tools.ensure_tools()
 
 
 def test_execute_reports_failure_and_a_missing_program() -> None:
-    assert tools.execute(["sh", "-c", "echo out; echo err >&2"], timeout=10).stdout == "out\nerr\n"
-    with pytest.raises(LabError, match="sh ended with exit code 3") as caught:
-        tools.execute(["sh", "-c", "echo why; exit 3"], timeout=10)
+    assert programs.execute(["sh", "-c", "echo out; echo err >&2"], timeout=10).stdout == "out\nerr\n"
+    with pytest.raises(LocalError, match="sh ended with exit code 3") as caught:
+        programs.execute(["sh", "-c", "echo why; exit 3"], timeout=10)
     assert caught.value.detail == "why"
-    with pytest.raises(LabError, match="no-such-program is needed"):
-        tools.execute(["no-such-program"], timeout=10)
+    with pytest.raises(LocalError, match="no-such-program is needed"):
+        programs.execute(["no-such-program"], timeout=10)
 
 
 def test_execute_ends_the_whole_family_in_time(tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(LabError, match="did not finish within 0 s"):
-        tools.execute(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/child; wait"], timeout=0.5)
+    with pytest.raises(LocalError, match="did not finish within 0 s"):
+        programs.execute(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/child; wait"], timeout=0.5)
     assert time.monotonic() - start < 5
     child = int((tmp_path / "child").read_text())
     deadline = time.monotonic() + 5
@@ -230,5 +237,45 @@ def test_a_terminal_gets_a_running_clock() -> None:
 
 
 def test_an_error_reads_in_the_order_of_use() -> None:
-    assert str(LabError("It failed", "do that", "raw\n")) == "It failed\nraw\nNext step: do that"
+    assert str(LocalError("It failed", "do that", "raw\n")) == "It failed\nraw\nNext step: do that"
     assert sys.exc_info() == (None, None, None)
+
+
+class OnTheLan:
+    """As much of a machine as the inventory asks for."""
+
+    port = 20022
+    key_path = Path("/k")
+    known_hosts_path = Path("/h")
+
+    def __init__(self, name: str, groups: tuple[str, ...], lan_addresses: tuple[str, ...]) -> None:
+        self.name, self.groups, self.lan_addresses = name, groups, lan_addresses
+
+
+def test_a_machine_on_the_shared_network_is_told_its_address_and_its_gateways() -> None:
+    text = inventory_yaml(
+        [
+            OnTheLan("obs1", ("gateways", "jaeger"), ("10.77.0.10", "10.77.0.11")),
+            OnTheLan("rt1", ("rt_hosts", "lab"), ()),
+        ]
+    )
+    hosts = YAML(typ="safe").load(text)["hosts"]
+    assert hosts["obs1"]["groups"] == ["gateways", "jaeger"]
+    assert hosts["obs1"]["settings"] == {
+        "telemetry": {"address": "10.77.0.10"},
+        "gateways": {"addresses": ["10.77.0.10", "10.77.0.11"]},
+    }
+    assert hosts["rt1"]["settings"] == {}
+
+
+def test_the_shared_network_is_a_second_card_on_this_host_only() -> None:
+    alone = qemu.command_line(MachineSpec(), WIRING, accel.TCG)
+    assert "lan" not in " ".join(alone)
+    joined = " ".join(qemu.command_line(MachineSpec(lan_addresses=2), WIRING, accel.TCG))
+    assert "socket,id=lan,mcast=230.0.0.77:21000,localaddr=127.0.0.1" in joined
+    assert qemu.mac_address("obs1", card=1) in " ".join(
+        qemu.command_line(MachineSpec(lan_addresses=1), replace(WIRING, name="obs1"), accel.TCG)
+    )
+    assert qemu.mac_address("obs1", card=1) != qemu.mac_address("obs1")
+    with pytest.raises(LabError, match="addresses on the lab's network"):
+        MachineSpec(lan_addresses=10)

@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
-from rtinfra.lab import accel, guest, image, tools
-from rtinfra.lab.archive import Archive
+from rtinfra.lab import accel, guest, image
 from rtinfra.lab.errors import LabError
 from rtinfra.lab.image import Recipe
-from rtinfra.lab.progress import Reporter
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.local import programs
+from rtinfra.local.archive import Archive
+from rtinfra.local.errors import LocalError
+from rtinfra.local.lock import locked
+from rtinfra.local.progress import Reporter
 
 ARCHIVE = Archive(main=("http://mirror.example/debian",), security=("http://mirror.example/security",))
 RECIPE = Recipe("trixie", 12, ARCHIVE)
@@ -81,7 +84,7 @@ def test_too_little_disk_space_is_refused_before_anything_is_fetched(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image.shutil, "disk_usage", lambda path: Usage(10**10, 10**10, 10**9))
-    monkeypatch.setattr(tools, "execute", lambda *words, **options: pytest.fail("must not be started"))
+    monkeypatch.setattr(programs, "execute", lambda *words, **options: pytest.fail("must not be started"))
     with pytest.raises(LabError) as caught:
         image.ensure_image(MachineSpec(), ARCHIVE, Reporter())
     assert "1.0 GB free, 5.0 GB are needed" in caught.value.message
@@ -114,8 +117,8 @@ class Tools:
         return CompletedProcess(words, 0, "", "")
 
 
-def build(programs: Tools, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tools, "execute", programs)
+def build(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(programs, "execute", tools)
     monkeypatch.setattr(accel, "choose", lambda: accel.TCG)
     monkeypatch.setattr(image.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**12))
     return image.ensure_image(MachineSpec(), ARCHIVE, Reporter())
@@ -123,22 +126,22 @@ def build(programs: Tools, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_build_ends_in_one_file_and_is_done_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cache / "build-killed").mkdir(parents=True)
-    programs = Tools()
-    found = build(programs, monkeypatch)
+    tools = Tools()
+    found = build(tools, monkeypatch)
     assert found.read_text() == "an image"
     assert sorted(path.name for path in cache.iterdir()) == ["build.lock", found.name]
-    bootstrap = programs.commands[0]
+    bootstrap = tools.commands[0]
     assert f"--include={','.join(guest.PACKAGES)}" in bootstrap
     assert bootstrap[-3] == "trixie"
-    assert build(programs, monkeypatch) == found
-    assert len(programs.commands) == 4
+    assert build(tools, monkeypatch) == found
+    assert len(tools.commands) == 4
 
 
 def test_without_root_the_files_get_a_pretended_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    programs = Tools()
-    build(programs, monkeypatch)
-    assert programs.commands[1][0] == "fakeroot"
+    tools = Tools()
+    build(tools, monkeypatch)
+    assert tools.commands[1][0] == "fakeroot"
 
 
 def test_a_failed_seal_shows_the_console_and_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +154,9 @@ def test_a_failed_seal_shows_the_console_and_leaves_nothing(cache: Path, monkeyp
 def test_an_unreachable_archive_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Offline(Tools):
         def __call__(self, command: Sequence[str | Path], **options: Any) -> CompletedProcess[str]:
-            raise LabError("mmdebstrap ended with exit code 25", "look", "E: could not connect")
+            raise LocalError("mmdebstrap ended with exit code 25", "look", "E: could not connect")
 
-    with pytest.raises(LabError, match=r"http://mirror\.example/debian") as caught:
+    with pytest.raises(LocalError, match=r"http://mirror\.example/debian") as caught:
         build(Offline(), monkeypatch)
     assert "could not connect" in caught.value.detail
 
@@ -162,7 +165,7 @@ def test_a_lock_that_is_held_is_waited_for_and_then_reported(tmp_path: Path) -> 
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with image.locked(tmp_path / "lock", "testing", timeout=1):
+        with locked(tmp_path / "lock", "testing", timeout=1):
             held.set()
             release.wait(5)
 
@@ -171,8 +174,8 @@ def test_a_lock_that_is_held_is_waited_for_and_then_reported(tmp_path: Path) -> 
     held.wait(5)
     try:
         with (
-            pytest.raises(LabError, match="another rtinfra has been testing"),
-            image.locked(tmp_path / "lock", "testing", timeout=0),
+            pytest.raises(LocalError, match="another rtinfra has been testing"),
+            locked(tmp_path / "lock", "testing", timeout=0),
         ):
             pytest.fail("the lock is held by another")
     finally:

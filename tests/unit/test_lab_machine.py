@@ -15,12 +15,13 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from rtinfra.lab import accel, archive, cli, image, machine, qemu, sshkeys, tools
+from rtinfra.lab import accel, cli, image, machine, qemu, sshkeys, tools
 from rtinfra.lab.errors import CommandFailed, LabError
 from rtinfra.lab.machine import Machine, machines
-from rtinfra.lab.progress import Reporter
 from rtinfra.lab.qmp import Qmp, QmpError
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.local import archive
+from rtinfra.local.progress import Reporter
 
 # Answers on the control socket and, as an ssh server would, on the forwarded ports; keeps snapshots in a file.
 FAKE_QEMU = """

@@ -1,4 +1,4 @@
-"""Which archive the lab takes out of a machine's apt configuration."""
+"""Which archive is taken out of a machine's apt configuration."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rtinfra.lab import archive
-from rtinfra.lab.archive import Archive, Source
-from rtinfra.lab.errors import LabError
+from rtinfra.local import archive
+from rtinfra.local.archive import Archive, Source
+from rtinfra.local.errors import LocalError
 
 DEB822 = """\
 # the main archive
@@ -101,7 +101,7 @@ def test_a_mirror_under_another_path_is_known_by_debians_key() -> None:
 
 
 def test_no_debian_archive_is_a_clear_error() -> None:
-    with pytest.raises(LabError) as caught:
+    with pytest.raises(LocalError) as caught:
         archive.choose([])
     assert "no Debian archive" in caught.value.message
     assert "RTINFRA_LAB_ARCHIVE" in caught.value.next_step
@@ -124,7 +124,7 @@ def test_environment_overrules_the_configuration(tmp_path: Path, monkeypatch: py
 
 
 def test_an_archive_on_a_local_disk_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="cannot be reached"):
+    with pytest.raises(LocalError, match="cannot be reached"):
         archive.discover(tmp_path, {archive.ARCHIVE_VARIABLE: "file:/srv/debian"})
 
 
@@ -154,7 +154,7 @@ def test_options_come_from_apt_and_the_proxy_from_the_environment(
 
 def test_without_apt_the_error_names_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LabError, match="has no apt"):
+    with pytest.raises(LocalError, match="has no apt"):
         archive.discover(tmp_path, {archive.ARCHIVE_VARIABLE: "http://a.example/d"})
 
 

@@ -331,7 +331,8 @@ def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) 
     options, role = workload.parse_options(["/usr/local/bin/rt_process", *files])
     assert role is workload.RT_ROLE
     assert (options.cycle_us, options.enable_faults, options.tracing_config) == (20000, True, None)
-    assert (options.health_port, options.metrics_port, options.bind) == (8080, 9090, "127.0.0.1")
+    assert (options.health_port, options.metrics_port) == (8080, 9090)
+    assert (options.bind, options.metrics_bind) == ("127.0.0.1", "127.0.0.1")
     assert str(options.log_file) == "/var/log/mxrc/rt_process.log"
 
     options, role = workload.parse_options(["/usr/local/bin/non_rt_process", *files, "--cycle-us=1000"])

@@ -377,7 +377,8 @@ def parse_options(argv: Sequence[str]) -> tuple[argparse.Namespace, Role]:
     add("numa-config", Path, None, "numa_binding.json")
     add("failover-config", Path, None, "failover_policy.json")
     add("tracing-config", _optional_path, "", "tracing_config.json; without it nothing is traced")
-    add("bind", str, "127.0.0.1", "address both ports listen on (%(default)s)")
+    add("bind", str, "127.0.0.1", "address /health and the task API listen on (%(default)s)")
+    add("metrics-bind", str, "127.0.0.1", "address /metrics listens on (%(default)s)")
     add("health-port", _port, str(role.health_port), "port of /health and the task API (%(default)s)")
     add("metrics-port", _port, str(role.metrics_port), "port of /metrics (%(default)s)")
     add("cycle-us", _cycle_us, str(role.cycle_us), "period of the loop in microseconds (%(default)s)")
@@ -1974,16 +1975,16 @@ class Application:
             "/api/v1/task/start": {"POST": self._post_task},
             "/api/v1/fault": {"POST": self._post_fault},
         }
-        wanted: dict[str, tuple[int, Routes]] = {
-            "http-health": (options.health_port, health_routes),
-            "http-metrics": (options.metrics_port, {"/metrics": {"GET": self._get_metrics}}),
+        wanted: dict[str, tuple[str, int, Routes]] = {
+            "http-health": (options.bind, options.health_port, health_routes),
+            "http-metrics": (options.metrics_bind, options.metrics_port, {"/metrics": {"GET": self._get_metrics}}),
         }
         servers = {}
-        for name, (port, routes) in wanted.items():
+        for name, (address, port, routes) in wanted.items():
             try:
-                servers[name] = HttpServer(options.bind, port, routes, self._http)
+                servers[name] = HttpServer(address, port, routes, self._http)
             except OSError as error:
-                raise OSError(f"{options.bind} port {port} cannot be opened: {error.strerror}") from error
+                raise OSError(f"{address} port {port} cannot be opened: {error.strerror}") from error
         return servers
 
     def _recover(self) -> None:

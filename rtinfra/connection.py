@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,21 @@ from testinfra.host import Host
 from rtinfra.config import FleetHost, SshSettings
 
 _CONNECT_SECONDS = 30
+# ssh's own exit status when it is not the command's, ssh(1).
+_SSH_FAILED = 255
 
 
 class Unreachable(Exception):
     """A host that cannot be reached; the text says why and what to do, for a reader without IT knowledge."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command on a host said and how it ended."""
+
+    status: int
+    text: str
+    errors: str = field(default="", repr=False)
 
 
 class Connections:
@@ -45,19 +57,29 @@ class Connections:
             sudo=settings.user != "root",
         )
 
-    def run(self, name: str, command: str) -> str:
-        """Run a shell command on a host and return its output, whatever its exit status.
+    def feed(self, name: str, script: str, seconds: float | None = None) -> Output:
+        """Run a shell script as root. It travels on standard input, so that it may hold secrets and be of any size.
 
         Raises:
-            Unreachable: there is no connection.
+            Unreachable: there is no connection, or no end of it within `seconds`.
         """
+        # In braces the shell reads all of it before it begins, so that no command can take the rest for its input.
+        whole = f"{{\n{script}\n}} </dev/null\n".encode()
         try:
-            # Bytes, decoded here: testinfra asks the host for its encoding with one more command.
-            output: bytes = self.host(name).run(command).stdout_bytes
-        except RuntimeError as error:
-            stderr = getattr(error.args[0], "stderr", "") if error.args else ""
-            raise Unreachable(explain(self._hosts[name].ssh, stderr)) from error
-        return output.decode("utf-8", "replace")
+            ended = subprocess.run(
+                self.command(name, "sh -s"), input=whole, capture_output=True, check=False, timeout=seconds
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Unreachable(f"{name} gave no answer within {seconds:.0f} s.") from error
+        stderr = ended.stderr.decode("utf-8", "replace")
+        if ended.returncode == _SSH_FAILED:
+            raise Unreachable(explain(self._hosts[name].ssh, stderr))
+        return Output(ended.returncode, ended.stdout.decode("utf-8", "replace"), stderr)
+
+    def command(self, name: str, command: str) -> list[str]:
+        """Return the arguments of an ssh client that runs a command as root on a host."""
+        as_root = "" if self._hosts[name].ssh.user == "root" else "sudo "
+        return ["ssh", "-F", str(self._config), "-o", f"ConnectTimeout={_CONNECT_SECONDS}", name, as_root + command]
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,1 @@
+"""Alertmanager: who hears of what, and the alert log that is always there."""

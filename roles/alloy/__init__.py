@@ -1,0 +1,1 @@
+"""Grafana Alloy: the unified collector."""

@@ -1,0 +1,31 @@
+"""Typed settings of the `elasticsearch` role (OB-2)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rtinfra.config.types import ByteSize, Duration, Port, SecretName, Settings
+
+
+class TransportTlsSettings(Settings):
+    """Certificates with which members of a cluster recognise each other, PEM, made by the operator's own authority."""
+
+    ca_secret: SecretName = Field(description="secret: certificate of the authority")
+    certificate_secret: SecretName = Field(description="secret: certificate for all members")
+    key_secret: SecretName = Field(description="secret: its key, without a passphrase")
+
+
+class ElasticsearchSettings(Settings):
+    """Settings of the `elasticsearch` role."""
+
+    port: Port
+    transport_port: Port
+    heap_mb: int = Field(ge=256)
+    password_secret: SecretName = Field(description="secret: password of the user elastic")
+    reader_password_secret: SecretName = Field(
+        description="secret: password of the user that may only read logs; Grafana uses it"
+    )
+    transport_tls: TransportTlsSettings | None = Field(description="needed with several members")
+    refresh_interval: Duration
+    memory_max: ByteSize
+    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")

@@ -1,0 +1,153 @@
+"""Every host's view of the fleet, and the checks that need to see more than one host.
+
+`load_hosts` of roles/host.py checks each host by itself. Here is what only the whole inventory can tell: a tenant
+that nobody defined, a backend that everything is sent to and that no host runs, a secret or an image that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
+from roles.site import Member, Secrets, Site, Store
+from roles.telemetry import telemetry_of
+from rtinfra.config import ConfigError, Fleet, FleetHost, Problem
+from rtinfra.deb import LocalPackage
+from rtinfra.images import ImageMissing, LocalStore
+from rtinfra.secrets import LocalSecrets, SecretError
+
+#: Which role answers for a signal's exporter of `telemetry`; exporters that no role of ours runs are absent.
+EXPORTER_ROLES: Mapping[str, str] = {
+    "jaeger": "jaeger",
+    "tempo": "tempo",
+    "prometheus": "prometheus",
+    "mimir": "mimir",
+    "loki": "loki",
+    "elasticsearch": "elasticsearch",
+}
+
+
+def load_checked_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
+    """Load an inventory and check it as a whole.
+
+    Raises:
+        ConfigError: with all problems found.
+    """
+    fleet = load_hosts(root, inventory)
+    problems = [problem for host in fleet.hosts.values() for problem in _host_problems(fleet, host)]
+    # Roles rely on what was checked above: tenants and secrets that exist.
+    if not problems:
+        problems = [problem for host in fleet.hosts.values() for problem in _missing_images(fleet, host)]
+    if problems:
+        raise ConfigError(problems)
+    return fleet
+
+
+def site_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], store: Store, secrets: Secrets) -> Site:
+    """Return the fleet as seen from one of its hosts."""
+    return Site(
+        host=host.name,
+        address=address_of(host),
+        telemetry=host.config.telemetry,
+        roles={role: members(fleet, role) for role in (*TELEMETRY_ROLES, "rt_hosts")},
+        secrets=secrets,
+        store=store,
+    )
+
+
+def members(fleet: Fleet[HostConfig], role: str) -> tuple[Member, ...]:
+    """Return the hosts of a role with their settings of it; of real-time hosts that is the application."""
+    section = "rt_app" if role == "rt_hosts" else role
+    return tuple(Member(host.name, address_of(host), getattr(host.config, section)) for host in fleet.group(role))
+
+
+def address_of(host: FleetHost[HostConfig]) -> str:
+    """Return the address by which other hosts reach this one."""
+    return host.config.telemetry.address or host.ssh.address
+
+
+def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
+    telemetry = host.config.telemetry
+    for tenant in dict.fromkeys((telemetry.tenant,)):
+        if tenant not in telemetry.tenants:
+            yield host.problem(
+                "telemetry.tenant",
+                tenant,
+                "is not a tenant",
+                f"use one of {', '.join(telemetry.tenants)}, or define it below telemetry.tenants",
+            )
+    if "agents" in host.groups and not fleet.group("gateways"):
+        yield host.problem(
+            f"hosts.{host.name}.groups",
+            "agents",
+            "needs a gateway to send to, and no host of the inventory is one",
+            "put a host into the group gateways",
+        )
+    if "gateways" in host.groups:
+        for signal in ("traces", "metrics", "logs"):
+            exporter = getattr(telemetry, signal)
+            role = EXPORTER_ROLES.get(exporter)
+            if role is not None and not fleet.group(role):
+                yield host.problem(
+                    f"telemetry.{signal}",
+                    exporter,
+                    f"is where the gateways send {signal}, and no host of the inventory runs it",
+                    f"put a host into the group {role}, or choose another exporter",
+                )
+    yield from _secret_problems(host)
+
+
+def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
+    secrets = LocalSecrets()
+    for role in TELEMETRY_ROLES:
+        if role not in host.groups:
+            continue
+        for key, name in secret_names(getattr(host.config, role), f"{role}."):
+            try:
+                secrets.read(name)
+            except SecretError as error:
+                # The name of a secret is no secret; its value is not part of the message.
+                yield host.problem(key, name, str(error))
+
+
+def secret_names(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Return the secrets that settings ask for, by key: every field that ends in `_secret`."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from secret_names(value, f"{prefix}{name}.")
+        elif isinstance(value, str) and name.endswith("_secret"):
+            yield f"{prefix}{name}", value
+
+
+class _NotingStore:
+    """The store of this computer, for a look at everything that a host needs of it: misses are noted, not raised."""
+
+    def __init__(self) -> None:
+        self._store = LocalStore()
+        self.missing: dict[str, str] = {}
+
+    def image(self, name: str) -> str:
+        try:
+            return self._store.image(name)
+        except ImageMissing as error:
+            self.missing[name] = str(error)
+            return f"missing/{name}@sha256:{'0' * 64}"
+
+    def package(self, name: str) -> LocalPackage:
+        try:
+            return self._store.package(name)
+        except ImageMissing as error:
+            self.missing[name] = str(error)
+            return LocalPackage(Path("missing"), name, "0")
+
+
+def _missing_images(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
+    store = _NotingStore()
+    telemetry = telemetry_of(host, site_of(fleet, host, store, LocalSecrets()))
+    dict(telemetry.images)  # asks for the image of every container
+    for name, reason in store.missing.items():
+        yield host.problem(f"hosts.{host.name}.groups", name, reason)

@@ -1,0 +1,1 @@
+"""Garage: S3 object storage on our own disks."""

@@ -1,0 +1,43 @@
+"""Typed settings of the `gateways` role (OB-6)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from rtinfra.config.types import ByteSize, Port, SecretName, SettingError, Settings
+
+
+class GatewaysSettings(Settings):
+    """Settings of the `gateways` role."""
+
+    addresses: tuple[IPv4Address, ...] = Field(
+        description="one gateway runs for each; empty: one, at the host's own telemetry address"
+    )
+    grpc_port: Port
+    http_port: Port
+    health_port: Port
+    metrics_port: Port
+    memory_max: ByteSize
+    memory_limit_mb: int = Field(ge=50)
+    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    # Below, a single large request could find no room even in an empty queue and would wait for ever.
+    queue_mb: int = Field(ge=64, description="records kept on disk for each exporter while its backend is away")
+    log_file_mb: int = Field(ge=1, description="logs: file: a file is rotated at this size")
+    log_files: int = Field(ge=1, description="logs: file: rotated files kept for each tenant")
+    elastic_apm_endpoint: str | None = Field(
+        pattern=r"^[A-Za-z0-9.-]+:[0-9]+$", description="traces: elastic_apm: its OTLP/gRPC address and port"
+    )
+    elastic_apm_token_secret: SecretName | None = Field(
+        description="traces: elastic_apm: name of the secret with its token"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.memory_limit_mb << 20 >= self.memory_max.bytes:
+            raise SettingError(f"memory_limit_mb is {self.memory_limit_mb}, and memory_max only {self.memory_max}")
+        if len(set(self.addresses)) < len(self.addresses):
+            raise SettingError("has an address twice in addresses")
+        return self

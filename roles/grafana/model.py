@@ -1,0 +1,16 @@
+"""Typed settings of the `grafana` role (OB-14)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rtinfra.config.types import ByteSize, Port, SecretName, Settings
+
+
+class GrafanaSettings(Settings):
+    """Settings of the `grafana` role."""
+
+    port: Port
+    admin_password_secret: SecretName
+    memory_max: ByteSize
+    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")

@@ -1,0 +1,22 @@
+"""Typed settings of the `jaeger` role (OB-4)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rtinfra.config.types import ByteSize, Duration, Port, Settings
+
+
+class JaegerSettings(Settings):
+    """Settings of the `jaeger` role."""
+
+    ui_port: Port
+    grpc_port: Port
+    http_port: Port
+    query_grpc_port: Port
+    health_port: Port
+    metrics_port: Port
+    retention: Duration
+    sync_writes: bool = Field(description="a span is on the disk before it is acknowledged")
+    memory_max: ByteSize
+    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")

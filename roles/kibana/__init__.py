@@ -1,0 +1,1 @@
+"""Kibana: the log store's user interface."""

@@ -1,0 +1,90 @@
+"""What the `kibana` role puts on a host."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from roles.kibana.model import KibanaSettings
+from roles.site import Part, Site
+from rtinfra import quadlet
+from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
+from rtinfra.render import render
+
+NAME = "kibana"
+ACCOUNT = Account("rtinfra-kibana", 430)
+MOUNT = "/etc/kibana"
+DATA = "/usr/share/kibana/data"
+#: The data view of the application's logs (OB-3); the id is fixed, links contain it.
+DATA_VIEW = {
+    "id": "mxrc-logs",
+    "title": "mxrc-logs-*",
+    "name": "MXRC logs",
+    "timeFieldName": "@timestamp",
+}
+
+
+def part(settings: KibanaSettings, site: Site) -> Part:
+    """Return containers, files, units and packages.
+
+    Raises:
+        ValueError: no host runs Elasticsearch.
+    """
+    members = site.members("elasticsearch")
+    if not members:
+        raise ValueError("needs a host of the group elasticsearch")
+    yml = render("kibana/kibana.yml.j2", settings=settings, site=site, urls=site.urls("elasticsearch"))
+    container = Container(
+        name=NAME,
+        description="Kibana, view of the logs",
+        image=NAME,
+        account=ACCOUNT,
+        # The second file is merged into the first. Not the environment: the image's script makes arguments of it.
+        command=("/usr/local/bin/kibana-docker", f"-c={MOUNT}/kibana.yml", f"-c={MOUNT}/secrets.yml"),
+        config=(
+            config_file(NAME, "kibana.yml", yml),
+            secret_file(NAME, "secrets.yml", _secrets(settings, site), ACCOUNT),
+            secret_file(NAME, "elastic", site.secrets.read(members[0].settings.password_secret), ACCOUNT),
+        ),
+        config_mount=MOUNT,
+        data={NAME: DATA},
+        # Anybody may read the short form of the status: 200 when everything works, 503 before.
+        ready=f"http://{site.address}:{settings.port}/api/status",
+        ready_seconds=300,
+        memory_max=str(settings.memory_max),
+        cpu_quota=settings.cpu_quota,
+        # In the image everything belongs to group 0, so that it runs under any number that is a member of it.
+        writable_root=True,
+        group=0,
+        # Its user's password is set there; without it Kibana never becomes ready.
+        after=(quadlet.setup_unit("elasticsearch").name,) if members[0].host == site.host else (),
+    )
+    return Part(
+        containers=(container,),
+        paths=tuple(quadlet.setup(NAME, "Data view of the logs", document(settings, site))),
+        units=(quadlet.setup_unit(NAME),),
+        packages=("python3",),
+    )
+
+
+def _secrets(settings: KibanaSettings, site: Site) -> bytes:
+    """Return the part of the configuration that nobody else may read."""
+    key = site.secrets.read(settings.encryption_key_secret).decode()
+    values = {
+        "elasticsearch.password": site.secrets.read(settings.password_secret).decode(),
+        "xpack.security.encryptionKey": key,
+        "xpack.encryptedSavedObjects.encryptionKey": key,
+        "xpack.reporting.encryptionKey": key,
+    }
+    # A JSON string is a YAML string, whatever is in it.
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items()).encode()
+
+
+def document(settings: KibanaSettings, site: Site) -> dict[str, Any]:
+    """Return what the setup makes so."""
+    return {
+        "url": f"http://{site.address}:{settings.port}",
+        "user": "elastic",
+        "password_file": f"{config_dir(NAME)}/elastic",
+        "data_view": DATA_VIEW,
+    }

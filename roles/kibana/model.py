@@ -1,0 +1,17 @@
+"""Typed settings of the `kibana` role (OB-3)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rtinfra.config.types import ByteSize, Port, SecretName, Settings
+
+
+class KibanaSettings(Settings):
+    """Settings of the `kibana` role."""
+
+    port: Port
+    password_secret: SecretName = Field(description="secret: password of the user kibana_system")
+    encryption_key_secret: SecretName = Field(description="secret: 32 characters or more")
+    memory_max: ByteSize
+    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")

@@ -1,0 +1,1 @@
+"""Mimir: metrics of many tenants."""

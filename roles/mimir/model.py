@@ -1,0 +1,20 @@
+"""Typed settings of the `mimir` role (OB-10)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rtinfra.config.types import ByteSize, Duration, Port, Settings
+
+
+class MimirSettings(Settings):
+    """Settings of the `mimir` role. Retention and limits stand with the tenants."""
+
+    port: Port
+    grpc_port: Port
+    memberlist_port: Port
+    ruler_interval: Duration
+    out_of_order_window: Duration
+    exemplars: int = Field(ge=0, description="kept at a time for each tenant; 0 switches them off")
+    memory_max: ByteSize
+    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")

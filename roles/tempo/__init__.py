@@ -1,0 +1,1 @@
+"""Tempo: traces in object storage or on disk."""

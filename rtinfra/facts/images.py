@@ -1,0 +1,23 @@
+"""Which container images a host has."""
+
+from __future__ import annotations
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from rtinfra.facts import sections
+
+
+class Images(FactBase[frozenset[str]]):
+    """Pinned references (`repository@sha256:...`) of every image in Podman's store; none without Podman."""
+
+    @override
+    def command(self) -> StringCommand:
+        listing = "podman image ls --digests --no-trunc --format '{{.Repository}}@{{.Digest}}'"
+        return StringCommand(sections.script({"images": listing}))
+
+    @override
+    def process(self, output: list[str]) -> frozenset[str]:
+        lines = sections.parse(list(output)).get("images", [])
+        return frozenset(line.strip() for line in lines if "@sha256:" in line)

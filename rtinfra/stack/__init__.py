@@ -1,0 +1,1 @@
+"""Daily work with the telemetry programs of all hosts: `rtinfra stack`."""

@@ -1,0 +1,271 @@
+"""What controls about telemetry have in common: metrics of collectors, and following a record to its place."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from roles.site import Site
+from rtinfra.config.types import Duration, SettingError
+from rtinfra.facts.http import HttpAnswer
+from rtinfra.programs import Program
+from rtinfra.verify import expect
+from rtinfra.verify.asking import Asker, basic
+from rtinfra.verify.endpoints import TENANT_HEADER
+from rtinfra.verify.snapshot import Sample, Snapshot
+
+#: How long a trace may take to be found (OB-4). Tempo's search leaves out what is younger than 30 s.
+TRACE_SECONDS: Final[Mapping[str, int]] = {"jaeger": 10, "tempo": 45, "elastic_apm": 10}
+#: How long an error log may take to be found.
+LOG_SECONDS: Final = 30
+#: Names of the spans from a task to the event bus, each the parent of the next (OB-4).
+CHAIN: Final = ("task.execute", "sequence.run", "action.execute", "eventbus.publish")
+#: Under this name the spans and logs of the verification are kept.
+SERVICE: Final = "rtinfra-verify"
+# A restart that is longer ago than this is history.
+_SETTLED_SECONDS: Final = 600
+_ERROR_SEVERITY: Final = 17
+_LOSSES: Final = re.compile(r"otelcol_exporter_(?:enqueue|send)_failed_\w+")
+_TRACE_ID: Final = re.compile(r'"(?:traceId|trace_id|trace\.id|traceid|id)"\s*:\s*"([0-9a-f]{32})"')
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue of one exporter of a collector."""
+
+    exporter: str
+    size: float
+    capacity: float
+
+    @property
+    def share(self) -> float:
+        """How full it is, 0 to 1."""
+        return self.size / self.capacity if self.capacity else 1.0
+
+    def __str__(self) -> str:
+        return f"{self.exporter} ({self.share:.0%} full)"
+
+
+def queues(found: Iterable[Sample]) -> list[Queue]:
+    """Return the queues that a collector tells of in its metrics: one for each exporter and kind of data."""
+    sizes: dict[str, float] = {}
+    capacities: dict[str, float] = {}
+    for sample in found:
+        name = "/".join(filter(None, (sample.labels.get("exporter"), sample.labels.get("data_type"))))
+        if sample.name == "otelcol_exporter_queue_size":
+            sizes[name] = sample.value
+        elif sample.name == "otelcol_exporter_queue_capacity":
+            capacities[name] = sample.value
+    return [Queue(name, sizes.get(name, 0.0), capacity) for name, capacity in sorted(capacities.items())]
+
+
+def losses(found: Iterable[Sample]) -> list[str]:
+    """Return the exporters that could not queue or gave up on records, with how many."""
+    return [
+        f"{sample.labels.get('exporter', '?')}: {sample.name} {sample.value:.0f}"
+        for sample in found
+        if _LOSSES.fullmatch(sample.name) and sample.value > 0
+    ]
+
+
+def restarting(snapshot: Snapshot, programs: Sequence[Program]) -> Iterator[str]:
+    """Yield programs that the service manager restarted not long ago."""
+    for program in programs:
+        unit = snapshot.unit(program.unit)
+        restarts = int(unit.get("NRestarts") or 0)
+        seconds = snapshot.uptime - int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+        if restarts and seconds < _SETTLED_SECONDS:
+            yield f"{program.name} ({restarts} restarts, the last {seconds:.0f} s ago)"
+
+
+def duration(value: object) -> Duration | None:
+    """Return a time span as the backends print them (`168h0m0s`, `1w`); None when it is none."""
+    try:
+        return Duration.parse(str(value))
+    except SettingError:
+        return None
+
+
+def same_duration(actual: object, expected: Duration, what: str) -> None:
+    """Expect a time span as a backend prints it to be as long as a setting."""
+    expect.that(duration(actual) == expected, actual, expected, what)
+
+
+def delays(written: Sequence[tuple[float, int]], found: Sequence[tuple[float, int]]) -> tuple[float, ...]:
+    """Return for each record how long it took from being written to being counted.
+
+    Both are looks at a growing number: (time, how many). The n-th record counted is taken for the n-th written; any
+    other order gives the same sum, and a smaller largest delay only when late records overtake later ones.
+    """
+    result = []
+    written_at = _times(written)
+    found_at = _times(found)
+    for wrote, saw in zip(written_at, found_at, strict=False):
+        result.append(saw - wrote)
+    return tuple(result)
+
+
+def _times(looks: Sequence[tuple[float, int]]) -> Iterator[float]:
+    """Yield for the first, second, ... record the time of the first look that counted it."""
+    known = 0
+    for at, count in sorted(looks):
+        while known < count:
+            known += 1
+            yield at
+
+
+# --- a record's way
+
+
+def otlp(trace: str, span: str, now: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a span, and an error log line that belongs to it, as OTLP in JSON; `now` in nanoseconds."""
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": SERVICE}}]}
+    spans = {
+        "traceId": trace,
+        "spanId": span,
+        "name": "verification",
+        "kind": 1,
+        "startTimeUnixNano": str(now),
+        "endTimeUnixNano": str(now + 1_000_000),
+    }
+    record = {
+        "timeUnixNano": str(now),
+        "severityNumber": _ERROR_SEVERITY,
+        "severityText": "ERROR",
+        "body": {"stringValue": f"rtinfra verify: an error on purpose, trace {trace}"},
+        "traceId": trace,
+        "spanId": span,
+    }
+    return (
+        {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [spans]}]}]},
+        {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]},
+    )
+
+
+def find_trace(
+    asker: Asker, site: Site, trace: str, seconds: float, wanted: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Look for a trace where the gateways send traces; None when it is not there within the time.
+
+    With `wanted` it is there once these spans, each the parent of the next, are.
+    """
+    backend = site.telemetry.traces
+    if backend == "elastic_apm":
+        expect.not_applicable("traces in Elastic APM are not looked for here")
+    urls = site.urls(backend, "ui_port" if backend == "jaeger" else "port")
+    if not urls:
+        expect.not_applicable(f"no host of the inventory runs {backend}")
+    url = f"{urls[0]}/api/traces/{trace}"
+    headers = {TENANT_HEADER: site.telemetry.tenant} if backend == "tempo" else {}
+
+    def holds(answer: HttpAnswer) -> bool:
+        document = answer.json
+        if answer.status != 200 or not isinstance(document, dict):
+            return False
+        if backend == "tempo":
+            return bool(document.get("batches") or document.get("trace"))
+        return bool(spans_of(document)) and (not wanted or chain(spans_of(document)) == tuple(wanted))
+
+    answer = asker.until(lambda: asker.get(url, headers), holds, seconds)
+    return answer.json if answer else None
+
+
+def spans_of(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the spans in an answer of Jaeger."""
+    return [span for trace in document.get("data") or () for span in trace.get("spans", ())]
+
+
+def tenants_of(document: Mapping[str, Any]) -> set[str]:
+    """Return the tenants that a trace in an answer of Jaeger says it belongs to."""
+    return {
+        str(tag["value"])
+        for trace in document.get("data") or ()
+        for process in trace.get("processes", {}).values()
+        for tag in process.get("tags", ())
+        if "tenant" in tag["key"]
+    }
+
+
+def chain(spans: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the longest beginning of CHAIN that spans form, each the parent of the next."""
+    parents = {span["spanID"]: {reference["spanID"] for reference in span.get("references", ())} for span in spans}
+    current = {span["spanID"] for span in spans if span["operationName"] == CHAIN[0]}
+    found: list[str] = []
+    for name in CHAIN:
+        if found:
+            current = {
+                span["spanID"] for span in spans if span["operationName"] == name and parents[span["spanID"]] & current
+            }
+        if not current:
+            break
+        found.append(name)
+    return tuple(found)
+
+
+def find_log(
+    asker: Asker,
+    asker_on: Callable[[str], Asker],
+    site: Site,
+    trace: str,
+    directories: Mapping[str, Collection[str]],
+) -> str | None:
+    """Look for the error log of a trace where the gateways keep logs; None when it is not there within the time.
+
+    `directories` are the gateways' data directories by host, for logs that are kept as files.
+    """
+    if site.telemetry.logs == "file":
+        looks = [_in_files(asker_on(host), trace, own) for host, own in directories.items() if own]
+    else:
+        urls = site.urls(site.telemetry.logs)
+        if not urls:
+            expect.not_applicable(f"no host of the inventory runs {site.telemetry.logs}")
+        in_backend = _in_loki if site.telemetry.logs == "loki" else _in_elasticsearch
+        looks = [in_backend(asker, site, urls[0], trace)]
+    deadline = time.monotonic() + LOG_SECONDS
+    while True:
+        asked = time.monotonic()
+        for look in looks:
+            if found := look():
+                return found
+        if asked > deadline:
+            return None
+        time.sleep(1)
+
+
+def _in_files(asker: Asker, trace: str, directories: Collection[str]) -> Callable[[], str]:
+    paths = " ".join(shlex.quote(path) for path in directories)
+    return lambda: asker.run(f"grep -rhF -m 1 -- {shlex.quote(trace)} {paths} 2>/dev/null | grep -aF resourceLogs")
+
+
+def _in_loki(asker: Asker, site: Site, url: str, trace: str) -> Callable[[], str]:
+    # Loki's default range is the last hour. A query needs a label, and every stream of OTLP has this one.
+    query = f"%7Bservice_name%3D~%22.%2B%22%7D%20%7C%3D%20%22{trace}%22"
+    headers = {TENANT_HEADER: site.telemetry.tenant}
+
+    def look() -> str:
+        answer = asker.get(f"{url}/loki/api/v1/query_range?limit=1&query={query}", headers)
+        document = answer.json or {}
+        return json.dumps(document["data"]["result"]) if document.get("data", {}).get("result") else ""
+
+    return look
+
+
+def _in_elasticsearch(asker: Asker, site: Site, url: str, trace: str) -> Callable[[], str]:
+    login = basic("elastic", site.members("elasticsearch")[0].settings.password_secret)
+
+    def look() -> str:
+        answer = asker.post(f"{url}/_search", {"size": 1, "query": {"query_string": {"query": f'"{trace}"'}}}, login)
+        hits = (answer.json or {}).get("hits", {}).get("hits", [])
+        return json.dumps(hits[0]["_source"]) if hits else ""
+
+    return look
+
+
+def trace_ids_in(record: str) -> set[str]:
+    """Return the trace ids that a log record, or a batch of them, names in a field of its own."""
+    return set(_TRACE_ID.findall(record))

@@ -1,0 +1,236 @@
+"""Alerts: rules are loaded, lead to a page that helps, and reach somebody."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from roles.alertmanager.model import AlertmanagerSettings
+from roles.host import HostConfig
+from roles.site import Site
+from rtinfra.facts.http import HttpAnswer, Request
+from rtinfra.paths import PROJECT
+from rtinfra.verify import endpoints, expect, telemetry
+from rtinfra.verify.asking import Asker
+from rtinfra.verify.endpoints import base
+from rtinfra.verify.snapshot import Snapshot, samples
+
+_TEST_ALERT = "RtinfraVerifyTestAlert"
+_ARRIVAL_S = 60
+# Kinds of channel in Alertmanager's configuration by the setting that switches them on (AL-1). A generic webhook is
+# also what the alert log is, so that one more is expected with the setting than without.
+_CHANNELS = {
+    "slack": "slack_configs",
+    "teams": "msteamsv2_configs",
+    "telegram": "telegram_configs",
+    "escalation": "opsgenie_configs",
+}
+
+
+def _json(answer: HttpAnswer) -> Any:
+    return expect.found(answer.json, f"JSON from {answer.url}", f"HTTP status {answer.status}")
+
+
+# --- the Alertmanager (AL-1, AL-3)
+
+
+@pytest.fixture
+def settings(config: HostConfig) -> AlertmanagerSettings:
+    """Settings of the Alertmanager."""
+    return expect.found(config.alertmanager, "settings of the Alertmanager", "none")
+
+
+@pytest.fixture
+def effective(snapshot: Snapshot, site: Site, settings: AlertmanagerSettings) -> Mapping[str, Any]:
+    """The configuration the Alertmanager works with; secrets in it are masked by the program itself."""
+    status = _json(snapshot.answer(base(site, settings) + endpoints.ALERTMANAGER_STATUS))
+    document: Mapping[str, Any] = yaml.safe_load(status["config"]["original"])
+    return document
+
+
+def _routes(route: Mapping[str, Any], above: Mapping[str, Any] | None = None) -> Iterator[Mapping[str, Any]]:
+    """Yield every route with the times that it takes over from the one above."""
+    whole = {**(above or {}), **route}
+    yield whole
+    for inner in route.get("routes") or ():
+        yield from _routes(inner, {key: value for key, value in whole.items() if key not in ("routes", "matchers")})
+
+
+def _needs_people(settings: AlertmanagerSettings) -> None:
+    """Routes by priority are for channels to people; the alert log takes everything at once."""
+    if not any((settings.teams, settings.slack, settings.telegram, settings.webhook)):
+        expect.not_applicable("no channel besides the alert log is set")
+
+
+def _is_for(route: Mapping[str, Any], priority: str) -> bool:
+    matchers = route.get("matchers") or ()
+    return any("priority" in str(matcher) and priority in str(matcher) for matcher in matchers)
+
+
+@pytest.mark.on("alertmanager")
+@pytest.mark.control(id="AL-1.1", severity="high", title="Every channel that is set is known to the Alertmanager")
+def test_channels(effective: Mapping[str, Any], settings: AlertmanagerSettings) -> None:
+    kinds = [kind for receiver in effective["receivers"] for kind, entries in receiver.items() if entries]
+    wanted = [kind for name, kind in _CHANNELS.items() if getattr(settings, name) is not None]
+    expect.nothing((kind for kind in wanted if kind not in kinds), "channels that are missing")
+    webhooks = 1 + (settings.webhook is not None)
+    expect.at_least(kinds.count("webhook_configs"), webhooks, "webhooks, the alert log among them")
+    others = [kind for kind in _CHANNELS.values() if kind in kinds and kind not in wanted]
+    expect.nothing(others, "channels that are not set")
+
+
+@pytest.mark.on("alertmanager")
+@pytest.mark.control(id="AL-1.2", severity="critical", title="Every alert goes to the local alert log, whatever else")
+def test_alert_log_gets_all(effective: Mapping[str, Any], site: Site, settings: AlertmanagerSettings) -> None:
+    address = f":{settings.log_port}"
+    text = yaml.safe_dump(
+        [receiver for receiver in effective["receivers"] if "webhook_configs" in receiver], sort_keys=False
+    )
+    # Newer programs mask URLs of webhooks; the test alert below then is the proof.
+    expect.that(address in text or "<secret>" in text, text, f"a webhook with {address}", "webhooks")
+    expect.that(bool(effective["route"].get("receiver")), "nothing", "a receiver", "receiver of what no route is for")
+
+
+@pytest.mark.on("alertmanager")
+@pytest.mark.control(id="AL-1.3", severity="critical", title="A test alert is in the alert log within a minute")
+def test_alert_arrives(asker: Asker, site: Site, settings: AlertmanagerSettings) -> None:
+    mark = secrets.token_hex(8)
+    now = time.time()
+    alert = {
+        "labels": {
+            "alertname": _TEST_ALERT,
+            "severity": "warning",
+            "priority": "P1",
+            "host": site.host,
+            "verification": mark,
+        },
+        "annotations": {"summary": "A test of rtinfra verify: nothing is wrong, nothing has to be done"},
+        "startsAt": _time(now),
+        # It ends by itself, so that nobody looks for it later.
+        "endsAt": _time(now + 2 * _ARRIVAL_S),
+    }
+    answer = asker.post(f"{base(site, settings)}{endpoints.ALERTS}", [alert])
+    expect.equal(answer.status, 200, "answer of the Alertmanager to the test alert")
+    log = f"{base(site, settings, 'log_port')}/alerts"
+    arrived = asker.until(lambda: asker.get(log), lambda said: mark in said.body, _ARRIVAL_S)
+    expect.found(arrived, "test alert in the alert log", "not there", f"there within {_ARRIVAL_S} s")
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+@pytest.mark.on("alertmanager")
+@pytest.mark.control(id="AL-1.4", severity="high", title="All Alertmanagers of the fleet know each other")
+def test_cluster(snapshot: Snapshot, site: Site, settings: AlertmanagerSettings) -> None:
+    cluster = _json(snapshot.answer(base(site, settings) + endpoints.ALERTMANAGER_STATUS))["cluster"]
+    members = len(site.members("alertmanager"))
+    if members == 1:
+        expect.not_applicable("there is one Alertmanager")
+    expect.equal(cluster.get("status"), "ready", "state of the cluster")
+    expect.equal(len(cluster.get("peers") or ()), members, "members of the cluster")
+
+
+@pytest.mark.on("alertmanager")
+@pytest.mark.control(id="AL-3.1", severity="high", title="Warnings are sent at most as often as it is set")
+def test_warnings_are_throttled(effective: Mapping[str, Any], settings: AlertmanagerSettings) -> None:
+    _needs_people(settings)
+    routes = [route for route in _routes(effective["route"]) if _is_for(route, "P1")]
+    expect.at_least(len(routes), 1, "routes for warnings (P1)")
+    # Between two messages of a group lie at least `group_interval`, whatever happens in it.
+    for route in routes:
+        found = telemetry.duration(route.get("group_interval", ""))
+        expect.that(
+            found is not None and found >= settings.p1_interval,
+            route.get("group_interval"),
+            f"{settings.p1_interval} or more",
+            f"time between two messages of {route['receiver']}",
+        )
+
+
+@pytest.mark.on("alertmanager")
+@pytest.mark.control(id="AL-3.2", severity="critical", title="Failures are sent at once and never held back")
+def test_failures_are_not_throttled(effective: Mapping[str, Any], settings: AlertmanagerSettings) -> None:
+    _needs_people(settings)
+    escalation = settings.escalation.after if settings.escalation else None
+    routes = [route for route in _routes(effective["route"]) if _is_for(route, "P0")]
+    expect.at_least(len(routes), 1, "routes for failures (P0)")
+    # The on-call service is called later on purpose: its wait is the escalation's.
+    waits = [telemetry.duration(route.get("group_wait", "30s")) for route in routes]
+    prompt = [wait for wait in waits if wait is not None and wait != escalation]
+    expect.at_least(len(prompt), 1, "routes that do not wait for the escalation")
+    expect.nothing((wait for wait in prompt if wait.seconds > 1), "waits before a failure is sent")
+    if escalation is not None:
+        expect.that(escalation in waits, ", ".join(map(str, waits)), str(escalation), "wait of the escalation")
+
+
+@pytest.mark.on("alertmanager")
+@pytest.mark.control(
+    id="AL-2.1", severity="critical", title="The alert that is always on has arrived: alerting is alive"
+)
+def test_watchdog(snapshot: Snapshot, site: Site, settings: AlertmanagerSettings) -> None:
+    if not site.members("prometheus"):
+        expect.not_applicable("no host of the inventory runs Prometheus, which raises it")
+    answer = snapshot.answer(base(site, settings, "log_port") + endpoints.METRICS)
+    said = {sample.name.removeprefix("rtinfra_alert_log_"): sample.value for sample in samples(answer)}
+    expect.at_least(said.get("watchdog_timestamp_seconds", 0), 1, "last time it came, in seconds since 1970")
+    expect.entries(said, {"watchdog_missing": 0.0}, "alert log")
+
+
+# --- rules (AL-2)
+
+
+@pytest.fixture
+def rules(snapshot: Snapshot, config: HostConfig, site: Site) -> Sequence[Mapping[str, Any]]:
+    """The alert rules that Prometheus has loaded."""
+    groups = _json(snapshot.answer(base(site, config.prometheus) + endpoints.RULES))["data"]["groups"]
+    found = [rule for group in groups for rule in group["rules"] if rule["type"] == "alerting"]
+    expect.at_least(len(found), 1, "alert rules")
+    return found
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="AL-2.2", severity="critical", title="Every alert rule can be judged")
+def test_rules_work(rules: Sequence[Mapping[str, Any]]) -> None:
+    broken = [f"{rule['name']}: {rule.get('lastError', '')}" for rule in rules if rule["health"] == "err"]
+    expect.nothing(broken, "rules with an error")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="AL-2.3", severity="high", title="Prometheus judges exactly the alert rules that are shipped")
+def test_rules_are_loaded(rules: Sequence[Mapping[str, Any]]) -> None:
+    files = (PROJECT / "templates" / "prometheus" / "rules").glob("*.yml")
+    shipped = {
+        rule["alert"]
+        for path in files
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    loaded = {rule["name"] for rule in rules}
+    expect.nothing(sorted(shipped - loaded), "rules that are not loaded")
+    expect.nothing(sorted(loaded - shipped), "rules that are not ours")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="AL-2.4", severity="high", title="Every alert leads to a page that says what to do")
+def test_runbooks_answer(rules: Sequence[Mapping[str, Any]], asker: Asker, site: Site) -> None:
+    links = {rule["name"]: rule["annotations"].get("runbook_url", "") for rule in rules}
+    expect.nothing((name for name, link in links.items() if not link), "alerts without a link")
+    if not site.members("alertmanager"):
+        expect.not_applicable("no host of the inventory serves the pages (group alertmanager)")
+    answers = asker.ask_all([Request(link) for link in dict.fromkeys(links.values())])
+    dead = [f"{answer.url}: {answer.status}" for answer in answers if answer.status != 200]
+    expect.nothing(dead, "pages that do not answer, with their HTTP status")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="AL-2.5", severity="high", title="Every alert says how urgent it is")
+def test_priorities(rules: Sequence[Mapping[str, Any]]) -> None:
+    without = [rule["name"] for rule in rules if rule["labels"].get("priority") not in ("P0", "P1")]
+    expect.nothing(without, "alerts without a priority")

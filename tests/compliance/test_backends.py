@@ -1,0 +1,457 @@
+"""Backends: the containers that store and show telemetry are the right ones, bounded, and do what they are set to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from roles.host import TELEMETRY_ROLES, HostConfig
+from roles.site import Site
+from rtinfra.config.types import ByteSize
+from rtinfra.facts.http import HttpAnswer
+from rtinfra.images import ImageMissing, LocalStore
+from rtinfra.programs import Program
+from rtinfra.quadlet import SLICE, Container
+from rtinfra.verify import endpoints, expect, telemetry
+from rtinfra.verify.asking import Asker, basic, known
+from rtinfra.verify.endpoints import base
+from rtinfra.verify.snapshot import Snapshot, samples
+
+_CONTAINER_ROLES = tuple(role for role in TELEMETRY_ROLES if role != "agents")
+on_containers = pytest.mark.on_any(*_CONTAINER_ROLES)
+_LOG_TEMPLATE = "mxrc-logs"
+# OB-2, to the letter.
+_LOG_FIELDS = {
+    "@timestamp": "date",
+    "log.level": "keyword",
+    "process.name": "keyword",
+    "message": "text",
+    "trace.id": "keyword",
+    "mxrc.task_id": "keyword",
+}
+
+
+@pytest.fixture
+def containers(programs: tuple[Program, ...]) -> tuple[Program, ...]:
+    """The programs of the host that are containers."""
+    return tuple(program for program in programs if program.container is not None)
+
+
+def _container(program: Program) -> Container:
+    return expect.found(program.container, program.name, "no container")
+
+
+def _json(answer: HttpAnswer) -> Any:
+    return expect.found(answer.json, f"JSON from {answer.url}", f"HTTP status {answer.status}")
+
+
+def _yaml(answer: HttpAnswer) -> Mapping[str, Any]:
+    expect.equal(answer.status, 200, f"HTTP status of {answer.url}")
+    document: Mapping[str, Any] = yaml.safe_load(answer.body)
+    return document
+
+
+# --- every container
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.1", severity="critical", title="Every backend of the host runs")
+def test_running(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    states = {program.unit: snapshot.unit(program.unit).get("ActiveState", "unknown") for program in containers}
+    expect.entries(states, dict.fromkeys(states, "active"), "states")
+    engine = {
+        program.name: snapshot.containers[program.name].state if program.name in snapshot.containers else "absent"
+        for program in containers
+    }
+    expect.entries(engine, dict.fromkeys(engine, "running"), "containers")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.2", severity="critical", title="Every backend of the host answers")
+def test_ready(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    statuses = {program.name: snapshot.answer(str(program.ready)).status for program in containers}
+    silent = [f"{program.name}: {statuses[program.name]}" for program in containers
+              if statuses[program.name] not in program.ready_status]  # fmt: skip
+    expect.nothing(silent, "backends that are not ready, with their HTTP status")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.3", severity="high", title="All backends run within their common bounds")
+def test_slice(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    groups = {program.unit: snapshot.unit(program.unit).get("ControlGroup", "") for program in containers}
+    expect.entries(groups, {unit: f"/{SLICE}/{unit}" for unit in groups}, "control groups")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.4", severity="high", title="The kernel bounds the memory of every backend as it is set")
+def test_memory(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    found = {
+        program.unit: snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/{program.unit}/memory.max", "none")
+        for program in containers
+    }
+    wanted = {program.unit: str(ByteSize.parse(_container(program).memory_max).bytes) for program in containers}
+    expect.entries(found, wanted, "memory limits, in bytes")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.5", severity="medium", title="The kernel bounds the processor time of every backend")
+def test_processor_time(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    shares = {}
+    for program in containers:
+        # Microseconds it may run, and in how many: cpu.max of cgroups(7).
+        quota, _, period = snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/{program.unit}/cpu.max", "").partition(" ")
+        shares[program.unit] = f"{round(100 * int(quota) / int(period))}%" if quota.isdecimal() else quota or "none"
+    wanted = {program.unit: _container(program).cpu_quota for program in containers}
+    expect.entries(shares, wanted, "processor time")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.6", severity="high", title="The kernel bounds the memory of all backends together")
+def test_slice_memory(snapshot: Snapshot, config: HostConfig) -> None:
+    limit = snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/memory.max", "none")
+    wanted = float(config.backends.memory_max.rstrip("%"))
+    share = 100 * int(limit) / (snapshot.state.memory_mb * 2**20) if limit.isdecimal() else None
+    found = f"{share:.1f} %" if share is not None else limit
+    expect.that(share is not None and abs(share - wanted) < 1, found, f"{wanted:.0f} %", f"memory limit of {SLICE}")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.7", severity="critical", title="Every backend runs exactly the image that was chosen")
+def test_digests(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    store = LocalStore()
+    wrong = []
+    for program in containers:
+        try:
+            pinned = store.image(_container(program).image)
+        except ImageMissing as error:
+            expect.not_applicable(f"this computer cannot tell which: {error.message}")
+        state = snapshot.containers.get(program.name)
+        digests = {reference.rpartition("@")[2] for reference in state.images} if state else set()
+        if pinned.rpartition("@")[2] not in digests:
+            wrong.append(f"{program.name}: {', '.join(sorted(digests)) or 'no container'}, not {pinned}")
+    expect.nothing(wrong, "containers of another image")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.8", severity="high", title="Only a backend itself may read its data")
+def test_data_directories(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    wanted = {
+        path: f"750 {_container(program).account.name} {_container(program).account.name}"
+        for program in containers
+        for path in program.directories
+    }
+    if not wanted:
+        expect.not_applicable("no backend of this host keeps data")
+    expect.entries(snapshot.directories, wanted, "mode and owner")
+
+
+@on_containers
+@pytest.mark.control(id="OF-3.9", severity="medium", title="No backend is restarting again and again")
+def test_no_restart_loop(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+    expect.nothing(telemetry.restarting(snapshot, containers), "backends that were restarted lately")
+
+
+# --- Prometheus (OB-13)
+
+
+@pytest.fixture
+def prometheus(config: HostConfig, site: Site) -> str:
+    """Where Prometheus answers."""
+    return base(site, expect.found(config.prometheus, "settings of Prometheus", "none"))
+
+
+@pytest.fixture
+def flags(snapshot: Snapshot, prometheus: str) -> Mapping[str, str]:
+    """What Prometheus was really started with."""
+    found: Mapping[str, str] = _json(snapshot.answer(prometheus + endpoints.FLAGS))["data"]
+    return found
+
+
+@pytest.fixture
+def effective(snapshot: Snapshot, prometheus: str) -> Mapping[str, Any]:
+    """The configuration Prometheus works with."""
+    document: Mapping[str, Any] = yaml.safe_load(_json(snapshot.answer(prometheus + endpoints.CONFIG))["data"]["yaml"])
+    return document
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="OB-13.1", severity="high", title="Prometheus keeps metrics as long as it is set")
+def test_prometheus_retention(flags: Mapping[str, str], config: HostConfig) -> None:
+    settings = expect.found(config.prometheus, "settings of Prometheus", "none")
+    telemetry.same_duration(flags.get("storage.tsdb.retention.time"), settings.retention, "retention")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="OB-13.2", severity="high", title="Prometheus reaches everything it is to measure")
+def test_prometheus_targets(snapshot: Snapshot, prometheus: str) -> None:
+    targets = _json(snapshot.answer(prometheus + endpoints.TARGETS))["data"]["activeTargets"]
+    expect.at_least(len(targets), 1, "targets")
+    down = [f"{target['scrapeUrl']} ({target['lastError']})" for target in targets if target["health"] != "up"]
+    expect.nothing(down, "targets that are not up")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="OB-13.3", severity="high", title="Prometheus takes what an outage has held back")
+def test_prometheus_out_of_order(effective: Mapping[str, Any], config: HostConfig) -> None:
+    settings = expect.found(config.prometheus, "settings of Prometheus", "none")
+    window = effective.get("storage", {}).get("tsdb", {}).get("out_of_order_time_window")
+    telemetry.same_duration(window, settings.out_of_order_window, "samples may be late by")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="OB-13.4", severity="high", title="Prometheus accepts metrics that are sent to it")
+def test_prometheus_receives(flags: Mapping[str, str]) -> None:
+    expect.entries(flags, {"web.enable-remote-write-receiver": "true"}, "flags")
+    # A feature of Prometheus 2, a flag of Prometheus 3.
+    otlp = flags.get("web.enable-otlp-receiver") == "true" or "otlp-write-receiver" in flags.get("enable-feature", "")
+    expect.equal(otlp, True, "it takes OTLP")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="OB-13.5", severity="medium", title="Prometheus measures and judges as often as it is set")
+def test_prometheus_intervals(effective: Mapping[str, Any], config: HostConfig) -> None:
+    settings = expect.found(config.prometheus, "settings of Prometheus", "none")
+    times = effective.get("global", {})
+    telemetry.same_duration(times.get("scrape_interval"), settings.scrape_interval, "time between measurements")
+    telemetry.same_duration(times.get("evaluation_interval"), settings.evaluation_interval, "time between judgements")
+
+
+@pytest.mark.on("prometheus")
+@pytest.mark.control(id="OB-13.6", severity="high", title="Prometheus has measurements of every host and control loop")
+def test_prometheus_sees_all(snapshot: Snapshot, prometheus: str, site: Site) -> None:
+    for expression, role, what in (
+        (endpoints.HOSTS_SEEN, "agents", "hosts with measurements"),
+        (endpoints.LOOPS_SEEN, "rt_hosts", "control loops with measurements"),
+    ):
+        result = _json(snapshot.answer(prometheus + endpoints.query(expression)))["data"]["result"]
+        number = int(result[0]["value"][1]) if result else 0
+        expect.at_least(number, len(site.members(role)), what)
+
+
+# --- Jaeger (OB-4)
+
+
+@pytest.mark.on("jaeger")
+@pytest.mark.control(id="OB-4.10", severity="high", title="Jaeger lists the services that send traces")
+def test_jaeger_services(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    if site.telemetry.traces != "jaeger":
+        expect.not_applicable(f"traces are sent to {site.telemetry.traces} (telemetry.traces)")
+    settings = expect.found(config.jaeger, "settings of Jaeger", "none")
+    listed = _json(snapshot.answer(base(site, settings, "ui_port") + endpoints.SERVICES)).get("data") or []
+    expect.at_least(len(listed), 1, "services")
+
+
+# --- Loki, Tempo, Mimir (OB-8, OB-9, OB-10); what is the tenants' is in test_tenants.py
+
+
+@pytest.mark.on("loki")
+@pytest.mark.control(id="OB-8.1", severity="high", title="Loki stores logs in its current format")
+def test_loki_schema(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+    newest = seen["schema_config"]["configs"][-1]
+    expect.entries(newest, {"schema": "v13", "store": "tsdb"}, "newest schema")
+
+
+@pytest.mark.on("loki")
+@pytest.mark.control(id="OB-8.2", severity="medium", title="Loki keeps fields beside a log line and finds patterns")
+def test_loki_features(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+    expect.entries(seen["limits_config"], {"allow_structured_metadata": True}, "structured metadata")
+    expect.entries(seen["pattern_ingester"], {"enabled": True}, "pattern ingester")
+
+
+@pytest.mark.on("tempo")
+@pytest.mark.control(id="OB-9.1", severity="high", title="Tempo makes metrics from traces and has a place for them")
+def test_tempo_generator(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_CONFIG))
+    writes = seen["metrics_generator"]["storage"].get("remote_write") or []
+    expect.at_least(len(writes), 1, "places that metrics from traces are written to")
+    overrides = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_OVERRIDES))["overrides"]
+    for tenant in site.telemetry.tenants:
+        found = set(overrides.get(tenant, {}).get("metrics_generator", {}).get("processors") or ())
+        expect.nothing(sorted({"service-graphs", "span-metrics"} - found), f"kinds of metrics not made for {tenant}")
+
+
+@pytest.mark.on("mimir")
+@pytest.mark.control(id="OB-10.1", severity="high", title="Mimir runs all its parts and its Alertmanager")
+def test_mimir_target(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.mimir) + endpoints.CONFIG_PAGE))
+    target = seen["target"]
+    parts = set(target.split(",") if isinstance(target, str) else target)
+    expect.equal(parts, {"all", "alertmanager"}, "parts")
+
+
+@pytest.mark.on("mimir")
+@pytest.mark.control(id="OB-10.2", severity="medium", title="Mimir judges its rules as often as it is set")
+def test_mimir_ruler(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    settings = expect.found(config.mimir, "settings of Mimir", "none")
+    seen = _yaml(snapshot.answer(base(site, settings) + endpoints.CONFIG_PAGE))
+    telemetry.same_duration(seen["ruler"]["evaluation_interval"], settings.ruler_interval, "time between judgements")
+
+
+# --- Alloy (OB-7)
+
+
+@pytest.mark.on("alloy")
+@pytest.mark.control(id="OB-7.1", severity="high", title="Every component of Alloy is healthy")
+def test_alloy_components(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    components = _json(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
+    expect.at_least(len(components), 1, "components")
+    sick = [found["localID"] for found in components if found["health"]["state"] != "healthy"]
+    expect.nothing(sick, "components that are not healthy")
+
+
+@pytest.mark.on("alloy")
+@pytest.mark.control(id="OB-7.2", severity="high", title="Alloy has the components the pipeline needs, one per tenant")
+def test_alloy_pipeline(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    components = _json(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
+    names = [found["name"] for found in components]
+    for needed in ("otelcol.receiver.otlp", "otelcol.processor.memory_limiter", "otelcol.processor.batch"):
+        expect.at_least(names.count(needed), 1, needed)
+
+
+@pytest.mark.on("alloy")
+@pytest.mark.control(id="OB-7.3", severity="high", title="Alloy has not lost a single record")
+def test_alloy_losses(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    found = list(samples(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.METRICS)))
+    expect.at_least(len(found), 1, "metrics of Alloy")
+    expect.nothing(telemetry.losses(found), "records that were given up")
+
+
+# --- Elasticsearch and Kibana (OB-2, OB-3)
+
+
+@pytest.fixture
+def elastic(config: HostConfig) -> dict[str, str]:
+    """What logs the user `elastic` in."""
+    return basic("elastic", expect.found(config.elasticsearch, "settings of Elasticsearch", "none").password_secret)
+
+
+@pytest.mark.on("elasticsearch")
+@pytest.mark.control(id="OB-2.1", severity="high", title="Elasticsearch stores log fields in exactly the agreed types")
+def test_log_template(asker: Asker, config: HostConfig, site: Site, elastic: dict[str, str]) -> None:
+    answer = asker.get(f"{base(site, config.elasticsearch)}/_index_template/{_LOG_TEMPLATE}", elastic)
+    template = _json(answer)["index_templates"][0]["index_template"]
+    expect.equal(template["index_patterns"], [f"{_LOG_TEMPLATE}-*"], "indices it is for")
+    fields = dict(_fields(template["template"]["mappings"]["properties"]))
+    expect.entries(fields, _LOG_FIELDS, "types of fields")
+
+
+def _fields(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every field with its type, by its dotted name, however the template nests them."""
+    for name, content in properties.items():
+        if "type" in content:
+            yield prefix + name, content["type"]
+        yield from _fields(content.get("properties", {}), f"{prefix}{name}.")
+
+
+@pytest.mark.on("elasticsearch")
+@pytest.mark.control(id="OB-2.2", severity="high", title="Elasticsearch has all the data it was given")
+def test_elasticsearch_health(asker: Asker, config: HostConfig, site: Site, elastic: dict[str, str]) -> None:
+    health = _json(asker.get(f"{base(site, config.elasticsearch)}/_cluster/health", elastic))
+    expect.that(health["status"] in ("green", "yellow"), health["status"], "green or yellow", "state of the cluster")
+    expect.equal(health["number_of_nodes"], len(site.members("elasticsearch")), "nodes of the cluster")
+
+
+@pytest.mark.on("elasticsearch")
+@pytest.mark.control(id="OB-2.3", severity="critical", title="Nobody reads logs in Elasticsearch without a password")
+def test_elasticsearch_security(asker: Asker, config: HostConfig, site: Site) -> None:
+    expect.equal(asker.get(f"{base(site, config.elasticsearch)}/_search").status, 401, "HTTP status without a password")
+
+
+@pytest.mark.on("elasticsearch")
+@pytest.mark.control(id="OB-2.4", severity="medium", title="New logs can be searched as soon as it is set")
+def test_refresh_interval(asker: Asker, config: HostConfig, site: Site, elastic: dict[str, str]) -> None:
+    settings = expect.found(config.elasticsearch, "settings of Elasticsearch", "none")
+    answer = asker.get(f"{base(site, settings)}/_index_template/{_LOG_TEMPLATE}?flat_settings=true", elastic)
+    found = _json(answer)["index_templates"][0]["index_template"]["template"]["settings"]
+    telemetry.same_duration(found.get("index.refresh_interval"), settings.refresh_interval, "refresh interval")
+
+
+@pytest.mark.on("kibana")
+@pytest.mark.control(id="OB-3.1", severity="high", title="Kibana shows the application's logs by their time")
+def test_data_view(asker: Asker, config: HostConfig, site: Site) -> None:
+    backends = site.members("elasticsearch")
+    if not backends:
+        expect.not_applicable("no host of the inventory runs Elasticsearch")
+    login = basic("elastic", backends[0].settings.password_secret)
+    views = _json(asker.get(f"{base(site, config.kibana)}/api/data_views", login))["data_view"]
+    titles = [view["title"] for view in views]
+    expect.equal(titles.count(f"{_LOG_TEMPLATE}-*"), 1, f"data views {_LOG_TEMPLATE}-*")
+    view = next(view for view in views if view["title"] == f"{_LOG_TEMPLATE}-*")
+    detail = _json(asker.get(f"{base(site, config.kibana)}/api/data_views/data_view/{view['id']}", login))
+    expect.equal(detail["data_view"].get("timeFieldName"), "@timestamp", "time field")
+
+
+# --- Grafana (OB-14)
+
+
+@pytest.fixture
+def grafana(config: HostConfig) -> dict[str, str]:
+    """What logs Grafana's administrator in."""
+    return basic("admin", expect.found(config.grafana, "settings of Grafana", "none").admin_password_secret)
+
+
+@pytest.mark.on("grafana")
+@pytest.mark.control(id="OB-14.1", severity="high", title="Grafana reaches every source of data it shows")
+def test_datasources(asker: Asker, config: HostConfig, site: Site, grafana: dict[str, str]) -> None:
+    url = base(site, config.grafana)
+    sources = _json(asker.get(f"{url}/api/datasources", grafana))
+    expect.at_least(len(sources), 1, "data sources")
+    editable = [source["name"] for source in sources if not source.get("readOnly")]
+    expect.nothing(editable, "data sources that are not from the settings")
+    # Jaeger's and Alertmanager's plugins have no health check of their own; they answer 404 to the question.
+    sick = []
+    for source in sources:
+        answer = asker.get(f"{url}/api/datasources/uid/{source['uid']}/health", grafana)
+        if answer.status not in (200, 404):
+            sick.append(f"{source['name']}: {answer.status}")
+    expect.nothing(sick, "data sources that do not answer")
+
+
+@pytest.mark.on("grafana")
+@pytest.mark.control(id="OB-14.2", severity="high", title="Grafana has its dashboards, and they know their sources")
+def test_dashboards(asker: Asker, config: HostConfig, site: Site, grafana: dict[str, str]) -> None:
+    url = base(site, config.grafana)
+    uids = {source["uid"] for source in _json(asker.get(f"{url}/api/datasources", grafana))}
+    boards = _json(asker.get(f"{url}/api/search?type=dash-db", grafana))
+    # RT host, system overview, telemetry pipeline, preflight and compliance.
+    expect.at_least(len(boards), 4, "dashboards")
+    unknown = []
+    for board in boards:
+        document = _json(asker.get(f"{url}/api/dashboards/uid/{board['uid']}", grafana))
+        unknown += [f"{board['title']}: {uid}" for uid in sorted(_sources(document["dashboard"]) - uids)]
+    expect.nothing(unknown, "sources that dashboards name and Grafana does not have")
+
+
+def _sources(node: object) -> set[str]:
+    """Return the data sources that a dashboard names; variables and Grafana's own are not meant."""
+    found: set[str] = set()
+    if isinstance(node, dict):
+        source = node.get("datasource")
+        if isinstance(source, dict) and isinstance(source.get("uid"), str):
+            uid = source["uid"]
+            if not uid.startswith(("$", "-- ")) and uid != "grafana":
+                found.add(uid)
+        for value in node.values():
+            found |= _sources(value)
+    elif isinstance(node, list):
+        for value in node:
+            found |= _sources(value)
+    return found
+
+
+# --- Garage (OB-12)
+
+
+@pytest.mark.on("garage")
+@pytest.mark.control(id="OB-12.1", severity="high", title="The object storage has all its nodes and data")
+def test_garage_health(asker: Asker, config: HostConfig, site: Site) -> None:
+    settings = expect.found(config.garage, "settings of Garage", "none")
+    token = {"Authorization": f"Bearer {known(settings.admin_token_secret).decode()}"}
+    health = _json(asker.get(f"{base(site, settings, 'admin_port')}/v2/GetClusterHealth", token))
+    expect.entries(health, {"status": "healthy", "connectedNodes": len(site.members("garage"))}, "cluster")
+    expect.equal(health["partitionsAllOk"], health["partitions"], "partitions with all their copies")

@@ -1,0 +1,107 @@
+"""Gateways: collectors that take everything in, keep it on disk, and pass it on."""
+
+from __future__ import annotations
+
+import pytest
+
+from roles.gateways.model import GatewaysSettings
+from roles.host import HostConfig
+from roles.site import Site
+from rtinfra.programs import Program
+from rtinfra.verify import expect, telemetry
+from rtinfra.verify.endpoints import METRICS, gateways
+from rtinfra.verify.snapshot import Sample, Snapshot, samples
+
+pytestmark = pytest.mark.on("gateways")
+
+_LEAST_GATEWAYS = 2
+_FULLEST_QUEUE = 0.8
+
+
+@pytest.fixture
+def settings(config: HostConfig) -> GatewaysSettings:
+    """Settings of the gateways."""
+    return expect.found(config.gateways, "settings of the gateways", "none")
+
+
+@pytest.fixture
+def measured(snapshot: Snapshot, site: Site, settings: GatewaysSettings) -> dict[str, list[Sample]]:
+    """What each gateway of the host says of itself, by address."""
+    found = {
+        address: list(samples(snapshot.answer(f"http://{address}:{settings.metrics_port}{METRICS}")))
+        for address in gateways(site, settings)
+    }
+    expect.nothing((address for address, own in found.items() if not own), "gateways without metrics")
+    return found
+
+
+@pytest.mark.control(id="OB-6.1", severity="high", title="There are at least two gateways, so that one may fail")
+def test_two_gateways(site: Site) -> None:
+    number = sum(len(member.settings.addresses) or 1 for member in site.members("gateways"))
+    expect.at_least(number, _LEAST_GATEWAYS, "gateways in the inventory")
+
+
+@pytest.mark.control(id="OB-6.2", severity="critical", title="Every gateway of the host runs and says it is healthy")
+def test_healthy(snapshot: Snapshot, programs: tuple[Program, ...], site: Site, settings: GatewaysSettings) -> None:
+    own = [program for program in programs if program.role == "gateways" and program.ready]
+    expect.at_least(len(own), len(gateways(site, settings)), "gateways of the host")
+    sick = [
+        f"{program.name}: {snapshot.answer(str(program.ready)).status}"
+        for program in own
+        if snapshot.answer(str(program.ready)).status not in program.ready_status
+    ]
+    expect.nothing(sick, "gateways that are not healthy, with their HTTP status")
+
+
+@pytest.mark.control(
+    id="OB-6.3", severity="critical", title="Gateways keep what they cannot pass on, as much as is set"
+)
+def test_queue_capacity(measured: dict[str, list[Sample]], settings: GatewaysSettings) -> None:
+    # In bytes: a queue that counts requests would show a few thousand.
+    wanted = settings.queue_mb * 1_000_000
+    for address, own in measured.items():
+        queues = telemetry.queues(own)
+        expect.at_least(len(queues), 1, f"queues of the gateway at {address}")
+        small = [f"{queue.exporter}: {queue.capacity:.0f}" for queue in queues if queue.capacity < wanted]
+        expect.nothing(small, f"queues at {address} for less than {wanted} bytes")
+
+
+@pytest.mark.control(
+    id="OB-6.4", severity="critical", title="The queues of gateways are on disk and outlive a power cut"
+)
+def test_queue_on_disk(snapshot: Snapshot, programs: tuple[Program, ...]) -> None:
+    own = [program for program in programs if program.role == "gateways"]
+    without = [
+        program.name
+        for program in own
+        if not any(path.startswith(f"{place}/") for path in snapshot.data_files for place in program.directories)
+    ]
+    expect.nothing(without, "gateways without a file in their data directories")
+
+
+@pytest.mark.control(id="OB-6.5", severity="critical", title="Gateways have not lost a single record")
+def test_nothing_lost(measured: dict[str, list[Sample]]) -> None:
+    lost = [f"{address} {loss}" for address, own in measured.items() for loss in telemetry.losses(own)]
+    expect.nothing(lost, "records that were refused by a queue or given up")
+
+
+@pytest.mark.control(id="OB-6.6", severity="high", title="Nothing piles up in the queues of the gateways")
+def test_queues_are_not_full(measured: dict[str, list[Sample]]) -> None:
+    full = [
+        f"{address} {queue}"
+        for address, own in measured.items()
+        for queue in telemetry.queues(own)
+        if queue.share > _FULLEST_QUEUE
+    ]
+    expect.nothing(full, "queues that are nearly full")
+
+
+@pytest.mark.control(id="OB-6.7", severity="medium", title="Gateways turn nothing away")
+def test_nothing_refused(measured: dict[str, list[Sample]]) -> None:
+    refused = [
+        f"{address} {sample.name} {sample.value:.0f}"
+        for address, own in measured.items()
+        for sample in own
+        if sample.name.startswith("otelcol_receiver_refused_") and sample.value > 0
+    ]
+    expect.nothing(refused, "records refused on arrival")

@@ -1,0 +1,104 @@
+"""Tenants: each has the retention and the limits that are set, read back from the running programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from roles.host import HostConfig
+from roles.site import Site
+from rtinfra.facts.http import HttpAnswer
+from rtinfra.verify import endpoints, expect, telemetry
+from rtinfra.verify.endpoints import base
+from rtinfra.verify.snapshot import Snapshot
+
+
+def _yaml(answer: HttpAnswer) -> Mapping[str, Any]:
+    expect.equal(answer.status, 200, f"HTTP status of {answer.url}")
+    document: Mapping[str, Any] = yaml.safe_load(answer.body)
+    return document
+
+
+def _overrides(answer: HttpAnswer, site: Site) -> Mapping[str, Mapping[str, Any]]:
+    overrides: Mapping[str, Mapping[str, Any]] = _yaml(answer).get("overrides") or {}
+    expect.nothing(sorted(site.telemetry.tenants.keys() - overrides.keys()), "tenants it does not know")
+    return overrides
+
+
+@pytest.mark.every_host
+@pytest.mark.control(id="OB-11.1", severity="high", title="What the host sends belongs to a tenant that is defined")
+def test_tenant_is_defined(site: Site) -> None:
+    telemetry_settings = site.telemetry
+    known = sorted(telemetry_settings.tenants)
+    expect.that(telemetry_settings.tenant in known, telemetry_settings.tenant, f"one of {', '.join(known)}", "tenant")
+
+
+@pytest.mark.on("loki")
+@pytest.mark.control(id="OB-11.10", severity="high", title="Loki keeps each tenant's logs as long as it is set")
+def test_loki_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    for name, tenant in site.telemetry.tenants.items():
+        limits = _yaml(snapshot.answer(endpoints.limits(site, config.loki, name)))
+        telemetry.same_duration(limits.get("retention_period"), tenant.logs_retention, f"retention of {name}")
+
+
+@pytest.mark.on("loki")
+@pytest.mark.control(id="OB-11.11", severity="high", title="Loki really deletes logs that are too old")
+def test_loki_deletes(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+    expect.entries(seen["compactor"], {"retention_enabled": True}, "compactor")
+    expect.that(bool(seen["compactor"].get("delete_request_store")), "nothing", "a store", "list of what to delete")
+
+
+@pytest.mark.on("loki")
+@pytest.mark.control(id="OB-11.12", severity="critical", title="Loki keeps tenants apart")
+def test_loki_separates(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+    expect.entries(seen, {"auth_enabled": True}, "Loki")
+
+
+@pytest.mark.on("tempo")
+@pytest.mark.control(id="OB-11.20", severity="high", title="Tempo keeps each tenant's traces as long as it is set")
+def test_tempo_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    overrides = _overrides(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_OVERRIDES), site)
+    for name, tenant in site.telemetry.tenants.items():
+        retention = overrides[name].get("compaction", {}).get("block_retention")
+        telemetry.same_duration(retention, tenant.traces_retention, f"retention of {name}")
+
+
+@pytest.mark.on("tempo")
+@pytest.mark.control(id="OB-11.21", severity="critical", title="Tempo keeps tenants apart")
+def test_tempo_separates(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_CONFIG))
+    expect.entries(seen, {"multitenancy_enabled": True}, "Tempo")
+
+
+@pytest.mark.on("mimir")
+@pytest.mark.control(id="OB-11.30", severity="high", title="Mimir keeps each tenant's metrics as long as it is set")
+def test_mimir_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    overrides = _overrides(snapshot.answer(base(site, config.mimir) + endpoints.RUNTIME_CONFIG), site)
+    for name, tenant in site.telemetry.tenants.items():
+        retention = overrides[name].get("compactor_blocks_retention_period")
+        telemetry.same_duration(retention, tenant.metrics_retention, f"retention of {name}")
+
+
+@pytest.mark.on("mimir")
+@pytest.mark.control(id="OB-11.31", severity="high", title="Mimir holds each tenant to the limits that are set")
+def test_mimir_limits(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    overrides = _overrides(snapshot.answer(base(site, config.mimir) + endpoints.RUNTIME_CONFIG), site)
+    for name, tenant in site.telemetry.tenants.items():
+        found = {key: float(value) for key, value in overrides[name].items() if isinstance(value, int | float)}
+        wanted = {
+            "ingestion_rate": float(tenant.samples_per_second),
+            "max_global_series_per_user": float(tenant.series),
+        }
+        expect.entries(found, wanted, f"limits of {name}")
+
+
+@pytest.mark.on("mimir")
+@pytest.mark.control(id="OB-11.32", severity="critical", title="Mimir keeps tenants apart")
+def test_mimir_separates(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+    seen = _yaml(snapshot.answer(base(site, config.mimir) + endpoints.CONFIG_PAGE))
+    expect.entries(seen, {"multitenancy_enabled": True}, "Mimir")

@@ -1,0 +1,176 @@
+"""The dashboards: every datasource and every metric exists, everything that must be shown is, and it can be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from roles.grafana.dashboards import dashboards
+from roles.grafana.datasources import datasources
+from roles.grafana.panels import WIDTH, to_json
+from roles.site import Site
+from rtinfra.metrics import load_catalogue, metric_names
+from tests.unit.telemetry_site import here, site, telemetry
+
+# OB-16.
+APPLICATION = {
+    "mxrc_rt_cycle_count_total",
+    "mxrc_rt_deadline_miss_count_total",
+    "mxrc_rt_deadline_miss_rate",
+    "mxrc_rt_jitter_us",
+    "mxrc_rt_cycle_time_us_sum",
+    "mxrc_numa_local_memory_percent",
+    "mxrc_process_health_status",
+    "mxrc_logging_events_total",
+    "mxrc_tracing_sampling_rate",
+    "http_requests_total",
+    "http_request_duration_seconds_bucket",
+    "rbac_permission_checks_total",
+    "approval_requests_total",
+    "mcp_tool_executions_total",
+    "system_resource_usage",
+}
+# PF-2, with the namespace rtinfra.
+PREFLIGHT = {
+    "rtinfra_preflight_runs_total",
+    "rtinfra_preflight_last_success",
+    "rtinfra_preflight_duration_seconds_sum",
+    "rtinfra_preflight_checks_total",
+    "rtinfra_preflight_realcheck_redis_latency_seconds_bucket",
+    "rtinfra_preflight_realcheck_postgres_latency_seconds_bucket",
+    "rtinfra_preflight_ready_for_live",
+}
+COMPLIANCE = {"rtinfra_compliance_controls", "rtinfra_compliance_last_run_timestamp_seconds"}
+
+SITES = {
+    "prometheus": site(prometheus=here()),
+    "mimir": site(mimir=here(), shared=telemetry(metrics="mimir")),
+    "both": site(prometheus=here(), mimir=here(), shared=telemetry(metrics="mimir", tenant="staging")),
+}
+
+
+def boards(where: Site) -> list[dict[str, Any]]:
+    return [json.loads(json.dumps(to_json(board))) for board in dashboards(where)]
+
+
+def panels(where: Site) -> Iterator[dict[str, Any]]:
+    """Every panel that shows something."""
+    for board in boards(where):
+        yield from (panel for panel in board["panels"] if panel["type"] != "row")
+
+
+def used_metrics(where: Site) -> set[str]:
+    return {name for panel in panels(where) for target in panel["targets"] for name in metric_names(target["expr"])}
+
+
+def test_there_are_the_four_dashboards() -> None:
+    found = boards(SITES["prometheus"])
+    assert [board["title"] for board in found] == [
+        "System overview",
+        "RT host",
+        "Telemetry pipeline",
+        "Preflight and compliance",
+    ]
+    assert len({board["uid"] for board in found}) == 4
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_every_datasource_of_a_panel_is_provisioned(name: str) -> None:
+    where = SITES[name]
+    provisioned = {source["uid"]: source["type"] for source in datasources(where)}
+    for board in boards(where):
+        for item in (*board["panels"], *board["templating"]["list"]):
+            sources = [item["datasource"]] if "datasource" in item else []
+            sources += [target["datasource"] for target in item.get("targets", ())]
+            for source in sources:
+                assert provisioned[source["uid"]] == source["type"], item.get("title")
+
+
+def test_with_mimir_each_dashboard_looks_at_the_tenant_that_has_its_data() -> None:
+    found = {
+        board["title"]: {panel["datasource"]["uid"] for panel in board["panels"] if panel["type"] != "row"}
+        for board in boards(SITES["both"])
+    }
+    assert found["RT host"] == {"mimir-staging"}
+    assert found["Telemetry pipeline"] == {"mimir-infra-monitoring"}
+
+
+def test_every_metric_is_in_the_catalogue() -> None:
+    assert used_metrics(SITES["prometheus"]) <= load_catalogue().keys()
+
+
+def test_every_label_that_is_asked_for_is_one_of_the_metric() -> None:
+    # What scraping adds to all metrics, and what PromQL itself makes.
+    common = {"job", "instance", "host", "role", "tenant", "environment", "le"}
+    catalogue = load_catalogue()
+    for panel in panels(SITES["prometheus"]):
+        for target in panel["targets"]:
+            known = common.union(*(catalogue[name].labels for name in metric_names(target["expr"])))
+            legend = set(_words(target["legendFormat"]))
+            assert legend <= known, panel["title"]
+
+
+def _words(legend: str) -> Iterator[str]:
+    for part in legend.split("{{")[1:]:
+        yield part.partition("}}")[0]
+
+
+def test_all_application_metrics_are_shown() -> None:
+    assert used_metrics(SITES["prometheus"]) >= APPLICATION
+
+
+def test_preflight_and_compliance_are_shown_in_rows_of_their_own() -> None:
+    (board,) = [found for found in boards(SITES["prometheus"]) if found["uid"] == "rtinfra-preflight"]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            current = rows.setdefault(panel["title"], [])
+        else:
+            current.append(panel)
+    metrics = {
+        title: {name for panel in inside for target in panel["targets"] for name in metric_names(target["expr"])}
+        for title, inside in rows.items()
+    }
+    assert len(rows["Preflight"]) >= 4
+    assert metrics["Preflight"] >= PREFLIGHT
+    assert metrics["Compliance"] >= COMPLIANCE
+
+
+def test_ids_are_unique_and_the_same_every_time() -> None:
+    for board, again in zip(boards(SITES["prometheus"]), boards(SITES["prometheus"]), strict=True):
+        assert board == again
+        identities = [panel["id"] for panel in board["panels"]]
+        assert identities == list(range(1, len(identities) + 1))
+
+
+def test_no_two_panels_overlap_and_none_leaves_the_page() -> None:
+    for board in boards(SITES["prometheus"]):
+        taken: set[tuple[int, int]] = set()
+        for panel in board["panels"]:
+            place = panel["gridPos"]
+            assert place["x"] >= 0 and place["x"] + place["w"] <= WIDTH
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert not cells & taken, panel["title"]
+            taken |= cells
+
+
+def test_it_can_be_read_by_people_outside_it() -> None:
+    """Every panel says what it shows, in a unit; the first row answers whether all is well, in colours."""
+    for board in boards(SITES["prometheus"]):
+        first = [panel for panel in board["panels"] if panel["type"] != "row"][:3]
+        assert all(panel["type"] == "stat" for panel in first)
+        for panel in board["panels"]:
+            if panel["type"] == "row":
+                continue
+            assert panel["description"].endswith(".") and len(panel["title"]) <= 32
+            assert panel["fieldConfig"]["defaults"]["unit"]
+        for panel in first[:2]:
+            colours = {step["color"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]}
+            assert {"green", "red"} <= colours

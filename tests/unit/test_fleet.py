@@ -1,0 +1,99 @@
+"""What only the whole inventory can tell: tenants, who sends where, secrets, images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from roles.fleet import load_checked_hosts, members, site_of
+from rtinfra.config import ConfigError
+from rtinfra.paths import PROJECT
+from tests.unit.telemetry_site import FakeSecrets, FakeStore
+
+BACKENDS = ["gateways", "jaeger", "prometheus", "alertmanager"]
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def everything_is_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roles.fleet.LocalStore", FakeStore)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write an inventory: groups by host, and settings of the host they are for."""
+
+    def inventory(groups: dict[str, list[str]], **settings: object) -> Path:
+        path = tmp_path / "hosts.yaml"
+        hosts = {
+            name: {
+                "groups": of,
+                "ssh": {"address": f"192.0.2.{number}"},
+                "settings": settings.get(name, {}),
+            }
+            for number, (name, of) in enumerate(groups.items(), start=1)
+        }
+        with path.open("w") as stream:
+            YAML().dump({"hosts": hosts}, stream)
+        return path
+
+    return inventory
+
+
+def refusals(path: Path) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_checked_hosts(PROJECT, path)
+    return str(error.value)
+
+
+def test_a_whole_site_is_accepted_and_everybody_knows_the_others(write: Write) -> None:
+    path = write({"robot": ["rt_hosts", "agents"], "station": BACKENDS}, station={"telemetry": {"address": "10.0.0.2"}})
+    fleet = load_checked_hosts(PROJECT, path)
+    site = site_of(fleet, fleet.hosts["robot"], FakeStore(), FakeSecrets())
+    assert site.address == "192.0.2.1", "the address of ssh, since no other is set"
+    assert site.urls("jaeger", "ui_port") == ("http://10.0.0.2:16686",)
+    (application,) = members(fleet, "rt_hosts")
+    assert application.settings.rt_process.metrics_port == 9090
+
+
+def test_an_unknown_tenant(write: Write) -> None:
+    path = write({"station": BACKENDS}, station={"telemetry": {"tenant": "nobody"}})
+    text = refusals(path)
+    assert "telemetry.tenant" in text
+    assert "use one of prod, staging, infra-monitoring" in text
+
+
+def test_agents_without_a_gateway(write: Write) -> None:
+    assert "put a host into the group gateways" in refusals(write({"robot": ["rt_hosts", "agents"]}))
+
+
+def test_gateways_without_what_they_send_to(write: Write) -> None:
+    text = refusals(write({"station": ["gateways", "prometheus", "alertmanager"]}))
+    assert 'telemetry.traces = "jaeger"' in text
+    assert "put a host into the group jaeger" in text
+    assert "telemetry.metrics" not in text
+
+
+def test_a_secret_that_is_not_defined_is_named_with_the_line_that_asks_for_it(write: Write) -> None:
+    path = write({"station": BACKENDS}, station={"alertmanager": {"webhook": {"url_secret": "nowhere"}}})
+    text = refusals(path)
+    assert "alertmanager.webhook.url_secret" in text
+    assert "RTINFRA_SECRET_NOWHERE" in text
+    assert "hosts.yaml:" in text
+
+
+def test_ports_of_all_roles_of_a_host_are_compared(write: Write) -> None:
+    path = write({"station": BACKENDS}, station={"jaeger": {"ui_port": 9093}})
+    assert "is already taken by" in refusals(path)
+
+
+def test_an_image_that_is_not_in_the_store(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rtinfra.images import LocalStore
+
+    monkeypatch.setattr("roles.fleet.LocalStore", lambda: LocalStore(tmp_path / "empty"))
+    text = refusals(write({"station": BACKENDS}))
+    assert "rtinfra images build jaeger" in text
+    assert "rtinfra images build prometheus" in text

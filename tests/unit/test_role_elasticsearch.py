@@ -1,0 +1,238 @@
+"""Elasticsearch as configured and set up (OB-2)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.elasticsearch.deploy import document, index_template, lifecycle, part
+from roles.site import Part, Site
+from rtinfra.operations.managed import File
+from tests.unit.fake_api import run, serving
+from tests.unit.telemetry_site import at, here, managed, shipped, site, telemetry, text
+
+TLS = {"ca_secret": "es_ca", "certificate_secret": "es_cert", "key_secret": "es_key"}
+OTHERS = (at("es2", "192.0.2.2"), at("es3", "192.0.2.3"))
+SETUP_UNIT = "/etc/systemd/system/rtinfra-elasticsearch-setup.service"
+
+
+def elasticsearch(where: Site, **changes: Any) -> Part:
+    return part(shipped("elasticsearch", **changes), where)
+
+
+def test_the_index_template_is_the_one_of_the_row() -> None:
+    template = index_template(shipped("elasticsearch"), site(elasticsearch=here()), None)
+    assert template["index_patterns"] == ["mxrc-logs-*"]
+    assert template["priority"] >= 500
+    assert template["template"]["mappings"]["properties"] == {
+        "@timestamp": {"type": "date"},
+        "log.level": {"type": "keyword"},
+        "process.name": {"type": "keyword"},
+        "message": {"type": "text"},
+        "trace.id": {"type": "keyword"},
+        "mxrc.task_id": {"type": "keyword"},
+    }
+
+
+def test_records_are_found_within_half_a_second_and_one_node_needs_no_copies() -> None:
+    index = index_template(shipped("elasticsearch"), site(elasticsearch=here()), None)["template"]["settings"]["index"]
+    assert (index["refresh_interval"], index["number_of_replicas"]) == ("500ms", 0)
+    several = site(elasticsearch=(here(), *OTHERS))
+    assert (
+        index_template(shipped("elasticsearch"), several, None)["template"]["settings"]["index"]["number_of_replicas"]
+        == 1
+    )
+
+
+def test_logs_are_deleted_when_the_youngest_record_of_an_index_is_old_enough() -> None:
+    assert lifecycle(site(), None)["phases"]["delete"] == {
+        "min_age": "192h",
+        "actions": {"delete": {}},
+    }  # 7 d and a day
+    longer = telemetry(tenants={"staging": {"logs_retention": "30d"}})
+    assert lifecycle(site(shared=longer), None)["phases"]["delete"]["min_age"] == f"{31 * 24}h"
+    template = index_template(shipped("elasticsearch"), site(), None)
+    assert template["template"]["settings"]["index"]["lifecycle"] == {"name": "mxrc-logs"}
+
+
+def test_indices_of_one_tenant_live_as_long_as_its_logs() -> None:
+    where = site(elasticsearch=here(), shared=telemetry(tenants={"staging": {"logs_retention": "30d"}}))
+    put = document(shipped("elasticsearch"), where)["put"]
+    general, own = put["/_index_template/mxrc-logs"], put["/_index_template/mxrc-logs-prod"]
+    assert own["index_patterns"] == ["mxrc-logs-prod-*"]
+    assert own["priority"] > general["priority"]
+    # Elasticsearch refuses two templates of one priority that fit the same index.
+    assert index_template(shipped("elasticsearch"), where, "prod-b")["priority"] > own["priority"]
+    assert own["template"]["mappings"] == general["template"]["mappings"]
+    assert own["template"]["settings"]["index"]["lifecycle"] == {"name": "mxrc-logs-prod"}
+    ages = {path: body["policy"]["phases"]["delete"]["min_age"] for path, body in put.items() if "_ilm" in path}
+    assert (ages["/_ilm/policy/mxrc-logs-prod"], ages["/_ilm/policy/mxrc-logs-staging"]) == ("192h", f"{31 * 24}h")
+
+
+def test_security_is_on_and_the_password_is_only_in_a_file() -> None:
+    config = elasticsearch(site(elasticsearch=here()))
+    (container,) = config.containers
+    assert container.environment["xpack.security.enabled"] == "true"
+    assert container.environment["ELASTIC_PASSWORD_FILE"] == f"{container.config_mount}/password"
+    password = managed(config, "/etc/rtinfra/elasticsearch/password")
+    assert isinstance(password, File)
+    assert (password.content, password.mode, password.secret) == (b"value-of-elastic_password", "0600", True)
+    for file in config.paths:
+        if isinstance(file, File) and not file.secret:
+            assert b"value-of" not in file.content
+    assert not any("value-of" in value for value in container.environment.values())
+
+
+def test_one_node_is_a_cluster_by_itself() -> None:
+    (container,) = elasticsearch(site(elasticsearch=here())).containers
+    assert container.environment["discovery.type"] == "single-node"
+    assert "cluster.initial_master_nodes" not in container.environment
+
+
+def test_several_nodes_find_each_other_and_prove_who_they_are() -> None:
+    where = site(elasticsearch=(here(), *OTHERS))
+    config = elasticsearch(where, transport_tls=TLS)
+    (container,) = config.containers
+    values = container.environment
+    assert values["discovery.seed_hosts"] == "192.0.2.1:9300,192.0.2.2:9300,192.0.2.3:9300"
+    assert values["cluster.initial_master_nodes"] == "rt1,es2,es3"
+    assert "discovery.type" not in values
+    assert values["xpack.security.transport.ssl.enabled"] == "true"
+    key = managed(config, "/etc/rtinfra/elasticsearch/node.key")
+    assert isinstance(key, File) and key.secret
+    assert values["xpack.security.transport.ssl.key"] == f"{container.config_mount}/node.key"
+
+
+def test_several_nodes_without_certificates_are_refused() -> None:
+    with pytest.raises(ValueError, match="transport_tls"):
+        elasticsearch(site(elasticsearch=(here(), *OTHERS)))
+
+
+def test_only_one_member_sets_the_cluster_up() -> None:
+    second = site("es2", "192.0.2.2", elasticsearch=(at("rt1", "192.0.2.1"), here()))
+    assert elasticsearch(second, transport_tls=TLS).units == ()
+    first = site(elasticsearch=(here(), *OTHERS))
+    assert [unit.name for unit in elasticsearch(first, transport_tls=TLS).units] == [
+        "rtinfra-elasticsearch-setup.service"
+    ]
+
+
+def test_heap_and_kernel_are_as_it_wants_them() -> None:
+    config = elasticsearch(site(elasticsearch=here()), heap_mb=700)
+    assert text(config, "/etc/rtinfra/elasticsearch/java.env") == "ES_JAVA_OPTS=-Xms700m -Xmx700m\n"
+    file = managed(config, "/etc/sysctl.d/60-rtinfra-elasticsearch.conf")
+    assert isinstance(file, File)
+    assert b"vm.max_map_count = 1048576\n" in file.content
+    assert [action.command for action in file.actions] == [f"sysctl -q -p {file.path}"]
+
+
+def test_the_image_runs_under_any_number_in_group_0() -> None:
+    (container,) = elasticsearch(site(elasticsearch=here())).containers
+    assert (container.account.uid, container.group, container.writable_root) == (429, 0, True)
+
+
+def test_the_setup_runs_again_when_what_it_makes_changes() -> None:
+    config = elasticsearch(site(elasticsearch=here()))
+    unit = text(config, SETUP_UNIT)
+    assert "Requires=elasticsearch.service\nAfter=elasticsearch.service" in unit
+    assert "RemainAfterExit=yes" in unit
+    for path in ("/etc/rtinfra/elasticsearch/setup.json", SETUP_UNIT):
+        assert managed(config, path).restarts == ("rtinfra-elasticsearch-setup.service",)
+    assert json.loads(text(config, "/etc/rtinfra/elasticsearch/setup.json"))["user"] == "elastic"
+
+
+def test_filebeat_gets_a_user_that_may_only_add_records() -> None:
+    agents = shipped("agents", logs="filebeat", filebeat={"username": "shipper", "password_secret": "shipper_password"})
+    found = document(shipped("elasticsearch"), site(elasticsearch=here(), agents=here(agents)))
+    assert found["users"]["shipper"]["roles"] == ["rtinfra-writer"]
+    (indices,) = found["put"]["/_security/role/rtinfra-writer"]["indices"]
+    assert indices["names"] == ["mxrc-logs-*"] and "delete" not in indices["privileges"]
+    quiet = document(shipped("elasticsearch"), site(elasticsearch=here(), agents=here()))
+    assert quiet["users"].keys() == {"rtinfra-reader"}
+
+
+# ---- the script -------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """What Elasticsearch remembers."""
+
+    def __init__(self, passwords: dict[str, str]) -> None:
+        self.passwords = dict(passwords)
+        self.roles: dict[str, list[str]] = {"kibana_system": ["kibana_system"]}
+        self.objects: dict[str, Any] = {}
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
+        user, _, password = base64.b64decode(headers["Authorization"].split()[1]).decode().partition(":")
+        if self.passwords.get(user) != password:
+            return 401, {}
+        if path.startswith("/_cluster/health"):
+            return 200, {"status": "yellow"}
+        if path == "/_security/_authenticate":
+            return 200, {"username": user, "roles": self.roles.get(user, [])}
+        assert user == "elastic"
+        if path.startswith("/_security/user/"):
+            name = path.split("/")[3]
+            self.passwords[name] = body["password"]
+            if not path.endswith("/_password"):
+                self.roles[name] = body["roles"]
+        else:
+            self.objects[path] = body
+        return 200, {"acknowledged": True}
+
+
+def wanted(url: str, directory: Path) -> dict[str, Any]:
+    """The document of a site with Kibana, its secrets in files of a directory."""
+    found = document(shipped("elasticsearch"), site(elasticsearch=here(), kibana=here()))
+    found["url"], found["password_file"] = url, str(directory / "password")
+    (directory / "password").write_text("secret-of-elastic\n")
+    for user, account in found["users"].items():
+        account["password_file"] = str(directory / user)
+        (directory / user).write_text(f"secret-of-{user}\n")
+    return found
+
+
+def test_the_setup_makes_template_lifecycle_and_users_once(tmp_path: Path) -> None:
+    cluster = Cluster({"elastic": "secret-of-elastic"})
+    with serving(cluster.answer) as server:
+        wish = wanted(server.url, tmp_path)
+        first = run("elasticsearch", wish, tmp_path)
+        users = [path for _, path in server.writes if "/user/" in path]
+        second = run("elasticsearch", wish, tmp_path)
+        users_again = [path for _, path in server.writes if "/user/" in path]
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert cluster.objects == wish["put"]
+    assert cluster.passwords == {
+        "elastic": "secret-of-elastic",
+        "kibana_system": "secret-of-kibana_system",
+        "rtinfra-reader": "secret-of-rtinfra-reader",
+    }
+    assert cluster.roles["rtinfra-reader"] == ["rtinfra-reader"]
+    assert len(users) == 2 and users_again == users
+    for done in (first, second):
+        assert "secret-of" not in done.stdout + done.stderr
+
+
+def test_a_refusal_is_said_without_a_secret(tmp_path: Path) -> None:
+    with serving(Cluster({"elastic": "another"}).answer) as server:
+        done = run("elasticsearch", wanted(server.url, tmp_path), tmp_path)
+    assert done.returncode == 1
+    assert "401" in done.stderr and "secret-of" not in done.stderr
+
+
+def test_the_setup_waits_for_a_node_that_is_starting(tmp_path: Path) -> None:
+    cluster = Cluster({"elastic": "secret-of-elastic"})
+    refused = iter((503, 503))
+
+    def answer(method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
+        if (status := next(refused, None)) is not None:
+            return status, {}
+        return cluster.answer(method, path, headers, body)
+
+    with serving(answer) as server:
+        done = run("elasticsearch", wanted(server.url, tmp_path), tmp_path)
+    assert done.returncode == 0, done.stderr

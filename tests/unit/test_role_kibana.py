@@ -1,0 +1,92 @@
+"""Kibana as configured and set up (OB-3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from roles.kibana.deploy import DATA_VIEW, document, part
+from roles.site import Part, Site
+from rtinfra.operations.managed import File
+from tests.unit.fake_api import run, serving
+from tests.unit.telemetry_site import at, here, managed, shipped, site
+from tests.unit.telemetry_site import document as yaml_of
+
+YML = "/etc/rtinfra/kibana/kibana.yml"
+
+
+def kibana(where: Site) -> Part:
+    return part(shipped("kibana"), where)
+
+
+def test_the_data_view_is_the_one_of_the_row() -> None:
+    assert (DATA_VIEW["title"], DATA_VIEW["timeFieldName"]) == ("mxrc-logs-*", "@timestamp")
+    assert document(shipped("kibana"), site(kibana=here(), elasticsearch=here()))["data_view"] == DATA_VIEW
+
+
+def test_it_asks_every_member_of_the_cluster() -> None:
+    where = site(kibana=here(), elasticsearch=(at("es1", "192.0.2.11"), at("es2", "192.0.2.12")))
+    loaded = yaml_of(kibana(where), YML)
+    assert loaded["elasticsearch.hosts"] == ["http://192.0.2.11:9200", "http://192.0.2.12:9200"]
+    assert loaded["elasticsearch.username"] == "kibana_system"
+    assert (loaded["server.host"], loaded["server.port"]) == ("192.0.2.1", 5601)
+
+
+def test_passwords_and_keys_are_in_a_file_of_their_own() -> None:
+    config = kibana(site(kibana=here(), elasticsearch=here()))
+    (container,) = config.containers
+    secrets = managed(config, "/etc/rtinfra/kibana/secrets.yml")
+    assert isinstance(secrets, File) and secrets.secret and secrets.mode == "0600"
+    loaded = yaml.safe_load(secrets.content)
+    assert loaded["elasticsearch.password"] == "value-of-kibana_password"
+    assert loaded["xpack.encryptedSavedObjects.encryptionKey"] == "value-of-kibana_encryption_key"
+    assert not any("value-of" in word for word in (*container.command, *container.environment.values()))
+    assert b"value-of" not in managed(config, YML).content  # type: ignore[attr-defined]
+
+
+def test_it_starts_after_its_user_has_a_password() -> None:
+    (container,) = kibana(site(kibana=here(), elasticsearch=here())).containers
+    assert container.after == ("rtinfra-elasticsearch-setup.service",)
+    (elsewhere,) = kibana(site(kibana=here(), elasticsearch=at("es1", "192.0.2.11"))).containers
+    assert elsewhere.after == ()
+
+
+def test_without_elasticsearch_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="elasticsearch"):
+        kibana(site(kibana=here()))
+
+
+class Views:
+    """What Kibana remembers."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, dict[str, Any]] = {}
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
+        if method != "GET":
+            assert "kbn-xsrf" in {name.lower() for name in headers}
+        identity = path.removeprefix("/api/data_views/data_view").strip("/")
+        if method == "GET":
+            return (200, {"data_view": self.views[identity]}) if identity in self.views else (404, {})
+        self.views.setdefault(identity or body["data_view"]["id"], {}).update(body["data_view"])
+        return 200, {}
+
+
+def test_the_setup_makes_the_data_view_once_and_mends_it(tmp_path: Path) -> None:
+    views = Views()
+    (tmp_path / "elastic").write_text("secret-of-elastic\n")
+    with serving(views.answer) as server:
+        wish = document(shipped("kibana"), site(kibana=here(), elasticsearch=here()))
+        wish |= {"url": server.url, "password_file": str(tmp_path / "elastic")}
+        for _ in range(2):
+            done = run("kibana", wish, tmp_path)
+            assert done.returncode == 0, done.stderr
+        assert server.writes == [("POST", "/api/data_views/data_view")]
+        assert views.views == {"mxrc-logs": DATA_VIEW}
+        views.views["mxrc-logs"]["timeFieldName"] = "other"
+        assert run("kibana", wish, tmp_path).returncode == 0
+        assert server.writes[1:] == [("POST", "/api/data_views/data_view/mxrc-logs")]
+    assert views.views["mxrc-logs"]["timeFieldName"] == "@timestamp"

@@ -1,0 +1,328 @@
+"""Controls about telemetry, on hosts that answer as healthy ones do, and on hosts that do not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from roles.agents.deploy import SLICE as AGENTS_SLICE
+from roles.host import HostConfig, load_hosts
+from rtinfra.config import Fleet
+from rtinfra.config.types import ByteSize
+from rtinfra.images import LocalStore
+from rtinfra.paths import PROJECT
+from rtinfra.programs import Program, programs_of, site_without_secrets
+from rtinfra.quadlet import SLICE
+from rtinfra.verify import Report, Status, endpoints, run
+from rtinfra.verify.session import TESTS, pytest_arguments
+
+SAMPLE = (Path(__file__).parent / "test_verify_sample.txt").read_text(encoding="utf-8").replace("␀", "\0")
+DIGEST = "sha256:" + "ab" * 32
+INVENTORY = """hosts:
+  robot: {groups: [rt_hosts, lab, agents], ssh: {address: 192.0.2.1}}
+  backend:
+    groups: [gateways, jaeger, prometheus, alertmanager, loki, mimir, alloy]
+    ssh: {address: 192.0.2.2}
+    settings: {gateways: {addresses: [192.0.2.2, 192.0.2.3]}, telemetry: {logs: loki}}
+  second: {groups: [tempo], ssh: {address: 192.0.2.4}}
+"""
+# Controls that ask by themselves or do something; the snapshot is not what they look at.
+ACTIVE = {"OB-4.1", "OB-15.1", "AL-1.3", "AL-2.4"}
+CONTROLS = sorted(
+    {
+        name
+        for path in TESTS.glob("test_*.py")
+        for name in re.findall(r'id="((?:OB|AL|OF)-\d+\.\d+)"', path.read_text(encoding="utf-8"))
+    }
+    - ACTIVE
+)
+
+
+def rules() -> list[dict[str, Any]]:
+    files = (PROJECT / "templates" / "prometheus" / "rules").glob("*.yml")
+    return [
+        {
+            "name": rule["alert"],
+            "type": "alerting",
+            "health": "ok",
+            "labels": rule["labels"],
+            "annotations": {"runbook_url": f"http://192.0.2.2:9095/runbooks/{rule['alert']}"},
+        }
+        for path in files
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+
+
+def collector(capacity: float) -> str:
+    return "\n".join(
+        [
+            f'otelcol_exporter_queue_capacity{{exporter="otlp_grpc"}} {capacity}',
+            'otelcol_exporter_queue_size{exporter="otlp_grpc"} 0',
+            'otelcol_exporter_send_failed_spans_total{exporter="otlp_grpc"} 0',
+            'otelcol_receiver_accepted_log_records_total{receiver="file_log/application"} 9',
+        ]
+    )
+
+
+def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
+    """What the programs of a host answer when all is well."""
+    host = fleet.hosts[name]
+    site, config, tenants = site_without_secrets(fleet, host), host.config, host.config.telemetry.tenants
+    if name == "robot":
+        agents = config.agents
+        assert agents is not None
+        node = 'node_uname_info{nodename="robot"} 1\nnode_cpu_seconds_total{cpu="0"} 1\nnode_textfile_scrape_error 0'
+        return {
+            endpoints.collector_metrics(site, agents): collector(2.0**30),
+            f"http://192.0.2.1:{agents.node_exporter.port}/metrics": node,
+        }
+    if name == "second":
+        url = endpoints.base(site, config.tempo)
+        overrides = {
+            tenant: {
+                "compaction": {"block_retention": f"{int(limits.traces_retention.seconds)}s"},
+                "metrics_generator": {"processors": ["service-graphs", "span-metrics"]},
+            }
+            for tenant, limits in tenants.items()
+        }
+        generator = {"storage": {"remote_write": [{"url": "http://192.0.2.2:9009/api/v1/push"}]}}
+        return {
+            f"{url}{endpoints.TEMPO_CONFIG}": yaml.safe_dump(
+                {"multitenancy_enabled": True, "metrics_generator": generator}
+            ),
+            f"{url}{endpoints.TEMPO_OVERRIDES}": "---\n" + yaml.safe_dump({"overrides": overrides}),
+        }
+    prometheus, gateways, mimir = config.prometheus, config.gateways, config.mimir
+    assert prometheus is not None and gateways is not None and mimir is not None
+    base = {
+        role: endpoints.base(site, getattr(config, role)) for role in ("prometheus", "alertmanager", "loki", "mimir")
+    }
+    effective = {
+        "global": {
+            "scrape_interval": str(prometheus.scrape_interval),
+            "evaluation_interval": str(prometheus.evaluation_interval),
+        },
+        "storage": {"tsdb": {"out_of_order_time_window": str(prometheus.out_of_order_window)}},
+    }
+    flags = {
+        "storage.tsdb.retention.time": f"{int(prometheus.retention.seconds)}s",
+        "web.enable-remote-write-receiver": "true",
+        "enable-feature": "otlp-write-receiver,exemplar-storage",
+    }
+    one = {"data": {"result": [{"value": [0, "1"]}]}}
+    routing = {"receivers": [{"name": "alert-log", "webhook_configs": [{"url": "http://192.0.2.2:9095/alerts"}]}]}
+    routing["route"] = {"receiver": "alert-log"}  # type: ignore[assignment]
+    components = [
+        {"localID": name_, "name": name_, "health": {"state": "healthy"}}
+        for name_ in ("otelcol.receiver.otlp", "otelcol.processor.memory_limiter", "otelcol.processor.batch")
+    ]
+    limits = {
+        tenant: {
+            "ingestion_rate": its.samples_per_second,
+            "max_global_series_per_user": its.series,
+            "compactor_blocks_retention_period": f"{int(its.metrics_retention.seconds)}s",
+        }
+        for tenant, its in tenants.items()
+    }
+    return {
+        **{
+            f"http://{address}:{gateways.metrics_port}/metrics": collector(2.0**40)
+            for address in endpoints.gateways(site, gateways)
+        },
+        f"{endpoints.base(site, config.jaeger, 'ui_port')}{endpoints.SERVICES}": {"data": ["mxrc-rt"]},
+        f"{base['prometheus']}{endpoints.FLAGS}": {"data": flags},
+        f"{base['prometheus']}{endpoints.CONFIG}": {"data": {"yaml": yaml.safe_dump(effective)}},
+        f"{base['prometheus']}{endpoints.TARGETS}": {
+            "data": {"activeTargets": [{"scrapeUrl": "http://192.0.2.1:9100", "health": "up", "lastError": ""}]}
+        },
+        f"{base['prometheus']}{endpoints.RULES}": {"data": {"groups": [{"rules": rules()}]}},
+        f"{base['prometheus']}{endpoints.query(endpoints.HOSTS_SEEN)}": one,
+        f"{base['prometheus']}{endpoints.query(endpoints.LOOPS_SEEN)}": one,
+        f"{base['alertmanager']}{endpoints.ALERTMANAGER_STATUS}": {
+            "config": {"original": yaml.safe_dump(routing)},
+            "cluster": {"status": "disabled"},
+        },
+        f"{endpoints.base(site, config.alertmanager, 'log_port')}/metrics": (
+            "rtinfra_alert_log_watchdog_timestamp_seconds 1.7e9\nrtinfra_alert_log_watchdog_missing 0"
+        ),
+        f"{base['loki']}{endpoints.CONFIG_PAGE}": yaml.safe_dump(
+            {
+                "auth_enabled": True,
+                "schema_config": {"configs": [{"schema": "v13", "store": "tsdb"}]},
+                "limits_config": {"allow_structured_metadata": True},
+                "pattern_ingester": {"enabled": True},
+                "compactor": {"retention_enabled": True, "delete_request_store": "filesystem"},
+            }
+        ),
+        **{
+            endpoints.limits(site, config.loki, tenant): f"retention_period: {int(its.logs_retention.seconds)}s"
+            for tenant, its in tenants.items()
+        },
+        f"{base['mimir']}{endpoints.CONFIG_PAGE}": yaml.safe_dump(
+            {
+                "target": "all,alertmanager",
+                "multitenancy_enabled": True,
+                "ruler": {"evaluation_interval": str(mimir.ruler_interval)},
+            }
+        ),
+        f"{base['mimir']}{endpoints.RUNTIME_CONFIG}": yaml.safe_dump({"overrides": limits}),
+        f"{endpoints.base(site, config.alloy, 'ui_port')}{endpoints.COMPONENTS}": components,
+        f"{endpoints.base(site, config.alloy, 'ui_port')}{endpoints.METRICS}": collector(2.0**30),
+    }
+
+
+def unit(program: Program) -> str:
+    group = f"/{SLICE if program.container else AGENTS_SLICE}/{program.unit}"
+    return (
+        f"Id={program.unit}\nActiveState=active\nSubState=running\nUnitFileState=enabled\nNRestarts=0\n"
+        f"ActiveEnterTimestampMonotonic=1000000\nControlGroup={group}\n"
+    )
+
+
+def values(fleet: Fleet[HostConfig], name: str, own: Sequence[Program]) -> Iterator[str]:
+    config = fleet.hosts[name].config
+    if config.agents is not None:
+        yield f"/sys/fs/cgroup/{AGENTS_SLICE}/memory.max\0{config.agents.slice.memory_max.bytes}"
+        yield f"/sys/fs/cgroup/{AGENTS_SLICE}/cpuset.cpus.effective\x000-1"
+    memory = next(int(line) for line in SAMPLE.partition("@@memory_kb\n")[2].splitlines()) * 1024
+    yield f"/sys/fs/cgroup/{SLICE}/memory.max\0{memory * int(config.backends.memory_max.rstrip('%')) // 100}"
+    for one in own:
+        if one.container is not None:
+            quota = int(one.container.cpu_quota.rstrip("%")) * 1000
+            yield f"/sys/fs/cgroup/{SLICE}/{one.unit}/memory.max\0{ByteSize.parse(one.container.memory_max).bytes}"
+            yield f"/sys/fs/cgroup/{SLICE}/{one.unit}/cpu.max\0{quota} 100000"
+
+
+def threads(own: Sequence[Program]) -> tuple[list[str], list[str], list[str]]:
+    """One thread for each agent, on core 0: stat, status and control group."""
+    stat, status, groups = [], [], []
+    for pid, one in enumerate((one for one in own if one.role == "agents"), 90001):
+        fields = " ".join(["0"] * 35)
+        stat.append(f"/proc/{pid}/task/{pid}/stat\0{pid} ({one.name[:15]}) S {fields} 0 0 0")
+        status.append(f"/proc/{pid}/task/{pid}/status\0Cpus_allowed_list:\t0-1")
+        groups.append(f"/proc/{pid}/cgroup\x000::/{AGENTS_SLICE}/{one.unit}")
+    return stat, status, groups
+
+
+def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
+    """The recorded host, with telemetry programs; silent ones run and do not answer."""
+    host = fleet.hosts[name]
+    site, own = site_without_secrets(fleet, host), programs_of(fleet, host)
+    said = bodies(fleet, name)
+    stat, status, groups = threads(own)
+    text = SAMPLE.rstrip("\n")
+    for section, lines in (
+        ("units", [unit(one) for one in own]),
+        ("values", list(values(fleet, name, own))),
+        ("thread_stat", stat),
+        ("thread_status", status),
+        ("cgroups", groups),
+        ("packages", [f"{package} installed" for one in own for package in one.packages]),
+    ):
+        text = text.replace(f"@@{section}\n", "\n".join([f"@@{section}", *lines, ""]), 1)
+    containers = [one for one in own if one.container is not None]
+    more = ["@@containers", *(f"{one.name} {'12' * 32} running" for one in containers)]
+    more += ["@@images", f"sha256:{'12' * 32} localhost/any@{DIGEST}", "@@directories"]
+    for one in containers:
+        assert one.container is not None
+        account = one.container.account.name
+        more += [f"{path} 750 {account} {account}" for path in one.directories]
+    more += ["@@data_files", *(f"1 {path}/block" for one in containers for path in one.directories)]
+    more.append("@@http_telemetry")
+    for request in endpoints.requests(host, site, own):
+        body = "" if is_silent else said.get(request.url, "")
+        code = 0 if is_silent else next((one.ready_status[0] for one in own if one.ready == request.url), 200)
+        more += [f"@http GET {request.url} {code} 3", body if isinstance(body, str) else json.dumps(body), ""]
+    return "\n".join([text, *more, ""])
+
+
+@pytest.fixture
+def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+    """Verify the fleet after replacing words in what its hosts answer."""
+    inventory = tmp_path / "hosts.yaml"
+    inventory.write_text(INVENTORY)
+    fleet = load_hosts(PROJECT, inventory)
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *"-O exit"*) exit 0 ;; esac\ncat >/dev/null\n'
+        f'for word; do [ -f {tmp_path}/"$word" ] && cat {tmp_path}/"$word"; done; exit 0\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr(LocalStore, "image", lambda _self, name: f"localhost/{name}@{DIGEST}")
+
+    def run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
+        with log.open("w") as sink, redirect_stdout(sink), redirect_stderr(sink):
+            pytest.main([*pytest_arguments(tests), "-s", *arguments])
+
+    monkeypatch.setattr("rtinfra.verify.session._run_pytest", run_pytest)
+
+    def verified(*changes: tuple[str, str], controls: Sequence[str] = CONTROLS, is_silent: bool = False) -> Report:
+        for name in fleet.hosts:
+            text = answer_of(fleet, name, is_silent)
+            for old, new in changes:
+                text = text.replace(old, new)
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        return run(inventory, tests=TESTS, output=tmp_path / "reports", controls=controls)
+
+    return verified
+
+
+def failures(report: Report) -> dict[str, str]:
+    return {
+        one.control: f"{one.note}: {one.expected} / {one.actual}" for one in report.results if one.status is Status.FAIL
+    }
+
+
+def test_healthy_hosts_pass(verify: Callable[..., Report]) -> None:
+    report = verify()
+    assert failures(report) == {}
+    assert report.problems == ()
+    on = {(one.host, one.control) for one in report.results}
+    assert ("robot", "OB-5.12") in on
+    assert ("backend", "OB-6.3") in on
+    assert ("second", "OB-11.20") in on
+    assert not [host for host, control in on if host != "robot" and control.startswith("OB-5")]
+    assert len([one for one in report.results if one.status is Status.PASS]) > 50
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "control"),
+    [
+        ("Cpus_allowed_list:\t0-1\n/proc/90002", "Cpus_allowed_list:\t0-3\n/proc/90002", "OB-5.12"),
+        ("memory.max\x00", "memory.max\x001", "OF-3.4"),
+        (DIGEST, "sha256:" + "cd" * 32, "OF-3.7"),
+        (" 750 rtinfra-jaeger", " 755 rtinfra-jaeger", "OF-3.8"),
+        ("retention_period: ", "retention_period: 1", "OB-11.10"),
+        ("block_retention: ", "block_retention: 1", "OB-11.20"),
+        ("max_global_series_per_user: ", "max_global_series_per_user: 1", "OB-11.31"),
+        ("out_of_order_time_window: ", "out_of_order_time_window: 1", "OB-13.3"),
+        ('"storage.tsdb.retention.time": "', '"storage.tsdb.retention.time": "1', "OB-13.1"),
+        ('"health": "up"', '"health": "down"', "OB-13.2"),
+        ('send_failed_spans_total{exporter="otlp_grpc"} 0', 'send_failed_spans_total{exporter="x"} 1', "OB-6.5"),
+        ("node_textfile_scrape_error 0", "node_textfile_scrape_error 1", "OB-5.21"),
+        ("watchdog_missing 0", "watchdog_missing 1", "AL-2.1"),
+        ("/otel-gateway-2/block", "/other/block", "OB-6.4"),
+    ],
+)
+def test_what_is_wrong_is_found(verify: Callable[..., Report], old: str, new: str, control: str) -> None:
+    report = verify((old, new), controls=[control])
+    (found,) = failures(report).items()
+    assert found[0] == control
+    assert "the check itself failed" not in found[1]
+
+
+def test_silence_is_a_failure_with_its_reason_and_no_mistake_of_the_control(verify: Callable[..., Report]) -> None:
+    found = failures(verify(is_silent=True))
+    assert {"OB-5.2", "OB-6.2", "OB-13.1", "OB-11.10", "OF-3.2", "AL-1.1"} <= found.keys()
+    assert {control: said for control, said in found.items() if "the check itself failed" in said} == {}

@@ -1,0 +1,214 @@
+"""What controls about telemetry read out of metrics, traces and logs."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtinfra.config.types import Duration
+from rtinfra.facts.http import HttpAnswer, Request, command, loopback
+from rtinfra.facts.http import parse as parse_http
+from rtinfra.programs import Program
+from rtinfra.verify import expect, telemetry
+from rtinfra.verify.snapshot import Snapshot, parse, samples
+
+SAMPLE = (Path(__file__).parent / "test_verify_sample.txt").read_text(encoding="utf-8").replace("␀", "\0")
+# As an OpenTelemetry Collector shows itself.
+METRICS = r"""# HELP otelcol_exporter_queue_size Current size of the retry queue (in batches)
+# TYPE otelcol_exporter_queue_size gauge
+otelcol_exporter_queue_size{data_type="traces",exporter="otlp_grpc/traces-prod",service_name="otelcol"} 950
+otelcol_exporter_queue_size{data_type="logs",exporter="otlp_grpc/logs-prod",service_name="otelcol"} 0
+otelcol_exporter_queue_capacity{data_type="traces",exporter="otlp_grpc/traces-prod",service_name="otelcol"} 1000
+otelcol_exporter_queue_capacity{data_type="logs",exporter="otlp_grpc/logs-prod",service_name="otelcol"} 1000
+otelcol_exporter_enqueue_failed_spans_total{exporter="otlp_grpc/traces-prod"} 3
+otelcol_exporter_send_failed_spans_total{exporter="otlp_grpc/traces-prod"} 0
+odd{text="a \"quoted\" \\ one, with {braces}"} +Inf 1731000000000
+not a sample
+"""
+
+
+def answer(body: str) -> HttpAnswer:
+    return HttpAnswer("GET", "http://192.0.2.1:8888/metrics", 200, 1, body)
+
+
+def test_samples_with_labels_and_times() -> None:
+    found = list(samples(answer(METRICS)))
+    assert len(found) == 7
+    assert found[-1].labels == {"text": 'a "quoted" \\ one, with {braces}'}
+    assert found[-1].value == float("inf")
+
+
+def test_queues_by_exporter_and_signal() -> None:
+    full, empty = sorted(telemetry.queues(samples(answer(METRICS))), key=lambda queue: -queue.share)
+    assert str(full) == "otlp_grpc/traces-prod/traces (95% full)"
+    assert (empty.size, empty.capacity) == (0, 1000)
+    assert telemetry.queues([]) == []
+
+
+def test_only_real_losses_count() -> None:
+    found = list(samples(answer(METRICS)))
+    assert telemetry.losses(found) == ["otlp_grpc/traces-prod: otelcol_exporter_enqueue_failed_spans_total 3"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "setting", "holds"),
+    [("168h0m0s", "7d", True), ("1w", "7d", True), ("604800s", "7d", True), ("2w", "7d", False), (None, "7d", False)],
+)
+def test_time_spans_as_backends_print_them(printed: str | None, setting: str, holds: bool) -> None:
+    if holds:
+        telemetry.same_duration(printed, Duration.parse(setting), "retention")
+    else:
+        with pytest.raises(expect.Mismatch, match=f"retention: expected {setting}"):
+            telemetry.same_duration(printed, Duration.parse(setting), "retention")
+
+
+def test_delay_of_each_record() -> None:
+    written = [(10.0, 2), (11.0, 4)]
+    found = [(10.1, 0), (10.5, 2), (11.2, 3), (12.0, 4)]
+    assert telemetry.delays(written, found) == pytest.approx((0.5, 0.5, 0.2, 1.0))
+
+
+def test_records_that_never_arrived_have_no_delay() -> None:
+    assert telemetry.delays([(1.0, 3)], [(1.5, 1)]) == (0.5,)
+
+
+@given(st.lists(st.integers(1, 50), max_size=20))
+def test_every_record_that_was_seen_has_a_delay(batches: list[int]) -> None:
+    looks = [(float(index), sum(batches[: index + 1])) for index in range(len(batches))]
+    assert telemetry.delays(looks, looks) == (0.0,) * sum(batches)
+
+
+def span(identifier: str, name: str, parent: str | None) -> dict[str, object]:
+    references = [{"refType": "CHILD_OF", "traceID": "t", "spanID": parent}] if parent else []
+    return {"spanID": identifier, "operationName": name, "references": references}
+
+
+def document(*spans: dict[str, object]) -> dict[str, object]:
+    tags = [{"key": "tenant_id", "type": "string", "value": "prod"}, {"key": "host.name", "value": "robot"}]
+    return {"data": [{"traceID": "t", "spans": list(spans), "processes": {"p1": {"tags": tags}}}]}
+
+
+WHOLE = (
+    span("1", "task.execute", None),
+    span("2", "sequence.run", "1"),
+    span("3", "action.execute", "2"),
+    span("4", "eventbus.publish", "3"),
+)
+
+
+def test_context_from_the_task_to_the_event_bus() -> None:
+    shuffled = random.Random(7).sample(WHOLE, len(WHOLE))
+    assert telemetry.chain(telemetry.spans_of(document(*shuffled))) == telemetry.CHAIN
+
+
+def test_a_broken_chain_ends_where_it_breaks() -> None:
+    torn = (*WHOLE[:2], span("3", "action.execute", "9"), WHOLE[3])
+    assert telemetry.chain(torn) == telemetry.CHAIN[:2]
+    assert telemetry.chain(()) == ()
+
+
+def test_tenant_of_a_trace() -> None:
+    assert telemetry.tenants_of(document(*WHOLE)) == {"prod"}
+    assert telemetry.tenants_of({"data": None}) == set()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"traceId":"%s","spanId":"00"}]}]}]}',
+        '[{"stream": {"trace_id": "%s"}, "values": []}]',
+        '{"trace": {"id": "%s"}, "message": "x"}',
+        '{"trace.id": "%s"}',
+    ],
+)
+def test_trace_id_in_a_log_record_of_any_backend(record: str) -> None:
+    identifier = "0123456789abcdef" * 2
+    assert telemetry.trace_ids_in(record % identifier) == {identifier}
+    assert telemetry.trace_ids_in(f'{{"message": "trace {identifier}"}}') == set()
+
+
+def test_the_records_that_are_sent_belong_together() -> None:
+    traces, logs = telemetry.otlp("ab" * 16, "cd" * 8, 1)
+    sent = traces["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    record = logs["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+    assert (sent["traceId"], sent["spanId"]) == (record["traceId"], record["spanId"])
+    assert record["severityText"] == "ERROR"
+    json.dumps([traces, logs])
+
+
+def restarted(restarts: str, since: str) -> Snapshot:
+    unit = {"NRestarts": restarts, "ActiveEnterTimestampMonotonic": since}
+    return replace(parse(SAMPLE), units={"jaeger.service": unit}, uptime=1000.0)
+
+
+def test_restarts_of_long_ago_do_not_count() -> None:
+    program = Program("b", "jaeger", "jaeger", "jaeger.service")
+    assert list(telemetry.restarting(restarted("3", "990000000"), [program])) == [
+        "jaeger (3 restarts, the last 10 s ago)"
+    ]
+    assert list(telemetry.restarting(restarted("3", "100000000"), [program])) == []
+    assert list(telemetry.restarting(restarted("0", "990000000"), [program])) == []
+
+
+# --- HTTP as seen from a host
+
+
+def test_requests_are_digits_and_no_shell_ever_sees_them() -> None:
+    request = Request("http://192.0.2.1:9200/_search?q='$(x)'", "POST", b"{'\n}", {"Authorization": "Basic secret"})
+    script = command([request])
+    assert "secret" not in script
+    assert "secret" not in repr(request)
+    assert b"Basic secret".hex() in script
+    assert request.line.split()[:4] == ["POST", request.url, "192.0.2.1", "9200"]
+
+
+def test_ipv6_addresses_and_missing_paths() -> None:
+    assert Request("http://[2001:db8::1]:80").line.split()[2:4] == ["2001:db8::1", "80"]
+    assert b"GET / HTTP/1.0\r\n" in bytes.fromhex(Request("http://192.0.2.1:80").line.split()[-1])
+
+
+@given(st.text(alphabet=string.printable.replace("\r", ""), max_size=200))
+def test_bodies_come_through(body: str) -> None:
+    text = f"@http GET {loopback(80, '/a')} 200 3\n{body}\n@http GET {loopback(80, '/b')} 0 7\n\n"
+    first, second = parse_http(text.split("\n"))
+    assert first.body == body.strip()
+    assert (second.status, second.body, second.json) == (0, "", None)
+
+
+# --- what the snapshot has of containers
+
+
+def test_containers_and_their_images() -> None:
+    digest = "sha256:" + "ab" * 32
+    sections = f"""@@containers
+jaeger {"12" * 32} running
+grafana {"34" * 32} exited
+@@images
+sha256:{"12" * 32} localhost/jaeger@{digest}
+@@directories
+/var/lib/rtinfra-data/jaeger 750 rtinfra-jaeger rtinfra-jaeger
+@@data_files
+4096 /var/lib/rtinfra-data/jaeger/a file
+@@filebeat
+Config OK
+@@http_telemetry
+@http GET http://192.0.2.2:13133/status 200 4
+{{"status":"StatusOK"}}
+"""
+    seen = parse(f"{sections}{SAMPLE}")
+    assert seen.containers["jaeger"].images == {f"localhost/jaeger@{digest}"}
+    assert seen.containers["grafana"].state == "exited"
+    assert seen.containers["grafana"].images == frozenset()
+    assert seen.directories == {"/var/lib/rtinfra-data/jaeger": "750 rtinfra-jaeger rtinfra-jaeger"}
+    assert seen.data_files == {"/var/lib/rtinfra-data/jaeger/a file": 4096}
+    assert seen.filebeat[-1:] == ("Config OK",)
+    assert seen.answer("http://192.0.2.2:13133/status").json == {"status": "StatusOK"}
+    with pytest.raises(KeyError):
+        seen.answer("http://192.0.2.2:13133/never-asked")
