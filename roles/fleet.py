@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
-from roles.site import Member, Secrets, Site, Store
+from roles.site import INFRA_TENANT, Member, Secrets, Site, Store
 from roles.telemetry import telemetry_of
 from rtinfra.config import ConfigError, Fleet, FleetHost, Problem
 from rtinfra.deb import LocalPackage
@@ -40,7 +40,7 @@ def load_checked_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
     problems = [problem for host in fleet.hosts.values() for problem in _host_problems(fleet, host)]
     # Roles rely on what was checked above: tenants and secrets that exist.
     if not problems:
-        problems = [problem for host in fleet.hosts.values() for problem in _missing_images(fleet, host)]
+        problems = [problem for host in fleet.hosts.values() for problem in _role_problems(fleet, host)]
     if problems:
         raise ConfigError(problems)
     return fleet
@@ -61,7 +61,10 @@ def site_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], store: Store,
 def members(fleet: Fleet[HostConfig], role: str) -> tuple[Member, ...]:
     """Return the hosts of a role with their settings of it; of real-time hosts that is the application."""
     section = "rt_app" if role == "rt_hosts" else role
-    return tuple(Member(host.name, address_of(host), getattr(host.config, section)) for host in fleet.group(role))
+    return tuple(
+        Member(host.name, address_of(host), getattr(host.config, section), host.config.telemetry.tenant)
+        for host in fleet.group(role)
+    )
 
 
 def address_of(host: FleetHost[HostConfig]) -> str:
@@ -71,14 +74,20 @@ def address_of(host: FleetHost[HostConfig]) -> str:
 
 def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
     telemetry = host.config.telemetry
-    for tenant in dict.fromkeys((telemetry.tenant,)):
-        if tenant not in telemetry.tenants:
-            yield host.problem(
-                "telemetry.tenant",
-                tenant,
-                "is not a tenant",
-                f"use one of {', '.join(telemetry.tenants)}, or define it below telemetry.tenants",
-            )
+    if telemetry.tenant not in telemetry.tenants:
+        yield host.problem(
+            "telemetry.tenant",
+            telemetry.tenant,
+            "is not a tenant",
+            f"use one of {', '.join(telemetry.tenants)}, or define it below telemetry.tenants",
+        )
+    if INFRA_TENANT not in telemetry.tenants:
+        yield host.problem(
+            "telemetry.tenants",
+            None,
+            f"has no {INFRA_TENANT}, which gets what the stack says about itself and what names no tenant",
+            "restore it in group_data/all.yaml",
+        )
     if "agents" in host.groups and not fleet.group("gateways"):
         yield host.problem(
             f"hosts.{host.name}.groups",
@@ -145,9 +154,14 @@ class _NotingStore:
             return LocalPackage(Path("missing"), name, "0")
 
 
-def _missing_images(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
+def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
     store = _NotingStore()
-    telemetry = telemetry_of(host, site_of(fleet, host, store, LocalSecrets()))
+    try:
+        telemetry = telemetry_of(host, site_of(fleet, host, store, LocalSecrets()))
+    except ValueError as error:
+        # A role that cannot work with what the rest of the fleet is; its words say what to change.
+        yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))
+        return
     dict(telemetry.images)  # asks for the image of every container
     for name, reason in store.missing.items():
         yield host.problem(f"hosts.{host.name}.groups", name, reason)

@@ -52,11 +52,12 @@ class TelemetrySettings(Settings):
 
 @dataclass(frozen=True)
 class Member:
-    """A host that runs a role: its name, the address others reach it by, its settings of that role."""
+    """A host that runs a role: its name, the address others reach it by, its settings of that role, its tenant."""
 
     host: str
     address: str
     settings: Any
+    tenant: str
 
 
 class Secrets(Protocol):

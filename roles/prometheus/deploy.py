@@ -93,12 +93,10 @@ def runbooks(site: Site) -> str:
 
 def jobs(site: Site) -> list[Job]:
     """Return what is scraped: every program of the fleet that has metrics, grouped by kind."""
-    # Of the hosts' own tenants a site knows one.
-    tenant = site.telemetry.tenant
     found = [
-        _job(site, "rt_process", "rt_hosts", "rt_process.metrics_port", tenant),
-        _job(site, "non_rt_process", "rt_hosts", "non_rt_process.metrics_port", tenant),
-        _job(site, "node", "agents", "node_exporter.port", tenant),
+        _job(site, "rt_process", "rt_hosts", "rt_process.metrics_port", own_tenant=True),
+        _job(site, "non_rt_process", "rt_hosts", "non_rt_process.metrics_port", own_tenant=True),
+        _job(site, "node", "agents", "node_exporter.port", own_tenant=True),
         _job(site, "agents", "agents", "collector.metrics_port"),
         Job("gateways", "gateways", tuple(_gateways(site.members("gateways")))),
         _job(site, "jaeger", "jaeger", "metrics_port"),
@@ -114,9 +112,15 @@ def jobs(site: Site) -> list[Job]:
     return [job for job in found if job.targets]
 
 
-def _job(site: Site, name: str, role: str, port: str, tenant: str = INFRA_TENANT) -> Job:
+def _job(site: Site, name: str, role: str, port: str, own_tenant: bool = False) -> Job:
     members = site.members(role)
-    return Job(name, role, tuple(Target(_at(member, port), member.host, tenant) for member in members))
+    return Job(
+        name,
+        role,
+        tuple(
+            Target(_at(member, port), member.host, member.tenant if own_tenant else INFRA_TENANT) for member in members
+        ),
+    )
 
 
 def _gateways(members: Sequence[Member]) -> Iterator[Target]:

@@ -84,9 +84,9 @@ def here(settings: Any = None) -> Here:
     return Here(settings)
 
 
-def at(host: str, address: str, settings: Any = None) -> Member:
+def at(host: str, address: str, settings: Any = None, tenant: str = "prod") -> Member:
     """Return a member that is another host; shipped settings unless told."""
-    return Member(host, address, settings)
+    return Member(host, address, settings, tenant)
 
 
 def site(
@@ -104,8 +104,8 @@ def site(
         if settings is None:
             settings = rt_app() if role == "rt_hosts" else shipped(role)
         if isinstance(given, Here):
-            return Member(host, address, settings)
-        return Member(given.host, given.address, settings)
+            return Member(host, address, settings, shared.tenant if shared else telemetry().tenant)
+        return Member(given.host, given.address, settings, given.tenant)
 
     roles = {
         role: tuple(member(role, one) for one in ((given,) if isinstance(given, (Member, Here)) else given))

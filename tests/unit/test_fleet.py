@@ -97,3 +97,15 @@ def test_an_image_that_is_not_in_the_store(write: Write, tmp_path: Path, monkeyp
     text = refusals(write({"station": BACKENDS}))
     assert "rtinfra images build jaeger" in text
     assert "rtinfra images build prometheus" in text
+
+
+def test_a_role_that_cannot_work_in_this_fleet_says_why(write: Write) -> None:
+    path = write({"station": [*BACKENDS, "kibana"]}, station={})
+    text = refusals_without_secrets(path)
+    assert "needs a host of the group elasticsearch" in text
+
+
+def refusals_without_secrets(path: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("roles.fleet.LocalSecrets", FakeSecrets)
+        return refusals(path)

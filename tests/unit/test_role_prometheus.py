@@ -71,7 +71,8 @@ def test_what_does_not_run_is_not_scraped() -> None:
 def test_labels_say_where_a_metric_comes_from() -> None:
     jobs = document(part(everything(tenant="staging", environment="staging")), CONFIG)["scrape_configs"]
     labels = {job["job_name"]: job["static_configs"][0]["labels"] for job in jobs}
-    assert labels["node"] == {"host": "r1", "role": "agents", "tenant": "staging", "environment": "staging"}
+    # The tenant of the host itself, not that of the host Prometheus is on.
+    assert labels["node"] == {"host": "r1", "role": "agents", "tenant": "prod", "environment": "staging"}
     assert labels["gateways"]["tenant"] == "infra-monitoring"
     assert labels["rt_process"]["role"] == "rt_hosts"
 
