@@ -21,9 +21,15 @@ MACHINE = "rt1"
 #: The machine with gateways and backends.
 BACKENDS = "obs1"
 BACKEND_IMAGES = ("prometheus", "alertmanager", "otelcol", "jaeger")
-#: What can be looked at in a browser, by its port on that machine.
-URLS = {16686: "Jaeger: traces", 9090: "Prometheus: metrics, rules", 9093: "Alertmanager", 9095: "Alert log, runbooks"}
-BACKENDS_SPEC = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2, forwards=tuple(URLS))
+#: What can be looked at in a browser, by its port on that machine. Of the programs built here only the alert log has
+#: pages of its own; what the others know comes as JSON.
+URLS = {
+    9095: ("Alert log: current alerts, what to do", "/"),
+    16686: ("Jaeger: services with traces", "/api/services"),
+    9090: ("Prometheus: what is scraped", "/api/v1/targets?state=active"),
+    9093: ("Alertmanager: alerts", "/api/v2/alerts"),
+}
+BACKENDS_SPEC = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2)
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,20 @@ def backend_groups(images: Collection[str]) -> tuple[str, ...]:
 
 
 def _show_urls(console: Console, backends: Machine) -> None:
+    address = backends.lan_addresses[0]
     table = Table(title="Open in a browser on this computer", title_justify="left")
     table.add_column("What")
     table.add_column("Address")
-    for port, what in URLS.items():
-        table.add_row(what, f"http://127.0.0.1:{backends.forwarded(port)}")
+    for port, (what, path) in URLS.items():
+        table.add_row(what, f"http://127.0.0.1:{port}{path}")
     console.print(table)
+    tunnels = " ".join(f"-L {port}:{address}:{port}" for port in URLS)
+    console.print(
+        "The programs listen on the lab's own network; this leads there from here, until Ctrl-C:\n"
+        f"  .venv/bin/rtinfra lab ssh {BACKENDS} -N {tunnels}",
+        markup=False,
+        highlight=False,
+    )
 
 
 def inventory() -> str:

@@ -38,13 +38,14 @@ class Backends:
         done = self.machine.run(f"python3 -c {shlex.quote(script)} {shlex.quote(url)}", timeout=120, check=False)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
-    def started(self) -> dict[str, str]:
-        """When each container was started, and how often."""
+    def started(self) -> dict[str, dict[str, str]]:
+        """When each container was started, and how often, by unit."""
         units = " ".join(f"{name}.service" for name in CONTAINERS)
         shown = self.machine.run(
             f"systemctl show --property=Id,ExecMainStartTimestampMonotonic,NRestarts {units}"
         ).stdout
-        return {block.split("\n")[0]: block for block in shown.strip().split("\n\n")}
+        blocks = (dict(line.split("=", 1) for line in block.splitlines()) for block in shown.strip().split("\n\n"))
+        return {block["Id"]: block for block in blocks}
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of an instant query."""

@@ -47,6 +47,10 @@ def test_no_agent_may_run_on_an_isolated_core(lab_project: Project, backends: Ba
     assert "/agents.slice/" in out(machine, "systemctl show -P ControlGroup rtinfra-otelcol")
 
 
+# What every record in a gateway's file begins with.
+BEGIN = '{"resourceLogs"'
+
+
 def post(machine: Machine, path: str, body: dict[str, object], **headers: str) -> None:
     """Send JSON to the real-time process on its machine."""
     script = (
@@ -70,8 +74,8 @@ def test_an_error_log_leads_to_its_trace(lab_project: Project, backends: Backend
         lines = out(backends.machine, "cat /var/lib/rtinfra-data/otel-gateway-*/logs/prod*.jsonl 2>/dev/null || true")
         records = [
             record
-            for line in lines.splitlines()
-            for resource in json.loads(line)["resourceLogs"]
+            for part in lines.split(BEGIN)[1:]
+            for resource in json.loads(BEGIN + part)["resourceLogs"]
             for scope in resource["scopeLogs"]
             for record in scope["logRecords"]
         ]
@@ -132,7 +136,7 @@ def test_one_retention_restarts_one_program(lab_project: Project, backends: Back
     result = lab_project.deploy()
     assert result.ok, result.log
     after = backends.started()
-    assert {name for name in after if after[name] != before[name]} == {"Id=prometheus.service"}
+    assert {name for name in after if after[name] != before[name]} == {"prometheus.service"}
     assert backends.get(9090, "/api/v1/status/flags")["data"]["storage.tsdb.retention.time"] == "6d"
     lab_project.edit("group_data/prometheus.yaml", "retention: 6d", "retention: 7d")
     assert lab_project.deploy().ok
