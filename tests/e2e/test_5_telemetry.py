@@ -197,12 +197,13 @@ def test_a_rule_that_prometheus_refuses_never_goes_live(settled: Project, backen
 
 def test_a_backend_that_does_not_come_up_goes_back_to_what_it_had(settled: Project, backends: Backends) -> None:
     """A bound on memory that no Prometheus can live in: its journal is shown, the old one runs again."""
-    settled.edit("group_data/lab_backends.yaml", "memory_max: 1G", "memory_max: 8M")
+    section = "prometheus:\n  # Bound on its memory.\n  memory_max: "
+    settled.edit("group_data/lab_backends.yaml", f"{section}1G", f"{section}8M")
     result = settled.deploy()
     assert not result.ok
     assert "the previous ones are back, and it runs with them" in result.log
     assert out(backends.machine, "systemctl is-active prometheus") == "active"
     assert out(backends.machine, "systemctl show -P MemoryMax prometheus") == str(2**30)
-    settled.edit("group_data/lab_backends.yaml", "memory_max: 8M", "memory_max: 1G")
+    settled.edit("group_data/lab_backends.yaml", f"{section}8M", f"{section}1G")
     assert settled.deploy().ok
     assert settled.deploy().changed == 0
