@@ -104,8 +104,9 @@ def _telemetry(console: Console, steps: list[Step], machine: Machine) -> None:
     console.print("Gateways and backends as containers there, agents on the first: 5 to 10 minutes, later seconds.")
     start = time.monotonic()
     backends = Machine(BACKENDS, spec=BACKENDS_SPEC, report=ConsoleReporter(console))
-    backends.join(*backend_groups(outcome.built))
-    if "otelcol" in outcome.built:
+    groups = backend_groups(outcome.built)
+    backends.join(*groups)
+    if "gateways" in groups:
         machine.join(*DEFAULT_GROUPS, "agents")
     backends.up()
     deployed = _deploy(console, MACHINE, BACKENDS)
@@ -121,13 +122,11 @@ def _telemetry(console: Console, steps: list[Step], machine: Machine) -> None:
 
 
 def backend_groups(images: Collection[str]) -> tuple[str, ...]:
-    """Return the groups of the machine with the backends: those whose image there is."""
-    needs = {"gateways": "otelcol", **{name: name for name in ("jaeger", "prometheus", "alertmanager")}}
-    # Without a place to send traces to, a gateway is of no use.
-    wanted = [group for group, image in needs.items() if image in images]
-    if "jaeger" not in images and "gateways" in wanted:
-        wanted.remove("gateways")
-    return (*wanted, "lab_backends")
+    """Return the groups of the machine with the backends: all, or what works without the images that are missing."""
+    if set(images) >= set(BACKEND_IMAGES):
+        return ("gateways", "jaeger", "prometheus", "alertmanager", "lab_backends")
+    # Gateways, and so agents, need everything they send to.
+    return tuple(name for name in ("prometheus", "alertmanager") if name in images)
 
 
 def _show_urls(console: Console, backends: Machine) -> None:
@@ -182,7 +181,8 @@ def _summarise(console: Console, steps: list[Step]) -> int:
         "Your lab host runs a real-time kernel with isolated cores and a supervised application.\n"
         "Next:\n"
         "  look around        .venv/bin/rtinfra lab ssh\n"
-        "  stop the machine   .venv/bin/rtinfra lab down\n"
+        "  what runs          .venv/bin/rtinfra stack ps\n"
+        "  stop the machines  .venv/bin/rtinfra lab down --all\n"
         "  your own host      copy inventory/hosts.example.yaml to inventory/hosts.yaml, change it, then\n"
         "                     .venv/bin/rtinfra check && .venv/bin/pyinfra inventory deploy.py\n"
         "  what every setting does   docs/rt-host.md",
