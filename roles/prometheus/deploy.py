@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from roles.prometheus.model import PrometheusSettings
 from roles.site import INFRA_TENANT, Member, Part, Site
@@ -21,6 +23,9 @@ PROMTOOL = "/promtool"
 #: Rule files as Prometheus reads them, but for the address of the runbook pages.
 RULES = PROJECT / "templates" / "prometheus" / "rules"
 _RUNBOOKS = "RUNBOOKS/"
+#: One page for each alert.
+PAGES = PROJECT / "docs" / "runbooks"
+_ALERT = re.compile(r"^\s*- alert: (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -146,9 +151,20 @@ def _mimir(site: Site) -> str | None:
 def _rules(site: Site, image: str) -> Iterator[File]:
     for path in sorted(RULES.glob("*.rules.yml")):
         content = path.read_text(encoding="utf-8").replace(_RUNBOOKS, f"{runbooks(site)}/")
+        _require_pages(path, content)
         yield config_file(
             NAME,
             f"rules/{path.name}",
             content.encode(),
             validate=check_command(image, MOUNT, f"{PROMTOOL} check rules {{path}}"),
         )
+
+
+def _require_pages(path: Path, content: str) -> None:
+    """Refuse an alert that leads nowhere: whoever it wakes up needs the page that says what to do."""
+    for name in _ALERT.findall(content):
+        page = PAGES / f"{name}.md"
+        if not page.is_file():
+            raise ValueError(
+                f"the alert {name} in {path.relative_to(PROJECT)} has no runbook: write {page.relative_to(PROJECT)}"
+            )

@@ -186,11 +186,15 @@ def test_an_image_that_is_not_there_is_refused(settled: Project) -> None:
 
 
 def test_a_rule_that_prometheus_refuses_never_goes_live(settled: Project, backends: Backends) -> None:
-    """Its own checker says no, on the host, before the old file is touched."""
+    """Without a page that says what to do it does not even leave this computer; with one, Prometheus' own checker says
+    no, on the host, before the old file is touched.
+    """
     before = backends.started()
     rules = sorted((settled.path / "templates" / "prometheus").rglob("*rules*"))
     rule = next(path for path in rules if path.is_file())
     rule.write_text(rule.read_text(encoding="utf-8") + "\n      - alert: Broken\n        expr: sum(((\n", "utf-8")
+    refused(settled, "the alert Broken", "has no runbook: write docs/runbooks/Broken.md")
+    (settled.path / "docs" / "runbooks" / "Broken.md").write_text("# Broken\n", "utf-8")
     refused(settled, "is refused by its checker", "nothing was changed")
     assert backends.started() == before
 

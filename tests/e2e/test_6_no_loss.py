@@ -12,6 +12,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from rtinfra.lab import Machine
 from tests.e2e import sender
 from tests.e2e.conftest import Project
@@ -75,7 +77,9 @@ def logs(backends: Backends) -> Counter[int]:
     return Counter(int(line) for line in out.split())
 
 
-def test_nothing_acknowledged_is_lost(lab_project: Project, backends: Backends, machine: Machine) -> None:
+def test_nothing_acknowledged_is_lost(
+    lab_project: Project, backends: Backends, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lab_project.deploy().ok
     machine.run(f"rm -f {RECORD}")
     start_sender(machine)
@@ -117,5 +121,6 @@ def test_nothing_acknowledged_is_lost(lab_project: Project, backends: Backends, 
             for name, numbers in found.items()
         },
     }
-    print("\nno-loss:", json.dumps(report))
+    with capsys.disabled():
+        print("\nno-loss:", json.dumps(report))
     assert not any(missing.values()), {name: sorted(numbers)[:20] for name, numbers in missing.items()}

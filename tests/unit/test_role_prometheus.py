@@ -171,3 +171,9 @@ def test_the_prometheus_that_hosts_run_takes_the_rules(promtool: Path) -> None:
     rules = sorted(deploy.RULES.glob("*.rules.yml"))
     result = subprocess.run([promtool, "check", "rules", "--lint-fatal", *rules], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_an_alert_without_a_page_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "PAGES", deploy.PROJECT / "docs" / "ko")
+    with pytest.raises(ValueError, match=r"the alert \w+ in templates/prometheus/rules/.* has no runbook: write docs/"):
+        part(site(prometheus=here()))
