@@ -29,13 +29,17 @@ _SERIES: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: who exposes it, what it means. `labels` are its own; scraping adds host, role, job and others."""
+    """A metric: who exposes it, what it means. `labels` are its own; scraping adds host, role, job and others.
+
+    `when` says for a metric that a healthy program does not always show, when it does.
+    """
 
     name: str
     program: str
     kind: str
     labels: tuple[str, ...]
     meaning: str
+    when: str | None = None
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -53,9 +57,9 @@ def load_catalogue(path: Path = CATALOGUE) -> dict[str, Metric]:
     for program, metrics in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         for name, entry in metrics.items():
             kind, meaning = entry.get("type"), entry.get("meaning")
-            if kind not in _SERIES or not meaning or entry.keys() - {"type", "labels", "meaning"}:
+            if kind not in _SERIES or not meaning or entry.keys() - {"type", "labels", "meaning", "when"}:
                 raise ValueError(f"{path.name}: {program}: {name} needs a type of {', '.join(_SERIES)} and a meaning")
-            metric = Metric(name, program, kind, tuple(entry.get("labels", ())), meaning)
+            metric = Metric(name, program, kind, tuple(entry.get("labels", ())), meaning, entry.get("when"))
             for series in metric.series:
                 if series in found:
                     raise ValueError(f"{path.name}: {series} is of {found[series].program} and of {program}")

@@ -20,6 +20,7 @@ from roles.telemetry import PARTS
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.http import loopback
+from rtinfra.images.catalogue import load_catalogue
 from rtinfra.operations.managed import Directory, File
 from rtinfra.quadlet import DATA_ROOT, Container
 
@@ -42,8 +43,10 @@ class StandInStore:
         return f"{name}@sha256:{_STAND_IN}"
 
     def package(self, name: str) -> LocalPackage:
-        """Return a package without a file."""
-        return LocalPackage(Path(name), name, _STAND_IN)
+        """Return a package without a file, by the name that dpkg knows it by."""
+        image = load_catalogue().images.get(name)
+        package = image.go.package if image is not None and image.go is not None else None
+        return LocalPackage(Path(name), package or name, _STAND_IN)
 
 
 class StandInSecrets:

@@ -19,8 +19,6 @@ pytestmark = pytest.mark.disruptive
 
 _LONGEST_OUTAGE_S = 5.0
 _SLOWEST_ANSWER_MS = 500
-#: What systemd-detect-virt(1) says without KVM.
-EMULATED = "qemu"
 _EMULATED_ATTEMPTS = 3
 # How long to wait for a process to come back, beyond the times that are set, before calling it lost.
 _PATIENCE_S = 180
@@ -57,18 +55,6 @@ class Outage:
     def seconds(self) -> float:
         """From the failure to the moment at which systemd called the process ready again."""
         return self.after.active_since - self.began
-
-
-def expect_below(snapshot: Snapshot, value: float, limit: float, what: str, unit: str) -> None:
-    """Hold a time against its limit; one that an emulated processor took too long for is reported, not judged.
-
-    Without KVM the processor's work is done by the computer around it, beside everything else that runs there: within
-    the limit proves something, beyond it does not.
-    """
-    if value >= limit and snapshot.virtualisation == EMULATED:
-        expect.measured(f"{value:.1f} {unit}", what, f"{limit:g} {unit} are for a real processor; this one is emulated")
-    else:
-        expect.below(value, limit, what, unit)
 
 
 def observe(host: Host) -> Moment:
@@ -150,7 +136,7 @@ def killed(host: Host, rt: RtHostConfig) -> Outage:
     outage = make_fail(host, rt, kill)
     # An emulated processor (without KVM) shares the machine's own with everything that runs there. That only ever
     # adds time, so a slow recovery is tried again there, and there alone.
-    attempts = _EMULATED_ATTEMPTS if host.run("systemd-detect-virt").stdout.strip() == EMULATED else 1
+    attempts = _EMULATED_ATTEMPTS if host.run("systemd-detect-virt").stdout.strip() == expect.EMULATED else 1
     while outage.seconds >= _LONGEST_OUTAGE_S and attempts > 1:
         outage = make_fail(host, rt, kill)
         attempts -= 1
@@ -181,7 +167,9 @@ def reference(rt: RtHostConfig) -> None:
 
 @pytest.mark.control(id="RT-12.10", severity="critical", title="A killed real-time process is back within five seconds")
 def test_back_after_kill(killed: Outage, snapshot: Snapshot) -> None:
-    expect_below(snapshot, killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s")
+    expect.below_on_a_real_processor(
+        killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s", snapshot.virtualisation
+    )
 
 
 @pytest.mark.control(id="RT-12.11", severity="high", title="The system counts the restart of a killed process")
@@ -214,7 +202,9 @@ def test_recovered_from_the_checkpoint(killed: Outage, reference: None) -> None:
 )
 def test_health_after_kill(killed: Outage, host: Host, rt: RtHostConfig, snapshot: Snapshot) -> None:
     milliseconds, health = request(host, rt.rt_app.rt_process.health_port, "/health")
-    expect_below(snapshot, milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms")
+    expect.below_on_a_real_processor(
+        milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms", snapshot.virtualisation
+    )
     expect.that(bool(health), "no JSON", "a JSON document", "what /health says")
 
 

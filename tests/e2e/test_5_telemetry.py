@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+import time
 from typing import Any
 
 import pytest
 
 from rtinfra.lab import Machine
+from rtinfra.metrics import load_catalogue
 from tests.e2e.conftest import Project
 from tests.e2e.stack import CONTAINERS, Backends, eventually
 from tests.e2e.test_2_deploy import STATE, out
@@ -102,6 +104,30 @@ def test_metrics_of_host_and_application_arrive(lab_project: Project, backends: 
         'up{job="gateways"} == 1',
     ):
         eventually(expression, 120, lambda expression=expression: backends.query(expression))
+
+
+def test_every_metric_of_the_catalogue_is_there(lab_project: Project, backends: Backends, machine: Machine) -> None:
+    """What rules and dashboards ask for is what the running programs expose."""
+    programs = {
+        "scrape",
+        "recorded",
+        "mxrc",
+        "node_exporter",
+        "otelcol",
+        "prometheus",
+        "alertmanager",
+        "alert_log",
+        "jaeger",
+    }
+    wanted = {name for name, metric in load_catalogue().items() if metric.program in programs and metric.when is None}
+
+    left = wanted
+    # Some appear with the first trace or the first evaluation of a rule.
+    deadline = time.monotonic() + 240
+    while left and time.monotonic() < deadline:
+        left = wanted - set(backends.get(9090, "/api/v1/label/__name__/values")["data"])
+        time.sleep(4)
+    assert not left, sorted(left)
 
 
 def test_an_alert_fires_and_is_heard(lab_project: Project, backends: Backends, machine: Machine) -> None:

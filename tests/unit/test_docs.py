@@ -236,7 +236,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.adapters": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.fleet"},
     "rtinfra.connection": {"rtinfra.config"},
     "rtinfra.hosts": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.host"},
-    "rtinfra.programs": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet", "roles"},
+    "rtinfra.programs": VALUES
+    | {"rtinfra.config", "rtinfra.facts", "rtinfra.images", "rtinfra.operations", "rtinfra.quadlet", "roles"},
     "rtinfra.stack": SHARED
     | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.verify": SHARED | {"rtinfra.quadlet", "rtinfra.secrets"},
