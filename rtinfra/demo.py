@@ -133,7 +133,7 @@ def _show_urls(console: Console, backends: Machine) -> None:
     address = backends.lan_addresses[0]
     table = Table(title="Open in a browser on this computer", title_justify="left")
     table.add_column("What")
-    table.add_column("Address")
+    table.add_column("Address", overflow="fold")
     for port, (what, path) in URLS.items():
         table.add_row(what, f"http://127.0.0.1:{port}{path}")
     console.print(table)
