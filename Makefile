@@ -43,7 +43,7 @@ bench: $(DONE) ## Round trips and time of an unchanged host, against Ansible
 
 lock: $(DONE) ## Renew requirements/*.txt; versions and hashes only, no index
 	@for extra in "" "--extra dev"; do \
-	  $(VENV)/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	  $(VENV)/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --no-strip-extras --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$extra \
 	    -o requirements/$$([ -z "$$extra" ] && echo runtime || echo dev).txt pyproject.toml; \
 	done
