@@ -166,12 +166,13 @@ class Lock(Settings):
                 raise ValueError(
                     f"package {package.name} is for {package.architecture}, the lock is for {self.architecture}"
                 )
-        for what, names in (
-            ("package", [(package.name, package.version) for package in self.packages]),
+        listed: tuple[tuple[str, list[str]], ...] = (
+            ("package", [f"{package.name} {package.version}" for package in self.packages]),
             ("image", [image.name for image in self.images]),
             ("wheel", [wheel.file for wheel in self.wheels]),
             ("file", [file.name for file in self.files]),
-        ):
+        )
+        for what, names in listed:
             if len(set(names)) != len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise ValueError(f"{what} {twice} is listed twice")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Content, pool_path
@@ -53,7 +53,7 @@ class Pool:
             ) from None
 
     @contextlib.contextmanager
-    def writing(self, content: Content) -> Iterator[IO[bytes]]:
+    def writing(self, content: Content) -> Iterator[io.BufferedRandom]:
         """Give a file to write the content to; it enters the pool when it is exactly that content.
 
         Raises:
@@ -107,7 +107,7 @@ class Pool:
             yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def check(file: IO[bytes], content: Content, shown: str) -> None:
+def check(file: io.BufferedRandom | io.BufferedReader, content: Content, shown: str) -> None:
     """Compare an open file with the content it should be: the size first, then the hash.
 
     Raises:
