@@ -24,6 +24,7 @@ from rtinfra.mirror.release import (
     APT,
     DESCRIPTION,
     KEY,
+    TOLERANCE,
     Description,
     expiry_notice,
     layout,
@@ -116,7 +117,7 @@ def _live(mirror: Mirror, state: State, now: datetime, report: Reporter) -> Iter
         yield _finding(mirror.current, f"leads to {mirror.current.readlink()}, not to {release.name}", _PUBLISH)
     if not state.published or state.published[-1] != release.record:
         yield _finding(mirror.current, f"release {release.name} is live, but not the last one recorded", _PUBLISH)
-    if now < release.date:
+    if now + TOLERANCE < release.date:
         yield _finding(
             mirror.current,
             f"is dated {release.date:%Y-%m-%d %H:%M:%S} UTC, and this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC",

@@ -36,8 +36,8 @@ ASIDE = ".new-"
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 # Smallest piece of a disk that a file or folder takes.
 _BLOCK = 4096
-# How far ahead of their clock clients accept a Date: Acquire::Max-FutureTime of apt.conf(5).
-_TOLERANCE = timedelta(seconds=10)
+#: How far ahead of their clock clients accept a Date: Acquire::Max-FutureTime of apt.conf(5).
+TOLERANCE = timedelta(seconds=10)
 _SIGN_AGAIN = "rtinfra mirror publish --again"
 
 
@@ -314,7 +314,7 @@ def _require_clock(lock: Lock, last: datetime | None, now: datetime) -> None:
     """Clients take no release of a time that is ahead of their own clock, and none older than what they have."""
     limits = [("the last release is dated", last), (f"lock {lock.id} was made", lock.created)]
     for what, limit in limits:
-        if limit is not None and now + _TOLERANCE < limit:
+        if limit is not None and now + TOLERANCE < limit:
             raise MirrorError(
                 f"this machine's clock is wrong: it says {now:%Y-%m-%d %H:%M:%S} UTC,"
                 f" and {what} {limit:%Y-%m-%d %H:%M:%S} UTC",
