@@ -10,9 +10,10 @@ import io
 import shutil
 import stat
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -118,8 +119,7 @@ def verify_bundle(
     report = report or Reporter()
     accepted = _accept(mirror, folder, fingerprint, now, architecture, report)
     with report.step("Checking every content of the bundle", usual=_usual(accepted.manifest.parts)):
-        for content, reader in _members(accepted):
-            _check_stream(content, reader)
+        _read_archive(accepted, _check_stream)
     return accepted.report("known" if accepted.known and not accepted.missing else "new")
 
 
@@ -145,10 +145,7 @@ def import_bundle(
         _remove_leftovers(mirror.pool)
         if accepted.missing:
             with report.step(f"Importing {len(accepted.missing)} contents", usual=2 * _usual(accepted.manifest.parts)):
-                for content, reader in _members(accepted):
-                    if not mirror.pool.has(content.sha256, content.size):
-                        with mirror.pool.writing(_plain(content)) as file:
-                            shutil.copyfileobj(reader, file, _BLOCK)
+                _read_archive(accepted, partial(_add, mirror.pool))
         _check_lock(mirror, accepted.manifest)
         signing.pin(mirror, accepted.key)
         if accepted.known:
@@ -335,44 +332,35 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def _members(accepted: _Accepted) -> Iterator[tuple[Carried, IO[bytes]]]:
-    """Each content with a reader of its bytes. The archive must be exactly what the manifest says, in its order."""
+def _read_archive(accepted: _Accepted, take: Callable[[Carried, IO[bytes]], None]) -> None:
+    """Give each content with a reader of its bytes to `take`. The archive must be what the manifest says, in its order.
+
+    Raises:
+        MirrorError: it is not.
+    """
     manifest = accepted.manifest
 
-    def refuse(what: str) -> MirrorError:
+    def refusal(what: str) -> MirrorError:
         return MirrorError(
             f"the archive of bundle {manifest.id} is not what its manifest says: {what}",
             "do not use this bundle; have it made again, and find out what made it",
         )
 
-    def following(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-        try:
-            return archive.next()
-        except tarfile.TarError as error:
-            raise refuse(f"it cannot be read: {error}") from error
-
     paths = [accepted.folder / part.file for part in manifest.parts]
-    with _Joined(paths) as joined, _open(joined, refuse) as archive:
-        for content in manifest.carried:
-            member = following(archive)
-            name = bundle.member_name(content.sha256)
-            if member is None:
-                raise refuse(f"it ends before {content.name} ({name})")
-            if member.name != name or not member.isreg() or member.size != content.size:
-                raise refuse(f"{member.name} ({member.size} bytes) is where {content.name} ({name}) is expected")
-            reader = archive.extractfile(member)
-            if reader is None:
-                raise refuse(f"{member.name} is no file")
-            yield content, reader
-        if (member := following(archive)) is not None:
-            raise refuse(f"{member.name} is not listed")
-
-
-def _open(joined: _Joined, refuse: Callable[[str], MirrorError]) -> tarfile.TarFile:
     try:
-        return tarfile.open(fileobj=joined, mode="r|", bufsize=_BLOCK)
+        with _Joined(paths) as joined, tarfile.open(fileobj=joined, mode="r|", bufsize=_BLOCK) as archive:
+            for content in manifest.carried:
+                name, member = bundle.member_name(content.sha256), archive.next()
+                if member is None:
+                    raise refusal(f"it ends before {content.name} ({name})")
+                reader = archive.extractfile(member) if member.isreg() else None
+                if reader is None or member.name != name or member.size != content.size:
+                    raise refusal(f"{member.name} ({member.size} bytes) is where {content.name} ({name}) is expected")
+                take(content, reader)
+            if (member := archive.next()) is not None:
+                raise refusal(f"{member.name} is not listed")
     except tarfile.TarError as error:
-        raise refuse(f"it cannot be read: {error}") from error
+        raise refusal(f"it cannot be read: {error}") from error
 
 
 def _check_stream(content: Carried, reader: IO[bytes]) -> None:
@@ -387,8 +375,11 @@ def _check_stream(content: Carried, reader: IO[bytes]) -> None:
         )
 
 
-def _plain(content: Carried) -> Content:
-    return Content(content.sha256, content.size, content.kind, content.name)
+def _add(pool: Pool, carried: Carried, reader: IO[bytes]) -> None:
+    content = Content(carried.sha256, carried.size, carried.kind, f"{carried.name} in the bundle")
+    if not pool.has(content.sha256, content.size):
+        with pool.writing(content) as file:
+            shutil.copyfileobj(reader, file, _BLOCK)
 
 
 def _check_lock(mirror: Mirror, manifest: Manifest) -> None:
