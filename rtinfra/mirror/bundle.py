@@ -18,7 +18,7 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,8 +52,6 @@ SIGNED = (MANIFEST_NAME, installer.SUMS_NAME)
 # Parts have four digits.
 _MOST_PARTS = 9999
 _UNFINISHED = ".new-"
-# Usual speed of reading, hashing and writing on an ordinary computer.
-_BYTES_PER_SECOND = 100e6
 
 
 @dataclass(frozen=True)
@@ -106,10 +104,8 @@ def make_bundle(
         mirror.pool.add_bytes(*lock_content(lock))
         folder = mirror.bundles / _folder_name(lock, base)
         with _staged(folder) as staging:
-            with report.step(
-                f"Writing the bundle: {len(carried)} contents, {size / 1e6:.0f} MB", usual=size / _BYTES_PER_SECOND
-            ):
-                parts = _write_parts(staging, mirror.pool, lock, carried, part_size)
+            with report.transfer(f"Writing the bundle: {len(carried)} contents", size) as advance:
+                parts = _write_parts(_Splitter(staging, part_size, advance), mirror.pool, lock, carried)
             manifest = Manifest(
                 format=FORMAT,
                 id=bundle_id(lock),
@@ -237,6 +233,7 @@ class _Splitter(io.RawIOBase):
 
     folder: Path
     part_size: int
+    advance: Callable[[int], None]
     parts: list[Part] = field(default_factory=list)
     _file: IO[bytes] | None = None
     _left: int = 0
@@ -258,6 +255,7 @@ class _Splitter(io.RawIOBase):
             view = view[len(piece) :]
             if not self._left:
                 self.finish()
+        self.advance(len(data))
         return len(data)
 
     def finish(self) -> None:
@@ -282,8 +280,7 @@ class _Hashing(io.RawIOBase):
         return data
 
 
-def _write_parts(folder: Path, pool: Pool, lock: Lock, contents: Iterable[Carried], part_size: int) -> tuple[Part, ...]:
-    splitter = _Splitter(folder, part_size)
+def _write_parts(splitter: _Splitter, pool: Pool, lock: Lock, contents: Iterable[Carried]) -> tuple[Part, ...]:
     with tarfile.open(fileobj=splitter, mode="w|", format=tarfile.GNU_FORMAT) as archive:
         for content in contents:
             member = tarfile.TarInfo(member_name(content.sha256))

@@ -28,7 +28,6 @@ from rtinfra.mirror.model import (
     Instant,
     Lock,
     Manifest,
-    Part,
     bundle_id,
     lock_content,
     read_document,
@@ -41,7 +40,6 @@ from rtinfra.mirror.store import Mirror
 WARN_DAYS = 30
 
 _BLOCK = 1 << 20
-_BYTES_PER_SECOND = 100e6
 _AGAIN = "carry the bundle again from where it was made"
 _NEW_BUNDLE = (
     "make a new bundle where there is a network (`rtinfra mirror lock`, then `fetch`, then `bundle`) and carry it here;"
@@ -118,8 +116,7 @@ def verify_bundle(
     """
     report = report or Reporter()
     accepted = _accept(mirror, folder, fingerprint, now, architecture, report)
-    with report.step("Checking every content of the bundle", usual=_usual(accepted.manifest.parts)):
-        _read_archive(accepted, _check_stream)
+    _read_archive(accepted, "Checking every content of the bundle", report, _check_stream)
     return accepted.report("known" if accepted.known and not accepted.missing else "new")
 
 
@@ -144,8 +141,8 @@ def import_bundle(
         accepted = _accept(mirror, folder, fingerprint, now, architecture, report)
         _remove_leftovers(mirror.pool)
         if accepted.missing:
-            with report.step(f"Importing {len(accepted.missing)} contents", usual=2 * _usual(accepted.manifest.parts)):
-                _read_archive(accepted, partial(_add, mirror.pool))
+            purpose = f"Importing {len(accepted.missing)} contents"
+            _read_archive(accepted, purpose, report, partial(_add, mirror.pool))
         _check_lock(mirror, accepted.manifest)
         signing.pin(mirror, accepted.key)
         if accepted.known:
@@ -185,8 +182,9 @@ def _accept(
     # The folder of the mirror may not exist yet, and checking makes none.
     place = next(path for path in (mirror.root, *mirror.root.parents) if path.exists())
     require_space(place, sum(content.size for content in missing), "for the contents of the bundle")
-    with report.step(f"Checking {len(manifest.parts)} parts", usual=_usual(manifest.parts)):
-        _check_hashes(folder, manifest)
+    total = sum(part.size for part in manifest.parts)
+    with report.transfer(f"Checking {len(manifest.parts)} parts of the bundle", total) as advance:
+        _check_hashes(folder, manifest, advance)
     return _Accepted(folder, manifest, key, known, missing, warnings)
 
 
@@ -283,17 +281,17 @@ def _check_left_out(pool: Pool, manifest: Manifest) -> tuple[Carried, ...]:
     return tuple(missing)
 
 
-def _check_hashes(folder: Path, manifest: Manifest) -> None:
+def _check_hashes(folder: Path, manifest: Manifest, advance: Callable[[int], None]) -> None:
     """Read parts and files, all of them, so that everything bad is named at once."""
     wrong: dict[str, str] = {}
     for part in (*manifest.parts, *manifest.files):
+        size = (folder / part.file).stat().st_size
+        if size != part.size:
+            what = "truncated" if size < part.size else "too long"
+            wrong[part.file] = f"{part.file} is {what}: it has {size} bytes, {part.size} are expected"
+            continue
         with (folder / part.file).open("rb") as file:
-            size = (folder / part.file).stat().st_size
-            if size != part.size:
-                what = "truncated" if size < part.size else "too long"
-                wrong[part.file] = f"{part.file} is {what}: it has {size} bytes, {part.size} are expected"
-                continue
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = _sha256(file, advance)
             if found != part.sha256:
                 wrong[part.file] = f"{part.file} is damaged: its sha256 is {found}, {part.sha256} is expected"
     if wrong:
@@ -307,8 +305,8 @@ def _check_hashes(folder: Path, manifest: Manifest) -> None:
 class _Joined(io.RawIOBase):
     """The parts as one file."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._paths = iter(paths)
+    def __init__(self, paths: Iterable[Path], advance: Callable[[int], None]) -> None:
+        self._paths, self._advance = iter(paths), advance
         self._file: IO[bytes] | None = None
 
     def readable(self) -> bool:
@@ -322,6 +320,7 @@ class _Joined(io.RawIOBase):
                     return b""
                 self._file = path.open("rb")
             if data := self._file.read(size):
+                self._advance(len(data))
                 return data
             self._file.close()
             self._file = None
@@ -332,7 +331,9 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def _read_archive(accepted: _Accepted, take: Callable[[Carried, IO[bytes]], None]) -> None:
+def _read_archive(
+    accepted: _Accepted, purpose: str, report: Reporter, take: Callable[[Carried, IO[bytes]], None]
+) -> None:
     """Give each content with a reader of its bytes to `take`. The archive must be what the manifest says, in its order.
 
     Raises:
@@ -348,7 +349,11 @@ def _read_archive(accepted: _Accepted, take: Callable[[Carried, IO[bytes]], None
 
     paths = [accepted.folder / part.file for part in manifest.parts]
     try:
-        with _Joined(paths) as joined, tarfile.open(fileobj=joined, mode="r|", bufsize=_BLOCK) as archive:
+        with (
+            report.transfer(purpose, sum(part.size for part in manifest.parts)) as advance,
+            _Joined(paths, advance) as joined,
+            tarfile.open(fileobj=joined, mode="r|", bufsize=_BLOCK) as archive,
+        ):
             for content in manifest.carried:
                 name, member = bundle.member_name(content.sha256), archive.next()
                 if member is None:
@@ -364,13 +369,10 @@ def _read_archive(accepted: _Accepted, take: Callable[[Carried, IO[bytes]], None
 
 
 def _check_stream(content: Carried, reader: IO[bytes]) -> None:
-    found = hashlib.sha256()
-    while block := reader.read(_BLOCK):
-        found.update(block)
-    if found.hexdigest() != content.sha256:
+    found = _sha256(reader, lambda count: None)
+    if found != content.sha256:
         raise MirrorError(
-            f"{content.name} in the bundle is not what was locked: its sha256 is {found.hexdigest()},"
-            f" {content.sha256} is expected",
+            f"{content.name} in the bundle is not what was locked: its sha256 is {found}, {content.sha256} is expected",
             "do not use this bundle; have it made again, and find out who changed it",
         )
 
@@ -399,9 +401,12 @@ def _remove_leftovers(pool: Pool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _usual(parts: Iterable[Part]) -> float:
-    """Usual time in seconds to read all parts."""
-    return sum(part.size for part in parts) / _BYTES_PER_SECOND
+def _sha256(file: IO[bytes], advance: Callable[[int], None]) -> str:
+    found = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        found.update(block)
+        advance(len(block))
+    return found.hexdigest()
 
 
 def _time(value: datetime) -> str:

@@ -20,7 +20,7 @@ INDEX_NAME = "Packages"
 README_NAME = "README.txt"
 
 #: What the tool itself needs on the closed side; installed from the bundle, with all that these depend on.
-PACKAGES = ("gpg", "gpg-agent", "openssh-client", "python3", "python3-venv")
+PACKAGES = ("gpg", "gpg-agent", "gpgv", "openssh-client", "python3", "python3-venv")
 #: The tool as a file of the lock.
 TOOL_FILE = re.compile(r"rtinfra-[0-9A-Za-z.+]+\.tar")
 
