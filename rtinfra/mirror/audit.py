@@ -35,8 +35,6 @@ from rtinfra.mirror.release import (
 from rtinfra.mirror.store import Mirror, State
 
 _PUBLISH = "rtinfra mirror publish"
-# What a disk and a processor of today read and hash, in bytes per second; only an estimate for people.
-_SPEED = 300e6
 
 
 class Finding(Settings):
@@ -66,8 +64,9 @@ def _pool(mirror: Mirror, state: State, report: Reporter) -> Iterator[Finding]:
     yield from findings
     present = list(pool.everything())
     size = sum(path.lstat().st_size for path in present)
-    with report.step(f"Reading {len(present)} contents of the pool, {size / 1e6:.0f} MB", usual=1 + size / _SPEED):
+    with report.transfer(f"Reading {len(present)} contents of the pool", size) as advance:
         for path in present:
+            advance(path.lstat().st_size)
             if not re.fullmatch(r"[0-9a-f]{64}", path.name) or path.parent.name != path.name[:2] or not _plain(path):
                 yield _finding(path, "is no content of a pool", "move it elsewhere")
                 continue

@@ -239,10 +239,9 @@ def recover(mirror: Mirror, report: Reporter) -> State:
         MirrorError: the record is damaged.
     """
     state = mirror.state()
-    if mirror.published.is_dir():
-        for left in sorted(mirror.published.glob(f"*{ASIDE}*")):
-            report.note(f"Removing what an interrupted call left: {left.name}")
-            discard(left)
+    for left in [*sorted(mirror.published.glob(f"*{ASIDE}*")), *sorted(mirror.bundles.glob(f"*{ASIDE}*"))]:
+        report.note(f"Removing what an interrupted call left: {left.name}")
+        discard(left)
     live = live_release(mirror)
     if live is not None and live.name not in {release.name for release in state.published}:
         state = _recorded(mirror, state, live)

@@ -138,6 +138,20 @@ def test_a_package_tampered_in_the_pool_is_named(here: Site, first_lock: Lock) -
     assert f"{path} base_1.0-1_amd64.deb is missing from the pool; import" in told(here)
 
 
+def test_a_damaged_pool_is_whole_again_after_the_steps_that_the_audit_says(here: Site, first_lock: Lock) -> None:
+    publish(here, first_lock)
+    content = first_lock.contents()[1]
+    path = here.mirror.pool.path(content.sha256)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"base 1.0-1\n", b"evil 1.0-1\n"))
+    assert "remove this file, import the bundle that has it again, then: rtinfra mirror publish" in told(here)
+    path.unlink()
+    here.mirror.pool.add_bytes(content, data)
+    assert served_file(here, content.name).read_bytes() != data
+    assert publish(here, first_lock).changed
+    assert served_file(here, content.name).read_bytes() == data and told(here) == ""
+
+
 def test_an_unsigned_or_foreign_signed_index_is_refused_with_both_fingerprints(
     here: Site, client: Callable[[str], Apt], first_lock: Lock, tmp_path: Path
 ) -> None:
