@@ -210,7 +210,10 @@ def test_a_replayed_index_is_ignored_and_a_rollback_is_taken(here: Site, client:
     # No word from apt: that is why going back needs a newer date.
     assert "Inst base (2.0-1" in candidate()
     assert f"release {first.name} is live, but not the last one recorded" in told(here)
+    assert publish(here, old).changed
+    assert "Inst base (1.0-1" in candidate()
     publish(here, new)
+    assert "Inst base (2.0-1" in candidate()
     release.rollback(here.mirror, None, now=now(), report=Reporter())
     assert "Inst base (1.0-1" in candidate()
     assert told(here) == ""
