@@ -28,7 +28,7 @@ from roles.prometheus.model import PrometheusSettings
 from roles.rt_app.model import RtAppSettings
 from roles.rt_kernel.model import RtKernelSettings
 from roles.rt_tuning.model import RtTuningSettings
-from roles.site import TelemetrySettings
+from roles.site import MirrorSettings, TelemetrySettings
 from roles.tempo.model import TempoSettings
 from rtinfra.config import ABSENT, ConfigError, Finding, Fleet, load_fleet, report_findings
 from rtinfra.config.types import CpuListText, Settings
@@ -87,6 +87,7 @@ class HostConfig(Settings):
     base: BaseSettings
     telemetry: TelemetrySettings
     backends: BackendsSettings
+    mirror: MirrorSettings
     prerequisites: PrerequisiteSettings | None = None
     cpu: CpuSettings | None = None
     rt_kernel: RtKernelSettings | None = None

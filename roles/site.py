@@ -1,4 +1,4 @@
-"""What a role may know of its surroundings: shared telemetry settings, and who else runs what, where.
+"""What a role may know of its surroundings: shared settings, and who else runs what, where.
 
 Agents, gateways and backends point at each other. Instead of addresses written twice, each of them gets a `Site`:
 the fleet as seen from one host.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from rtinfra.config.types import Duration, Settings
+from rtinfra.config.types import Distribution, Duration, Settings
 from rtinfra.deb import LocalPackage
 from rtinfra.operations.managed import Managed, Unit
 from rtinfra.quadlet import Container
@@ -48,6 +48,23 @@ class TelemetrySettings(Settings):
     traces: Literal["jaeger", "tempo", "elastic_apm"]
     metrics: Literal["prometheus", "mimir"]
     logs: Literal["file", "loki", "elasticsearch"]
+
+
+class MirrorSettings(Settings):
+    """What the offline mirror holds beside what the roles of the inventory ask for (OF-1)."""
+
+    distribution: Distribution = Field(description="what hosts run", examples=["debian-13"])
+    suite: str = Field(pattern=r"^[a-z]+$", description="its code name, as archives call it", examples=["trixie"])
+    architecture: str = Field(pattern=r"^[a-z0-9-]+$", description="dpkg's name of the hosts' architecture")
+    components: tuple[str, ...] = Field(min_length=1, description="components of the archive")
+    valid_days: int = Field(ge=8, le=3650, description="days that a mirror or bundle is good for")
+    base_patterns: tuple[str, ...] = Field(description="apt patterns of what every Debian has")
+    base_packages: tuple[str, ...] = Field(description="packages that make a host bootable and reachable")
+    boot_loaders: tuple[str, ...] = Field(description="boot loaders; they exclude each other")
+    tool_packages: tuple[str, ...] = Field(description="packages that rtinfra itself needs on the closed network")
+    python: tuple[Annotated[str, Field(pattern=r"^3\.[0-9]+$")], ...] = Field(
+        min_length=1, description="Python versions that wheels are for", examples=[["3.13"]]
+    )
 
 
 @dataclass(frozen=True)

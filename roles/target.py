@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyinfra import host, logger
 from pyinfra.api.exceptions import DeployError
 
+from roles import wanted
 from roles.base import deploy as base
 from roles.fleet import site_of
 from roles.host import HostConfig, RtHostConfig
 from roles.prerequisites import check_host
 from roles.rt_app import deploy as rt_app
-from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.telemetry import Telemetry, telemetry_of
 from rtinfra.config import FleetHost
@@ -60,26 +61,17 @@ class Target:
     @property
     def packages(self) -> list[str]:
         """Debian packages of all its roles."""
-        names = list(self.config.base.packages)
-        if self.is_rt:
-            names += self.rt.rt_tuning.packages
-            names += rt_app.packages(self.rt.rt_app)
-            names += rt_kernel.packages(self.rt.rt_kernel, self.distribution)
-        return [*names, *self.telemetry.packages]
+        return wanted.packages(self.fleet_host, self.distribution, self.telemetry)
 
     @property
     def local_packages(self) -> list[LocalPackage]:
         """Packages of all its roles that come as files of the control machine."""
-        found = list(self.telemetry.local_packages)
-        if self.is_rt:
-            found += [*rt_kernel.local_packages(self.rt.rt_kernel), *rt_app.local_packages(self.rt.rt_app)]
-        return found
+        return wanted.local_packages(self.fleet_host, self.telemetry)
 
     @property
-    def image_archives(self) -> dict[str, Path]:
+    def image_archives(self) -> Mapping[str, Path]:
         """Container images of all its roles: OCI archives of this computer by pinned reference."""
-        store = LocalStore()
-        return {reference: store.archive(name) for name, reference in self.telemetry.images.items()}
+        return wanted.image_archives(self.telemetry, LocalStore())
 
     @property
     def units(self) -> list[Unit]:

@@ -35,3 +35,15 @@ def read(path: Path) -> LocalPackage:
         raise ValueError(f"{path} is not a Debian package: {done.stderr.strip()}")
     name, version = done.stdout.split()
     return LocalPackage(path, name, version)
+
+
+def control(path: Path) -> str:
+    """Return the control file of a .deb: its stanza in an index, without path, size and hash.
+
+    Raises:
+        ValueError: when the file is not a readable Debian package.
+    """
+    done = subprocess.run(["dpkg-deb", "--field", str(path)], capture_output=True, check=False)
+    if done.returncode != 0:
+        raise ValueError(f"{path} is not a Debian package: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode("utf-8", "surrogateescape").strip("\n") + "\n"

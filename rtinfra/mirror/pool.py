@@ -87,6 +87,21 @@ class Pool:
             with self.writing(content) as file, source.open("rb") as reader:
                 shutil.copyfileobj(reader, file, _BLOCK)
 
+    def adopt(self, content: Content, path: Path, sha256: str) -> None:
+        """Move a file of the same file system in whose bytes were hashed while they were written.
+
+        Raises:
+            MirrorError: the size or the hash is another one. The file stays where it is.
+        """
+        _compare(path.stat().st_size, sha256, content, str(content.name))
+        with path.open("rb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        target = self.path(content.sha256)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+        sync_directory(target.parent)
+
     def verify(self, content: Content) -> None:
         """Read a content and compare.
 
@@ -114,17 +129,25 @@ def check(file: io.BufferedRandom | io.BufferedReader, content: Content, shown: 
         MirrorError: naming the file, what was expected and what was found.
     """
     size = os.fstat(file.fileno()).st_size
+    _compare_size(size, content, shown)
+    file.seek(0)
+    _compare(size, hashlib.file_digest(file, "sha256").hexdigest(), content, shown)
+
+
+def _compare_size(size: int, content: Content, shown: str) -> None:
     if size != content.size:
         what = "truncated" if size < content.size else "too long"
         raise MirrorError(
             f"{shown} is {what}: it has {size} bytes, {content.size} are expected",
             "bring it again from where it came from",
         )
-    file.seek(0)
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != content.sha256:
+
+
+def _compare(size: int, sha256: str, content: Content, shown: str) -> None:
+    _compare_size(size, content, shown)
+    if sha256 != content.sha256:
         raise MirrorError(
-            f"{shown} is not what was locked: its sha256 is {found}, {content.sha256} is expected",
+            f"{shown} is not what was locked: its sha256 is {sha256}, {content.sha256} is expected",
             "do not use it; bring it again from where it came from, and find out who changed it",
         )
 

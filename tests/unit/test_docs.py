@@ -253,6 +253,7 @@ ALLOWED: Mapping[str, set[str]] = {
         *("roles.host", "roles.site", "roles.telemetry"),
         *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets"),
     },
+    "roles.wanted": VALUES | {"rtinfra.config", "rtinfra.images", "roles"},
     "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host"},
     "roles.target": VALUES
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"}

@@ -1,0 +1,88 @@
+"""Container images of images/store as contents of the pool: manifest, configuration and layers, each by its hash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+from rtinfra.images import LocalStore
+from rtinfra.images.catalogue import REPOSITORY
+from rtinfra.mirror.errors import MirrorError
+from rtinfra.mirror.model import Blob, Content, LockedImage
+from rtinfra.mirror.pool import Pool
+
+_BLOCK = 1 << 20
+
+
+def lock_image(name: str, store: LocalStore, why: tuple[str, ...], pool: Pool) -> LockedImage:
+    """Put the contents of an image into the pool, each hashed on its way; say which they are.
+
+    Raises:
+        MirrorError: a content of the archive is missing, or is not what its name says.
+        LocalError: the image is not in the store; the text says which command brings it.
+    """
+    archive = store.archive(name)
+    image = store.catalogue.image(name)
+    try:
+        with tarfile.open(archive, mode="r:") as tar:
+            (entry,) = json.loads(_read(tar, "index.json"))["manifests"]
+            manifest = _blob(entry)
+            plain = json.loads(_read(tar, _member(manifest)))
+            blobs = [_blob(descriptor) for descriptor in (plain["config"], *plain["layers"])]
+            # An image may have the same layer twice.
+            found = tuple({blob.sha256: blob for blob in blobs}.values())
+            for blob in (manifest, *found):
+                _add(tar, blob, name, pool)
+    except MirrorError as error:
+        raise _damaged(name, archive, error.message) from error
+    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(name, archive, str(error)) from error
+    return LockedImage(
+        name=name,
+        version=image.version,
+        licence=image.licence,
+        repository=f"{REPOSITORY}/{name}",
+        manifest=manifest,
+        media_type=entry["mediaType"],
+        blobs=found,
+        why=why,
+    )
+
+
+def _blob(descriptor: dict[str, object]) -> Blob:
+    """Of a descriptor (https://github.com/opencontainers/image-spec, descriptor.md)."""
+    algorithm, _, sha256 = str(descriptor["digest"]).partition(":")
+    if algorithm != "sha256":
+        raise ValueError(f"{descriptor['digest']} is no sha256 digest")
+    return Blob.model_validate({"sha256": sha256, "size": descriptor["size"]})
+
+
+def _member(blob: Blob) -> str:
+    return f"blobs/sha256/{blob.sha256}"
+
+
+def _read(tar: tarfile.TarFile, member: str) -> bytes:
+    file = tar.extractfile(member)
+    if file is None:
+        raise ValueError(f"{member} is no file")
+    return file.read()
+
+
+def _add(tar: tarfile.TarFile, blob: Blob, name: str, pool: Pool) -> None:
+    if pool.has(blob.sha256, blob.size):
+        return
+    content = Content(blob.sha256, blob.size, "blob", f"{name} sha256:{blob.sha256[:12]}")
+    source = tar.extractfile(_member(blob))
+    if source is None:
+        raise ValueError(f"{_member(blob)} is no file")
+    with pool.writing(content) as file:
+        shutil.copyfileobj(source, file, _BLOCK)
+
+
+def _damaged(name: str, archive: Path, reason: str) -> MirrorError:
+    return MirrorError(
+        f"image {name}: {archive.name} in images/store is damaged: {reason}",
+        f"make it again: `rtinfra images build --again {name}`, or `rtinfra images pull {name}` for a vendor's",
+    )

@@ -1,0 +1,145 @@
+"""What a mirror has to hold for an inventory, found out without touching a host or asking for a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from roles import wanted as roles_wanted
+from roles.fleet import site_of
+from roles.host import KNOWN_GROUPS, HostConfig
+from roles.site import MirrorSettings
+from roles.telemetry import Telemetry, telemetry_of
+from rtinfra.config import Fleet, FleetHost, load_fleet
+from rtinfra.deb import LocalPackage
+from rtinfra.images import LocalStore
+from rtinfra.local.errors import LocalError
+from rtinfra.mirror.errors import MirrorError
+from rtinfra.programs import StandInSecrets
+
+BASE_SET = "base set"
+TOOL = "this tool"
+EVERY_HOST = "every host"
+
+
+@dataclass(frozen=True)
+class Want:
+    """Packages that are installed together on one kind of machine, so they are resolved together.
+
+    Two wants may exclude each other (two time servers, two boot loaders): a mirror holds what both need.
+    """
+
+    names: tuple[str, ...]
+    """As `apt-get install` takes them: names, `name/suite`, patterns."""
+    local: tuple[LocalPackage, ...]
+    why: tuple[str, ...]
+    """Whom it is for: hosts' names, `base set`, ..."""
+
+
+@dataclass(frozen=True)
+class Wants:
+    """Everything that an inventory asks for."""
+
+    settings: MirrorSettings
+    packages: tuple[Want, ...]
+    images: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Images by name of the catalogue, with the hosts that run them."""
+
+
+def load_wants(project: Path, inventory: Path, store: LocalStore) -> Wants:
+    """Read an inventory and say what its hosts will install.
+
+    Hosts need not be reachable, and neither keys nor secrets have to be on this computer.
+
+    Raises:
+        ConfigError: the settings are wrong; with all problems.
+        MirrorError: the hosts do not fit into one mirror, or a file that a host needs is not here.
+    """
+    return wants_of(load_fleet(project, inventory, HostConfig, known_groups=KNOWN_GROUPS), store)
+
+
+def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
+    """Say what the hosts of a fleet will install.
+
+    Raises:
+        MirrorError: the hosts do not fit into one mirror, or a file that a host needs is not here.
+    """
+    settings = _settings(fleet)
+    telemetry = {name: _telemetry(fleet, host, store) for name, host in fleet.hosts.items()}
+    images: dict[str, list[str]] = {}
+    for name, found in telemetry.items():
+        with _told(name):
+            for image in found.images:
+                images.setdefault(image, []).append(name)
+    by_host = {name: _host_want(host, settings, telemetry[name]) for name, host in fleet.hosts.items()}
+    return Wants(
+        settings=settings,
+        packages=(*_common(settings), *_distinct(by_host)),
+        images={image: _shortened(hosts, len(fleet.hosts)) for image, hosts in sorted(images.items())},
+    )
+
+
+@contextmanager
+def _told(host: str) -> Iterator[None]:
+    """Say which host something is for that is wrong, or missing on this computer."""
+    try:
+        yield
+    except LocalError as error:
+        raise MirrorError(f"{host} needs what is not here: {error.message}", error.next_step, error.detail) from error
+    except KeyError as error:
+        raise MirrorError(
+            f"{host}: rt_kernel.sources has no kernel for {error.args[0]}",
+            "name its packages there, or correct mirror.distribution",
+        ) from error
+    except ValueError as error:
+        raise MirrorError(f"{host}: {error}", "correct its settings; `rtinfra check` shows more") from error
+
+
+def _settings(fleet: Fleet[HostConfig]) -> MirrorSettings:
+    """The settings of the mirror: those of the hosts, which must agree."""
+    first, *others = fleet.hosts.values()
+    for other in others:
+        if other.config.mirror != first.config.mirror:
+            places = [":".join(map(str, host.locate("mirror"))) for host in (first, other)]
+            raise MirrorError(
+                f"{first.name} and {other.name} have different settings of the mirror ({' and '.join(places)})",
+                "one mirror serves one distribution and architecture: give all hosts of the inventory the same"
+                " `mirror:` settings, best in group_data/all.yaml, or lock two inventories into two folders",
+            )
+    return first.config.mirror
+
+
+def _telemetry(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], store: LocalStore) -> Telemetry:
+    with _told(host.name):
+        return telemetry_of(host, site_of(fleet, host, store, StandInSecrets()))
+
+
+def _host_want(host: FleetHost[HostConfig], settings: MirrorSettings, telemetry: Telemetry) -> Want:
+    with _told(host.name):
+        names = roles_wanted.packages(host, settings.distribution, telemetry)
+        local = roles_wanted.local_packages(host, telemetry)
+        return Want(tuple(dict.fromkeys((*settings.base_patterns, *names))), tuple(dict.fromkeys(local)), (host.name,))
+
+
+def _common(settings: MirrorSettings) -> Iterator[Want]:
+    patterns = settings.base_patterns
+    yield Want((*patterns, *settings.base_packages), (), (BASE_SET,))
+    for loader in settings.boot_loaders:
+        yield Want((*patterns, loader), (), (f"boot loader {loader}",))
+    yield Want((*patterns, *settings.tool_packages), (), (TOOL,))
+
+
+def _distinct(by_host: dict[str, Want]) -> Iterator[Want]:
+    """Hosts that want the same are resolved once."""
+    hosts: dict[tuple[tuple[str, ...], tuple[LocalPackage, ...]], list[str]] = {}
+    for name, want in by_host.items():
+        hosts.setdefault((want.names, want.local), []).append(name)
+    for (names, local), members in hosts.items():
+        yield Want(names, local, _shortened(members, len(by_host)))
+
+
+def _shortened(hosts: Sequence[str], of: int) -> tuple[str, ...]:
+    """A name for all of several hosts, so that the lock of a large fleet stays readable."""
+    return (EVERY_HOST,) if len(hosts) == of > 1 else tuple(sorted(hosts))
