@@ -146,7 +146,7 @@ def verify(archive: Path) -> None:
                 if name != f"sha256:{hashed.hexdigest()}":
                     raise ArchiveError(f"{archive} is damaged: the content of {name} does not match its name")
                 found.add(name)
-                wanted |= set(_references(beginning)) if member.size < _BLOCK else set()
+                wanted |= set(references(beginning)) if member.size < _BLOCK else set()
     except (OSError, tarfile.TarError) as error:
         raise ArchiveError(f"{archive} is damaged: {error}") from error
     if missing := wanted - found:
@@ -159,6 +159,16 @@ def digest(content: Path | bytes) -> str:
         return f"sha256:{hashlib.sha256(content).hexdigest()}"
     with content.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def references(blob: bytes) -> Iterator[str]:
+    """Digests that a manifest mentions; none for other blobs."""
+    try:
+        manifest = json.loads(blob)
+        yield manifest["config"]["digest"]
+        yield from (layer["digest"] for layer in manifest["layers"])
+    except (ValueError, KeyError, TypeError):
+        return
 
 
 @contextmanager
@@ -174,16 +184,6 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-
-
-def _references(blob: bytes) -> Iterator[str]:
-    """Digests that a manifest mentions; none for other blobs."""
-    try:
-        manifest = json.loads(blob)
-        yield manifest["config"]["digest"]
-        yield from (layer["digest"] for layer in manifest["layers"])
-    except (ValueError, KeyError, TypeError):
-        return
 
 
 def _pack(manifest: bytes, media_type: str, blobs: Mapping[str, Path | bytes], reference: str, archive: Path) -> str:
