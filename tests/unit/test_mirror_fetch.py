@@ -201,8 +201,13 @@ def test_a_changed_file_is_refused_and_named_and_the_others_arrive(site: Site) -
     assert not list((site.mirror.root / "partial").iterdir())
 
 
-@pytest.mark.parametrize(("data", "words"), [(b"short", "truncated there: 5 bytes, 90000 are expected"),
-                                             (bytes(90_001), "too long there: 90001 bytes, 90000 are expected")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"short", "truncated there: 5 bytes, 90000 are expected"),
+        (bytes(90_001), "too long there: 90001 bytes, 90000 are expected"),
+    ],
+)
 def test_a_file_of_another_size_is_refused_before_it_is_read(site: Site, data: bytes, words: str) -> None:
     site.misbehave("middle", data=data)
     assert words in site.refused().message
