@@ -16,6 +16,7 @@ from rtinfra.demo import run as run_demo
 from rtinfra.images.cli import app as images_app
 from rtinfra.inventory import source
 from rtinfra.lab.cli import app as lab_app
+from rtinfra.mirror.cli import app as mirror_app
 from rtinfra.paths import PROJECT, lab_inventory
 from rtinfra.stack.cli import app as stack_app
 from rtinfra.verify.cli import verify
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(images_app, name="images")
 app.add_typer(stack_app, name="stack")
 app.add_typer(lab_app, name="lab")
+app.add_typer(mirror_app, name="mirror")
 app.command("verify")(verify)
 
 

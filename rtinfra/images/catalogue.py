@@ -8,13 +8,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from rtinfra.config import ConfigError, Finding, Problem
-from rtinfra.config.explain import did_you_mean, explain
-from rtinfra.config.merge import Located, nearest_place
+from rtinfra.config.document import load_document
+from rtinfra.config.explain import did_you_mean
 from rtinfra.config.types import AbsolutePath, SettingError, Settings
-from rtinfra.config.yaml import load_yaml
 from rtinfra.local.errors import LocalError
 from rtinfra.paths import PROJECT
 
@@ -147,15 +145,4 @@ def load_catalogue(path: Path = CATALOGUE) -> Catalogue:
         ConfigError: it cannot be read or is wrong; every problem with its line.
     """
     shown = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
-    tree = load_yaml(path, shown)
-    data = tree.plain()
-    try:
-        return Catalogue.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_located(finding, tree, shown) for finding in explain(error, Catalogue, data)) from None
-
-
-def _located(finding: Finding, tree: Located, shown: str) -> Problem:
-    place = nearest_place(tree.places(), finding.key)
-    line = place.line if place else None
-    return Problem(shown, line, finding.key, finding.value, finding.reason, finding.suggestion)
+    return load_document(Catalogue, path, shown)

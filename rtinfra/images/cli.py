@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -14,17 +10,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rtinfra.config import ConfigError
+from rtinfra.commands import EXIT_FAILED, messages, plain_errors, tell
 from rtinfra.images.build import BuildUnavailable, build_image
 from rtinfra.images.oci import ArchiveError, read_digest, verify
 from rtinfra.images.pull import pull
 from rtinfra.images.store import LocalStore, how_to_get
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import ConsoleReporter
-
-EXIT_FAILED = 1
-EXIT_WRONG = 2
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,28 +30,7 @@ _Names = Annotated[list[str] | None, typer.Argument(help="Names of images; all w
 _Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Errors as sentences instead of tracebacks, and being ended treated like Ctrl-C: clean up, then go."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    console = _messages()
-    try:
-        yield
-    except LocalError as error:
-        _tell(console, error)
-        raise typer.Exit(EXIT_FAILED) from error
-    except ConfigError as error:
-        console.print(str(error), style="bold red")
-        raise typer.Exit(EXIT_WRONG) from error
-    except KeyboardInterrupt as error:
-        console.print("Interrupted. What was in images/store before is still there.")
-        raise typer.Exit(EXIT_INTERRUPTED) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+_KEPT = "What was in images/store before is still there."
 
 
 @app.command("list")
@@ -72,7 +43,7 @@ def list_images(names: _Names = None, as_json: _Json = False) -> None:
 
         rtinfra images list otelcol --json
     """
-    with _plain_errors():
+    with plain_errors(_KEPT):
         store = LocalStore()
         found = [_described(store, name) for name in _chosen(store, names)]
         if as_json:
@@ -104,8 +75,8 @@ def build_images(
 
         rtinfra images build --again otelcol
     """
-    with _plain_errors():
-        store, report, messages = LocalStore(), ConsoleReporter(), _messages()
+    with plain_errors(_KEPT):
+        store, report, console = LocalStore(), ConsoleReporter(), messages()
         results: list[dict[str, object]] = []
         failed = False
         for name in _chosen(store, names):
@@ -118,7 +89,7 @@ def build_images(
             except LocalError as error:
                 unavailable = isinstance(error, BuildUnavailable)
                 failed |= bool(names) or not unavailable
-                _tell(messages, error)
+                tell(console, error)
                 result = "cannot be built here" if unavailable else "failed"
                 results.append({"name": name, "result": result, "reason": error.message})
                 continue
@@ -142,8 +113,8 @@ def pull_images(names: _Names = None, as_json: _Json = False) -> None:
 
         rtinfra images pull loki grafana
     """
-    with _plain_errors():
-        store, report, messages = LocalStore(), ConsoleReporter(), _messages()
+    with plain_errors(_KEPT):
+        store, report, console = LocalStore(), ConsoleReporter(), messages()
         wanted = _chosen(store, names)
         if not names:
             wanted = [name for name in wanted if store.catalogue.image(name).registry is not None]
@@ -154,7 +125,7 @@ def pull_images(names: _Names = None, as_json: _Json = False) -> None:
                 store, was_there = pull(name, store, report)
             except LocalError as error:
                 failed = True
-                _tell(messages, error)
+                tell(console, error)
                 results.append({"name": name, "result": "failed", "reason": error.message})
                 continue
             results.append({**_described(store, name), "result": "was there" if was_there else "fetched"})
@@ -175,7 +146,7 @@ def check_images(names: _Names = None, as_json: _Json = False) -> None:
 
         rtinfra images check prometheus alertmanager jaeger otelcol
     """
-    with _plain_errors():
+    with plain_errors(_KEPT):
         store = LocalStore()
         results: list[dict[str, object]] = []
         failed = False
@@ -228,14 +199,3 @@ def _show(results: list[dict[str, object]], as_json: bool) -> None:
 
 def _megabytes(size: object) -> str:
     return f"{size / 1e6:.0f}" if isinstance(size, int) else "-"
-
-
-def _messages() -> Console:
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-
-def _tell(console: Console, error: LocalError) -> None:
-    if error.detail:
-        console.print(error.detail, style="dim")
-    console.print(f"Error: {error.message}", style="bold red")
-    console.print(f"Next step: {error.next_step}")

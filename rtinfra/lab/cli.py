@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -18,17 +14,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rtinfra.commands import plain_errors
 from rtinfra.lab.errors import LabError
 from rtinfra.lab.machine import DEFAULT_NAME, Machine, MachineStatus, machines
 from rtinfra.lab.spec import MachineSpec
-from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import ConsoleReporter
 from rtinfra.paths import lab_directory
 
-EXIT_FAILED = 1
 # As `systemctl status` for a unit that is not active.
 EXIT_NOT_UP = 3
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,30 +53,6 @@ _AirGap = Annotated[
     bool | None,
     typer.Option("--air-gap/--no-air-gap", help="Cut the machine off from every network except our ssh."),
 ]
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Errors as sentences instead of tracebacks, and being ended treated like Ctrl-C: clean up, then go."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    try:
-        yield
-    except LocalError as error:
-        if error.detail:
-            console.print(error.detail, style="dim")
-        console.print(f"Error: {error.message}", style="bold red")
-        console.print(f"Next step: {error.next_step}")
-        raise typer.Exit(EXIT_FAILED) from error
-    except KeyboardInterrupt as error:
-        console.print("Interrupted.")
-        raise typer.Exit(EXIT_INTERRUPTED) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _machine(name: str, **changes: object) -> Machine:
@@ -124,7 +94,7 @@ def up(
 
         rtinfra lab up obs1 --lan 2 --group gateways --group jaeger --group prometheus
     """
-    with _plain_errors():
+    with plain_errors():
         machine = _machine(
             name,
             cpus=cpus,
@@ -157,7 +127,7 @@ def down(
 
         rtinfra lab down --all
     """
-    with _plain_errors():
+    with plain_errors():
         report = ConsoleReporter()
         names = [machine.name for machine in machines() if machine.is_running()] if everything else [name]
         for each in names:
@@ -182,7 +152,7 @@ def status(
 
         rtinfra lab status rt1 --json
     """
-    with _plain_errors():
+    with plain_errors():
         if name is not None:
             found = Machine(name).status()
             if as_json:
@@ -211,7 +181,7 @@ def ssh(context: typer.Context, name: _Name = DEFAULT_NAME) -> None:
 
         rtinfra lab ssh rt1 uname -a
     """
-    with _plain_errors():
+    with plain_errors():
         command = Machine(name).ssh_command(*context.args)
         os.execvp(command[0], command)  # ssh takes over the terminal
 
@@ -226,7 +196,7 @@ def reset(name: _Name = DEFAULT_NAME, disk: _Disk = None, as_json: _Json = False
 
         rtinfra lab reset rt1 --disk 20
     """
-    with _plain_errors():
+    with plain_errors():
         machine = _machine(name, disk_gb=disk)
         machine.reset()
         if as_json:
@@ -249,7 +219,7 @@ def log(
 
         rtinfra lab log rt1 -n 200 --follow
     """
-    with _plain_errors():
+    with plain_errors():
         machine = Machine(name)
         if not machine.console_path.exists():
             raise LabError(f"{name} has no console log yet", f"start it: rtinfra lab up {name}")

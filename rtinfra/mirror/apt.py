@@ -416,16 +416,18 @@ def _who(want: Want) -> str:
 
 def _shown(uris: Iterable[str]) -> str:
     """Addresses without passwords."""
-    return " ".join(re.sub(r"//[^/@]*@", "//", uri) for uri in uris)
+    return " ".join(dict.fromkeys(re.sub(r"//[^/@\s]*@", "//", uri) for uri in uris))
 
 
 def _update_error(said: str, archive: Archive) -> MirrorError:
     """What apt says when it does not trust or reach an archive, in plain words."""
     shown = _shown((*archive.main, *archive.security))
     detail = "\n".join(line for line in _shown([said]).splitlines() if re.match(r"[EW]: |Err:", line))
-    if "NO_PUBKEY" in said or "is not signed" in said or "signatures couldn't be verified" in said:
+    if re.search("NO_PUBKEY|BADSIG|is not signed|signatures were invalid", said):
         keys = sorted(set(re.findall(r"NO_PUBKEY ([0-9A-F]+)", said)))
-        signed = f"by {', '.join(keys)}" if keys else "by nobody, or with a bad signature"
+        signed = (
+            f"by {', '.join(keys)}" if keys else "badly: its index was changed" if "BADSIG" in said else "by nobody"
+        )
         has = ", ".join(_fingerprints(archive.keyring)) or "no key"
         return MirrorError(
             f"the archive {shown} is signed {signed}; the keyring {archive.keyring} has {has}",

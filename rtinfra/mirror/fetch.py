@@ -297,7 +297,8 @@ class _Worker:
             if offered is not None and offered != size:
                 what = "truncated" if offered < size else "too long"
                 raise _NotThere(f"it is {what} there: {offered} bytes, {size} are expected")
-            for block in response.iter_raw(_BLOCK):
+            # As it comes: collected into larger blocks, the last one would be lost when the connection breaks.
+            for block in response.iter_raw():
                 if self.stop.is_set():
                     raise _Stopped
                 arrival.write(block)

@@ -60,6 +60,16 @@ def load_wants(project: Path, inventory: Path, store: LocalStore) -> Wants:
     return wants_of(load_fleet(project, inventory, HostConfig, known_groups=KNOWN_GROUPS), store)
 
 
+def load_settings(project: Path, inventory: Path) -> MirrorSettings:
+    """Read what an inventory says of its mirror.
+
+    Raises:
+        ConfigError: the settings are wrong; with all problems.
+        MirrorError: the hosts do not fit into one mirror.
+    """
+    return _settings(load_fleet(project, inventory, HostConfig, known_groups=KNOWN_GROUPS))
+
+
 def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
     """Say what the hosts of a fleet will install.
 

@@ -227,8 +227,9 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts"},
     "rtinfra.inventory": VALUES | {"rtinfra.config"},
     "rtinfra.local": VALUES,
-    "rtinfra.lab": VALUES | {"rtinfra.local"},
-    "rtinfra.images": VALUES | {"rtinfra.config", "rtinfra.local"},
+    "rtinfra.commands": {"rtinfra.config", "rtinfra.local"},
+    "rtinfra.lab": VALUES | {"rtinfra.commands", "rtinfra.local"},
+    "rtinfra.images": VALUES | {"rtinfra.commands", "rtinfra.config", "rtinfra.local"},
     "rtinfra.runner": {"rtinfra.paths"},
     "rtinfra.metrics": {"rtinfra.paths"},
     "rtinfra.secrets": {"rtinfra.paths"},
@@ -240,7 +241,7 @@ ALLOWED: Mapping[str, set[str]] = {
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.images", "rtinfra.operations", "rtinfra.quadlet", "roles"},
     "rtinfra.stack": SHARED
     | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
-    "rtinfra.mirror": SHARED | {"rtinfra.images", "rtinfra.local"},
+    "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local"},
     "rtinfra.verify": SHARED | {"rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.demo": VALUES
     | {"rtinfra.images", "rtinfra.inventory", "rtinfra.lab", "rtinfra.local", "rtinfra.runner", "rtinfra.verify"},

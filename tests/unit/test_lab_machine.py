@@ -15,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from rtinfra.commands import EXIT_INTERRUPTED
 from rtinfra.lab import accel, cli, image, machine, qemu, sshkeys, tools
 from rtinfra.lab.errors import CommandFailed, LabError
 from rtinfra.lab.machine import Machine, machines
@@ -392,7 +393,7 @@ def test_interrupted_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(machine.Machine, "up", interrupt)
-    assert lab("up") == (cli.EXIT_INTERRUPTED, "", "Interrupted.\n")
+    assert lab("up") == (EXIT_INTERRUPTED, "", "Interrupted.\n")
 
 
 def test_a_quiet_reporter_is_the_default() -> None:

@@ -1,0 +1,190 @@
+"""``rtinfra mirror``: everything that hosts install, for networks that reach nothing outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pyinfra.api.exceptions import InventoryError
+from rich.console import Console
+
+from rtinfra.commands import EXIT_FAILED, plain_errors
+from rtinfra.images import LocalStore
+from rtinfra.inventory import source
+from rtinfra.local.archive import discover
+from rtinfra.local.progress import ConsoleReporter, megabytes, seconds
+from rtinfra.mirror import check as checking
+from rtinfra.mirror import lock as locking
+from rtinfra.mirror.errors import MirrorError
+from rtinfra.mirror.fetch import fetch
+from rtinfra.mirror.model import LOCK_NAME, Lock
+from rtinfra.mirror.store import DIRECTORY_VARIABLE, Mirror, mirror_directory
+from rtinfra.mirror.wanted import load_settings, load_wants
+from rtinfra.paths import PROJECT, lab_inventory
+
+_KEPT = "Nothing is half done; the same command goes on where this one ended."
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="The offline mirror: packages, images and wheels of all hosts, locked and fetched here, carried in, published"
+    " inside.\n\n"
+    "Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage, settings or lock, 130 interrupted.",
+)
+
+_Directory = Annotated[
+    Path | None,
+    typer.Option(help=f"Folder of the mirror. Default: {DIRECTORY_VARIABLE}, else .mirror of the project."),
+]
+_LockFile = Annotated[Path, typer.Option("--lock", help="The lock, relative to the project folder.")]
+_Inventory = Annotated[Path, typer.Option(help="Inventory file or directory, relative to the project folder.")]
+_Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
+
+_LOCK = Path(LOCK_NAME)
+_HOSTS = Path("inventory")
+
+
+@app.command("lock")
+def lock_mirror(
+    inventory: _Inventory = _HOSTS,
+    lock_file: _LockFile = _LOCK,
+    directory: _Directory = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Date the lock today even when nothing changed: it is good for longer.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Find out what the hosts of the inventory install today, and write it down. Needs a connection.
+
+    Nothing has changed upstream: the file stays as it is, byte for byte. Comments you wrote into it stay.
+
+    Examples:
+
+        rtinfra mirror lock
+
+        rtinfra mirror lock --inventory inventory/hosts.yaml --directory /srv/mirror
+    """
+    with plain_errors(_KEPT):
+        store = LocalStore()
+        found = locking.lock(
+            load_wants(PROJECT, _place(inventory), store),
+            PROJECT / lock_file,
+            _mirror(directory),
+            locking.Sources(discover(), store, PROJECT),
+            ConsoleReporter(),
+            renew=renew,
+        )
+        counts = _counts(found.lock)
+        done = "unchanged" if not found.changed else "written" if found.before is None else "renewed"
+        _show(
+            {"result": done, "lock": str(found.path), **counts},
+            f"{found.path.name} {done}: {_counted(counts)}; good until {found.lock.valid_until:%Y-%m-%d}"
+            "\nNext: rtinfra mirror fetch",
+            as_json,
+        )
+
+
+@app.command("fetch")
+def fetch_mirror(lock_file: _LockFile = _LOCK, directory: _Directory = None, as_json: _Json = False) -> None:
+    """Bring the packages of the lock that are not here yet, eight at a time. Needs a connection.
+
+    What has arrived of a file is kept when this is interrupted. Every file is compared with the lock.
+
+    Examples:
+
+        rtinfra mirror fetch
+
+        rtinfra mirror fetch --directory /srv/mirror
+    """
+    with plain_errors("What has arrived is kept; the same command goes on from there."):
+        lock = locking.read(PROJECT / lock_file)
+        done = fetch(lock, _mirror(directory), discover(), ConsoleReporter())
+        text = f"{done.files} packages fetched, {megabytes(done.bytes)} in {seconds(done.seconds)}"
+        if not done.files:
+            text = f"nothing to fetch: all {done.there} contents are here"
+        _show(asdict(done), f"{text}\nNext: rtinfra mirror check", as_json)
+
+
+@app.command("check")
+def check_mirror(
+    inventory: _Inventory = _HOSTS,
+    lock_file: _LockFile = _LOCK,
+    directory: _Directory = None,
+    with_bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Also make a bare Debian from the mirror alone (a minute or two).")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Prove that the lock is complete: nothing in it needs anything that is not in it, and all of it is here.
+
+    Examples:
+
+        rtinfra mirror check
+
+        rtinfra mirror check --bootstrap --json
+    """
+    with plain_errors("A check changes nothing."):
+        lock = locking.read(PROJECT / lock_file)
+        pythons = load_settings(PROJECT, _place(inventory)).python
+        report = ConsoleReporter()
+        found = checking.check(lock, _mirror(directory), pythons, report, with_bootstrap=with_bootstrap)
+        _show(found.to_json(), "\n".join(_told(found)), as_json)
+        if not found.ok:
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _place(inventory: Path) -> Path:
+    place = PROJECT / inventory
+    if not place.is_dir():
+        return place
+    try:
+        return source(place, lab_inventory())
+    except InventoryError as error:
+        raise MirrorError(str(error), "then run the same command again") from error
+
+
+def _mirror(directory: Path | None) -> Mirror:
+    return Mirror((directory or mirror_directory()).absolute())
+
+
+def _counts(lock: Lock) -> dict[str, int]:
+    return {
+        "packages": len(lock.packages),
+        "images": len(lock.images),
+        "wheels": len(lock.wheels),
+        "bytes": sum(content.size for content in lock.contents()),
+    }
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return (
+        f"{counts['packages']} packages, {counts['images']} images, {counts['wheels']} wheels,"
+        f" {megabytes(counts['bytes'])}"
+    )
+
+
+def _told(found: checking.Checked) -> list[str]:
+    lines = [f"broken: {broken}" for broken in found.broken]
+    if found.wheels_missing:
+        lines.append(f"wheels are missing: {found.wheels_missing}")
+    if found.not_in_pool:
+        first = ", ".join(found.not_in_pool[:3])
+        lines.append(f"{len(found.not_in_pool)} contents are not here yet ({first}, ...): rtinfra mirror fetch")
+    if found.ok:
+        lines.append(
+            f"complete: {found.packages} packages and {found.wheels} wheels need nothing that is not in the lock"
+        )
+    if found.bootstrap_seconds is not None:
+        lines.append(f"a bare Debian was made from the mirror alone in {seconds(found.bootstrap_seconds)}")
+    return lines
+
+
+def _show(data: Mapping[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(data, indent=2))
+    else:
+        Console(soft_wrap=True, highlight=False).print(text, markup=False)
