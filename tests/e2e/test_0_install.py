@@ -25,7 +25,7 @@ from rtinfra.mirror.bundle import Bundle, make_bundle
 from rtinfra.mirror.model import LOCAL, Lock, LockedFile, LockedPackage, ordered
 from rtinfra.mirror.store import Mirror, State
 from rtinfra.paths import PROJECT
-from tests.unit.bundle_site import add, flip
+from tests.unit.bundle_site import add, flip, make_lock
 
 
 def _entering_is_possible() -> bool:
@@ -38,6 +38,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SUITE = "trixie"
+_SCRIPT = "/media/usb/bundle/install.sh"
 _ENTER = 'mount -t proc proc "$1/proc" && exec chroot "$@"'
 
 
@@ -47,7 +48,7 @@ class Bare:
 
     root: Path
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start a command inside, where there is no network; everything it starts ends with it."""
         return subprocess.Popen(
             [
@@ -55,7 +56,7 @@ class Bare:
                 *("sh", "-c", _ENTER, "sh", str(self.root), *command),
             ],
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -69,7 +70,7 @@ class Bare:
 
     def install(self, *options: str) -> tuple[int, str]:
         """Run the installer of the bundle that is on the stick."""
-        return self.run("sh", "/media/usb/bundle/install.sh", *options)
+        return self.run("sh", _SCRIPT, *options)
 
     @property
     def stick(self) -> Path:
@@ -180,7 +181,7 @@ def test_from_nothing_to_an_imported_bundle(connected: tuple[Bare, Mirror, Lock]
     # Pulled off in the middle: killed while it installs packages, and while it installs wheels.
     bare.put(made)
     for moment in ("installing Debian packages", "installing rtinfra"):
-        with bare.start("sh", "/media/usb/bundle/install.sh", "--key", made.fingerprint) as process:
+        with bare.start("sh", _SCRIPT, "--key", made.fingerprint) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if moment in line:
@@ -206,6 +207,63 @@ def test_from_nothing_to_an_imported_bundle(connected: tuple[Bare, Mirror, Lock]
     code, said = bare.install()
     assert code == 0 and "this rtinfra is installed already" in said, said
     assert time.monotonic() - start < 15
+
+
+def test_what_is_not_for_this_computer_is_refused_before_anything_is_installed(
+    connected: tuple[Bare, Mirror, Lock], tmp_path: Path
+) -> None:
+    bare, _, real = connected
+    small = Mirror(tmp_path / "small")
+    lock = make_lock(small.pool, tmp_path / "debs", created=real.created)
+    good = make_bundle(small, lock)
+    there = ["--key", good.fingerprint, "--target", "/opt/other", "--mirror", "/srv/other"]
+
+    def refused(*expected: str) -> None:
+        code, said = bare.install(*there)
+        assert code == 1, said
+        for text in expected:
+            assert text in said
+        assert not any((bare.root / folder).exists() for folder in ("opt/other", "srv/other"))
+
+    for changes, expected in (
+        ({"created": real.created - timedelta(days=100)}, "the bundle expired at"),
+        ({"created": real.created + timedelta(days=2)}, "but this clock says"),
+        ({"architecture": "riscv64"}, "the bundle is for riscv64, this computer is"),
+        ({"suite": "sid"}, "the bundle is for Debian sid, this computer has trixie"),
+    ):
+        bare.put(make_bundle(small, lock.model_copy(update=changes)))
+        refused(expected)
+
+    bare.put(good)
+    (bare.stick / "part-0001").unlink()
+    refused("part-0001 is truncated or missing: it has 0 bytes")
+    bare.put(good)
+    flip(bare.stick / "Packages", 10)
+    refused("Packages: FAILED", "files of the bundle are damaged or missing")
+    bare.put(good)
+    flip(bare.stick / "SHA256SUMS", 10)
+    refused("SHA256SUMS is not what the key")
+    bare.put(good)
+    (bare.stick / "manifest.json.sig").unlink()
+    refused("manifest.json.sig is missing")
+
+    # Too small a disk, really.
+    bare.put(good)
+    install = f"mount -t tmpfs -o size=600k none /mnt && sh {_SCRIPT} --key {good.fingerprint} --mirror /mnt/mirror"
+    code, said = bare.run("sh", "-c", install)
+    assert code == 1 and "not enough disk space: /mnt/mirror has 0 MB free, 1 MB are needed" in said, said
+
+
+def test_a_person_at_a_terminal_is_asked_about_the_key(connected: tuple[Bare, Mirror, Lock]) -> None:
+    bare, _, _ = connected
+    ours, theirs = os.openpty()
+    with bare.start("sh", _SCRIPT, "--mirror", "/srv/other", stdin=theirs) as process:
+        os.write(ours, b"no\n")
+        said, _ = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert "is this the fingerprint they see?" in said and "같은 지문입니까" in said
+    assert process.returncode == 1 and "the key was not confirmed" in said
 
 
 def test_a_difference_brings_a_new_tool_and_keeps_what_was_changed_here(connected: tuple[Bare, Mirror, Lock]) -> None:
