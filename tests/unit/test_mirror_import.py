@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from rtinfra.local import programs
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import signing
 from rtinfra.mirror.bundle import Bundle, make_bundle
@@ -205,6 +206,14 @@ def test_a_changed_manifest_or_signature_is_refused(journey: Journey, closed: Mi
 
 def test_a_signature_for_something_else_is_worth_nothing(journey: Journey, closed: Mirror, stick: Path) -> None:
     shutil.copy(stick / "SHA256SUMS.sig", stick / "manifest.json.sig")
+    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    assert "manifest.json is not what was signed" in error.message
+
+
+def test_the_same_key_used_for_something_else_signs_no_bundle(journey: Journey, closed: Mirror, stick: Path) -> None:
+    (stick / "manifest.json.sig").unlink()
+    key = journey.mirror.keys / "bundle_ed25519"
+    programs.execute(["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", "file", stick / "manifest.json"], timeout=30)
     error = refused(closed, stick, fingerprint=journey.full.fingerprint)
     assert "manifest.json is not what was signed" in error.message
 
