@@ -13,6 +13,7 @@ One lock and one key make the same bundle, byte for byte, wherever and whenever.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -103,7 +104,7 @@ def make_bundle(
         key = signing.signing_key(mirror, report)
         mirror.pool.add_bytes(*lock_content(lock))
         folder = mirror.bundles / _folder_name(lock, base)
-        with _staged(folder) as staging:
+        with writing_to(mirror.bundles), _staged(folder) as staging:
             with report.transfer(f"Writing the bundle: {len(carried)} contents", size) as advance:
                 parts = _write_parts(_Splitter(staging, part_size, advance), mirror.pool, lock, carried)
             manifest = Manifest(
@@ -122,6 +123,23 @@ def make_bundle(
             _sign(staging, manifest, key)
         _remember(mirror, manifest)
     return Bundle(folder, manifest, signing.public_key(key).fingerprint)
+
+
+@contextmanager
+def writing_to(directory: Path) -> Iterator[None]:
+    """Say in plain words that something else filled the disk after its space was checked.
+
+    Raises:
+        MirrorError: there is no space left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MirrorError(
+            f"the disk of {directory} became full", "free some space there, then repeat: it goes on from here"
+        ) from error
 
 
 def load_manifest(mirror: Mirror, entry: Imported) -> Manifest:

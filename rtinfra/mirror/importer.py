@@ -290,10 +290,14 @@ def _check_hashes(folder: Path, manifest: Manifest, advance: Callable[[int], Non
             what = "truncated" if size < part.size else "too long"
             wrong[part.file] = f"{part.file} is {what}: it has {size} bytes, {part.size} are expected"
             continue
-        with (folder / part.file).open("rb") as file:
-            found = _sha256(file, advance)
-            if found != part.sha256:
-                wrong[part.file] = f"{part.file} is damaged: its sha256 is {found}, {part.sha256} is expected"
+        try:
+            with (folder / part.file).open("rb") as file:
+                found = _sha256(file, advance)
+        except OSError as error:
+            wrong[part.file] = f"{part.file} cannot be read: {error.strerror}"
+            continue
+        if found != part.sha256:
+            wrong[part.file] = f"{part.file} is damaged: its sha256 is {found}, {part.sha256} is expected"
     if wrong:
         these = "this file has" if len(wrong) == 1 else "these files have"
         raise MirrorError("; ".join(wrong.values()), f"only {these} to be carried again: {', '.join(wrong)}")
@@ -308,22 +312,33 @@ class _Joined(io.RawIOBase):
     def __init__(self, paths: Iterable[Path], advance: Callable[[int], None]) -> None:
         self._paths, self._advance = iter(paths), advance
         self._file: IO[bytes] | None = None
+        self._name = ""
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while True:
-            if self._file is None:
-                path = next(self._paths, None)
-                if path is None:
-                    return b""
-                self._file = path.open("rb")
-            if data := self._file.read(size):
-                self._advance(len(data))
-                return data
-            self._file.close()
-            self._file = None
+        try:
+            while self._file is not None or self._open_next():
+                assert self._file is not None
+                if data := self._file.read(size):
+                    self._advance(len(data))
+                    return data
+                self._file.close()
+                self._file = None
+        except OSError as error:
+            raise MirrorError(
+                f"{self._name} can no longer be read: {error.strerror}",
+                "was the stick pulled out? Put it back and repeat: what was imported already is kept",
+            ) from error
+        return b""
+
+    def _open_next(self) -> bool:
+        path = next(self._paths, None)
+        if path is not None:
+            self._name = path.name
+            self._file = path.open("rb")
+        return path is not None
 
     def close(self) -> None:
         if self._file is not None:
@@ -380,7 +395,7 @@ def _check_stream(content: Carried, reader: IO[bytes]) -> None:
 def _add(pool: Pool, carried: Carried, reader: IO[bytes]) -> None:
     content = Content(carried.sha256, carried.size, carried.kind, f"{carried.name} in the bundle")
     if not pool.has(content.sha256, content.size):
-        with pool.writing(content) as file:
+        with bundle.writing_to(pool.directory), pool.writing(content) as file:
             shutil.copyfileobj(reader, file, _BLOCK)
 
 

@@ -55,12 +55,15 @@ temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 trap 'exit 130' INT TERM HUP
 
-found=$(ssh-keygen -l -f bundle.pub | cut -d ' ' -f 2) || fail "bundle.pub is no public key" "carry this file again"
+fingerprint() { ssh-keygen -l -f "$1" 2>/dev/null | cut -d ' ' -f 2; }
+
+found=$(fingerprint bundle.pub)
+[ -n "$found" ] || fail "bundle.pub is no public key" "carry this file again"
 say "key of this bundle / 번들의 키: $found"
 if [ -z "$key" ] && [ -f "$mirror/trusted_bundle_key" ]; then
     # The key of the first import.
     sed -n 's/^.*\(ssh-ed25519 .*\)$/\1/p' "$mirror/trusted_bundle_key" >"$temporary/trusted.pub"
-    key=$(ssh-keygen -l -f "$temporary/trusted.pub" | cut -d ' ' -f 2)
+    key=$(fingerprint "$temporary/trusted.pub")
 fi
 if [ -z "$key" ] && [ -t 0 ]; then
     say "Ask whoever made the bundle, by telephone or on paper: is this the fingerprint they see?"
@@ -104,23 +107,31 @@ suite=$(fact suite) release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 [ "$now" -lt "$valid_until" ] || fail "the bundle expired at $(date -u -d "@$valid_until" '+%F %T') UTC" \
     "make a new bundle where there is a network (rtinfra mirror lock, fetch, bundle) and carry it here"
 
-# Its file system, or that of the folder it will be in.
-free() {
+# The folder, or the one it will be made in.
+existing() {
     place=$1
     while [ ! -e "$place" ]; do place=$(dirname "$place"); done
-    df -P -B 1 "$place" | awk 'NR == 2 { print $4 }'
+    echo "$place"
+}
+require_space() {
+    free=$(df -P -B 1 "$(existing "$1")" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge "$2" ] || fail \
+        "not enough disk space: $1 has $((free / 1000000)) MB free, $(($2 / 1000000 + 1)) MB are needed" \
+        "free some space, or choose another place with --mirror and --target"
 }
 # Contents that the pool has are no second time in it; installing unpacks packages and wheels, then their files.
 needed=$(while read -r word sha256 size where _; do
     case $word in package | index | blob | wheel | file | lock) ;; *) continue ;; esac
     [ "$where" = inside ] && [ ! -e "$mirror/pool/$(printf %.2s "$sha256")/$sha256" ] && echo "$size"
     :
-done <manifest.txt | awk '{ sum += $1 } END { printf "%d", sum * 1.1 }')
-for check in "$mirror:$needed" "$target:500000000"; do
-    [ "$(free "${check%:*}")" -ge "${check##*:}" ] || fail \
-        "not enough disk space: ${check%:*} has $(free "${check%:*}") bytes free, ${check##*:} are needed" \
-        "free some space, or choose another place with --mirror and --target"
-done
+done <manifest.txt | awk '{ sum += $1 } END { printf "%.0f", sum * 1.1 }')
+require_space "$mirror" "$needed"
+# Python, the tool and what it needs, unpacked and installed.
+tool_needs=500000000
+if [ "$(stat -c %d "$(existing "$mirror")")" = "$(stat -c %d "$(existing "$target")")" ]; then
+    tool_needs=$((tool_needs + needed))
+fi
+[ -f "$target/.installed" ] || require_space "$target" "$tool_needs"
 
 say "checking the bundle / 번들 확인 중: $id"
 bad=''
@@ -188,7 +199,9 @@ install_tool() {
         echo "deb [trusted=yes] copy:$work ./" >"$work/sources.list"
         private_apt update --error-on=any >&2
         # shellcheck disable=SC2086  # a list of words
-        private_apt install --yes --fix-broken --print-uris $packages >"$work/uris"
+        private_apt install --yes --fix-broken --print-uris $packages >"$work/uris" ||
+            fail "the packages of the bundle do not fit those of this computer: apt says why above" \
+                "use a freshly installed Debian $suite, or have the lock made again"
         sed -n "s|^'copy:.*/contents/\([0-9a-f]*\)'.*|\1|p" "$work/uris" >>"$work/wanted"
     fi
     unpack <"$work/wanted"
@@ -213,11 +226,11 @@ install_tool() {
     echo "$target" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rtinfra.pth"
     printf '#!%s\nfrom rtinfra.cli import app\n\napp()\n' "$venv/bin/python" >"$venv/bin/rtinfra"
     chmod 755 "$venv/bin/rtinfra"
-    [ -e "$target/.mirror" ] || ln -s "$mirror" "$target/.mirror"
-    if [ ! -e /usr/local/bin/rtinfra ] || [ -L /usr/local/bin/rtinfra ]; then
-        mkdir -p /usr/local/bin
-        ln -sfn "$venv/bin/rtinfra" /usr/local/bin/rtinfra
-    fi
+    mkdir -p /usr/local/bin
+    # So that rtinfra is typed without a path, and finds the mirror without being told. Others' files stay.
+    for link in "$mirror $target/.mirror" "$venv/bin/rtinfra /usr/local/bin/rtinfra"; do
+        if [ ! -e "${link#* }" ] || [ -L "${link#* }" ]; then ln -sfn "${link% *}" "${link#* }"; fi
+    done
     rm -rf "$work"
     sync
     echo "$installed" >"$target/.installed"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import random
 import shutil
 import tarfile
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from rtinfra.local import programs
+from rtinfra.local.progress import Reporter
 from rtinfra.mirror import signing
 from rtinfra.mirror.bundle import Bundle, make_bundle
 from rtinfra.mirror.errors import MirrorError
@@ -205,6 +210,14 @@ def test_a_signature_for_something_else_is_worth_nothing(journey: Journey, close
     assert "manifest.json is not what was signed" in error.message
 
 
+def test_the_same_key_used_for_something_else_signs_no_bundle(journey: Journey, closed: Mirror, stick: Path) -> None:
+    (stick / "manifest.json.sig").unlink()
+    key = journey.mirror.keys / "bundle_ed25519"
+    programs.execute(["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", "file", stick / "manifest.json"], timeout=30)
+    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    assert "manifest.json is not what was signed" in error.message
+
+
 def test_a_folder_without_a_manifest_is_no_bundle(closed: Mirror, tmp_path: Path) -> None:
     assert "is no bundle: it has no manifest.json" in refused(closed, tmp_path).message
 
@@ -346,6 +359,56 @@ def test_a_disk_that_is_too_small_is_refused(
     assert "0 MB free, 1 MB are needed" in error.message
 
 
+def test_a_disk_that_becomes_full_leaves_nothing_half_and_the_next_import_goes_on(
+    journey: Journey, closed: Mirror, stick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = iter(range(8))
+    real = os.fsync
+
+    def fills_up(number: int) -> None:
+        if next(writes, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(number)
+
+    with monkeypatch.context() as patch, pytest.raises(MirrorError, match=r"the disk of .* became full"):
+        patch.setattr(os, "fsync", fills_up)
+        take(closed, stick, journey)
+    assert not closed.state().imported
+    assert not list(closed.root.rglob(".new-*"))
+    assert 0 < take(closed, stick, journey).added < len(journey.full.manifest.contents)
+
+
+class PullsOut(Reporter):
+    """Pulls the stick out while contents are imported."""
+
+    def __init__(self, part: Path) -> None:
+        self._part = part
+
+    @contextmanager
+    def transfer(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Take a part away when the importing begins."""
+        if text.startswith("Importing"):
+            self._part.unlink()
+        yield lambda count: None
+
+
+def test_a_stick_that_is_pulled_out_is_said_and_the_next_import_goes_on(
+    journey: Journey, closed: Mirror, stick: Path
+) -> None:
+    with pytest.raises(MirrorError) as error:
+        import_bundle(
+            closed,
+            stick,
+            fingerprint=journey.full.fingerprint,
+            now=NOW,
+            architecture=ARCHITECTURE,
+            report=PullsOut(stick / "part-0004"),
+        )
+    assert error.value.message == "part-0004 can no longer be read: No such file or directory"
+    shutil.copy(journey.full.folder / "part-0004", stick)
+    assert 0 < take(closed, stick, journey).added < len(journey.full.manifest.contents)
+
+
 # ---- what only those could do who have the key ------------------------------------------------------------
 
 
@@ -411,10 +474,9 @@ def test_a_truncated_archive_is_refused(journey: Journey, closed: Mirror, stick:
     assert "the archive of bundle" in refused_inside(journey, closed, folder).message
 
 
-@pytest.mark.parametrize("what", ["layer", "manifest"])
-def test_a_tampered_image_is_named_with_its_blob(journey: Journey, closed: Mirror, stick: Path, what: str) -> None:
-    image = journey.lock.images[0]
-    blob = image.manifest if what == "manifest" else image.blobs[1]
+@pytest.mark.parametrize("what", ["hello_2.10-3_amd64.deb", "garage sha256:", "six-1.17.0-py2.py3-none-any.whl"])
+def test_a_tampered_package_image_or_wheel_is_named(journey: Journey, closed: Mirror, stick: Path, what: str) -> None:
+    blob = next(content for content in journey.lock.contents() if content.name.startswith(what))
 
     def tamper(members: list[tuple[str, bytes]]) -> None:
         place = next(number for number, (name, _) in enumerate(members) if name.endswith(blob.sha256))
@@ -422,7 +484,7 @@ def test_a_tampered_image_is_named_with_its_blob(journey: Journey, closed: Mirro
         members[place] = (name, data[:-1] + bytes([data[-1] ^ 1]))
 
     error = refused_inside(journey, closed, rebuilt(journey, stick, tamper))
-    assert f"garage sha256:{blob.sha256[:12]} in the bundle is not what was locked" in error.message
+    assert error.message.startswith(f"{blob.name} in the bundle is not what was locked: its sha256 is")
     assert not closed.pool.has(blob.sha256, blob.size)
 
 
