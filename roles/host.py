@@ -200,7 +200,9 @@ class HostConfig(Settings):
 
     def local_files(self) -> dict[str, str | None]:
         """Return the files of the control machine that this host's roles send, by configuration key."""
-        files: dict[str, str | None] = {}
+        files: dict[str, str | None] = {
+            f"mirror.replacements.{index}": name for index, name in enumerate(self.mirror.replacements)
+        }
         if self.rt_kernel is not None:
             files |= {f"rt_kernel.debs.{index}": name for index, name in enumerate(self.rt_kernel.debs)}
         if self.rt_app is not None:

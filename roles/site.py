@@ -58,6 +58,9 @@ class MirrorSettings(Settings):
     architecture: str = Field(pattern=r"^[a-z0-9-]+$", description="dpkg's name of the hosts' architecture")
     components: tuple[str, ...] = Field(min_length=1, description="components of the archive")
     valid_days: int = Field(ge=8, le=3650, description="days that a mirror or bundle is good for")
+    replacements: tuple[str, ...] = Field(
+        description="files of .debs, relative to the project, taken instead of the archive's packages of those names"
+    )
     base_patterns: tuple[str, ...] = Field(description="apt patterns of what every Debian has")
     base_packages: tuple[str, ...] = Field(description="packages that make a host bootable and reachable")
     boot_loaders: tuple[str, ...] = Field(description="boot loaders; they exclude each other")
