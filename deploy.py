@@ -2,6 +2,8 @@
 
 from roles import telemetry
 from roles.base import deploy as base
+from roles.mirror_client import deploy as mirror_client
+from roles.mirror_server import deploy as mirror_server
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
@@ -10,6 +12,13 @@ from rtinfra.operations import images, packages, units
 
 # Looks at the host and refuses it, with every reason, before anything on any host is changed.
 target = current_target()
+
+if (mirror := target.mirror) is not None:
+    # On all hosts before the next operation of any: the mirror serves before its clients are pointed at it.
+    if mirror.server is not None:
+        mirror_server.serve(mirror.server, mirror.place, mirror.index)
+    if mirror.client is not None:
+        mirror_client.configure(mirror.client, mirror.place, mirror.server is not None)
 
 # One transaction for the packages of all roles, one look at the units of all roles: round trips are the cost.
 packages.installed(name="packages", names=target.packages, local=target.local_packages)
@@ -26,7 +35,7 @@ if target.is_rt:
 
 if target.telemetry.parts:
     # The checkers of configuration files are programs in these images.
-    images.loaded(name="images", images=target.image_archives)
+    images.loaded(name="images", images=target.image_archives, pull=target.pulls_images)
     telemetry.configure(target.telemetry)
 
 units.ensure(name="units", units=target.units)

@@ -9,21 +9,48 @@ from pyinfra import host, logger
 from pyinfra.api.exceptions import DeployError
 
 from roles.base import deploy as base
-from roles.fleet import site_of
+from roles.fleet import mirror_of, site_of
 from roles.host import HostConfig, RtHostConfig
+from roles.mirror_client.model import MirrorClientSettings
+from roles.mirror_server.model import MirrorServerSettings
 from roles.prerequisites import check_host
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
+from roles.site import MirrorPlace
 from roles.telemetry import Telemetry, telemetry_of
 from rtinfra.config import FleetHost
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
+from rtinfra.facts.mirror import Index, MirrorState, Release
 from rtinfra.images import LocalStore
 from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations.managed import Unit
+from rtinfra.operations.mirror import MirrorUnreachable, asked
 from rtinfra.secrets import LocalSecrets
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The mirror that a host serves or uses, or both; `server` and `client` are the settings of what it does."""
+
+    place: MirrorPlace
+    server: MirrorServerSettings | None
+    client: MirrorClientSettings | None
+    _release: Release | None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the host gets anything from it."""
+        return self.server is not None or (self.client is not None and self.client.enabled)
+
+    @property
+    def index(self) -> Index:
+        """The index of the release that is live; only when the mirror is needed."""
+        if self._release is None:
+            raise TypeError(f"{self.place.host} was not asked what it serves")
+        return self._release.index
 
 
 @dataclass(frozen=True)
@@ -34,6 +61,7 @@ class Target:
     distribution: str
     telemetry: Telemetry
     _layout: CpuLayout | None
+    mirror: Mirror | None = None
 
     @property
     def config(self) -> HostConfig:
@@ -58,9 +86,17 @@ class Target:
         return self._layout
 
     @property
+    def pulls_images(self) -> bool:
+        """Whether its container images come from the mirror instead of this computer."""
+        client = self.config.mirror_client
+        return client is not None and client.enabled
+
+    @property
     def packages(self) -> list[str]:
         """Debian packages of all its roles."""
         names = list(self.config.base.packages)
+        if self.config.mirror_server is not None:
+            names += self.config.mirror_server.packages
         if self.is_rt:
             names += self.rt.rt_tuning.packages
             names += rt_app.packages(self.rt.rt_app)
@@ -98,7 +134,8 @@ def current_target() -> Target:
     """
     fleet_host: FleetHost[HostConfig] = fleet_host_of(host)
     state: HostState = host.get_fact(Host)
-    layout, problems = check_host(fleet_host, state)
+    mirror, live = _mirror(fleet_host)
+    layout, problems = check_host(fleet_host, state, mirror.place if mirror else None, live)
     for problem in problems:
         if problem.severity == "warning":
             logger.warning("%s%s", host.print_prefix, problem)
@@ -109,4 +146,20 @@ def current_target() -> Target:
     site = site_of(fleet_of(host), fleet_host, LocalStore(), LocalSecrets())
     if layout is not None:
         site = replace(site, housekeeping=layout.housekeeping_list)
-    return Target(fleet_host, state.distribution, telemetry_of(fleet_host, site), layout)
+    return Target(fleet_host, state.distribution, telemetry_of(fleet_host, site), layout, mirror)
+
+
+def _mirror(fleet_host: FleetHost[HostConfig]) -> tuple[Mirror | None, MirrorState | None]:
+    """Return the mirror of a host, and what the mirror's host answers when it is needed."""
+    place = mirror_of(fleet_of(host), fleet_host)
+    if place is None:
+        return None, None
+    config = fleet_host.config
+    mirror = Mirror(place, config.mirror_server, config.mirror_client, None)
+    if not mirror.is_needed:
+        return mirror, None
+    try:
+        live = asked(place.host, place.directory)
+    except MirrorUnreachable as error:
+        raise DeployError(f"{host.name} gets its packages from the mirror; nothing was changed: {error}") from error
+    return replace(mirror, _release=live.release), live

@@ -1,0 +1,165 @@
+"""What a mirror host serves and by which certificate, in one round trip."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from rtinfra.facts import sections
+
+#: Certificates and their keys on the mirror host.
+CERTIFICATES = "/etc/rtinfra/mirror"
+
+_RELEASE_LINE = re.compile(r"(Origin|Codename|Suite|Components|Date|Valid-Until): (.+)")
+_DATE = "%a, %d %b %Y %H:%M:%S UTC"
+
+
+@dataclass(frozen=True)
+class Index:
+    """The Release file of the mirror's package repository; times in UTC."""
+
+    origin: str
+    suite: str
+    components: str
+    date: datetime
+    valid_until: datetime | None
+
+
+@dataclass(frozen=True)
+class Release:
+    """The release that is live: its name, and its repository's key and index."""
+
+    name: str
+    key: bytes = field(repr=False)
+    index: Index
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate: its PEM text, when it ends, and the names and addresses it is for."""
+
+    pem: bytes = field(repr=False)
+    ends: datetime
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class MirrorState:
+    """A mirror host. `release` is None when none is published, certificates are None before they are made.
+
+    `is_trusted` tells that the server's certificate is signed by the authority and belongs to its key.
+    """
+
+    clock: datetime
+    release: Release | None
+    authority: Certificate | None
+    server: Certificate | None
+    is_trusted: bool
+
+
+def normalised(name: str) -> str:
+    """Return a DNS name or IP address in the one form that comparisons use."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower()
+
+
+def parse_index(lines: Iterable[str]) -> Index | None:
+    """Read the fields of a Release or InRelease file; None when it is none."""
+    found = {match[1]: match[2].strip() for line in lines if (match := _RELEASE_LINE.fullmatch(line.rstrip()))}
+    suite = found.get("Codename") or found.get("Suite")
+    date = _moment(found.get("Date", ""))
+    if suite is None or date is None or "Components" not in found:
+        return None
+    return Index(
+        origin=found.get("Origin", ""),
+        suite=suite,
+        components=found["Components"],
+        date=date,
+        valid_until=_moment(found.get("Valid-Until", "")),
+    )
+
+
+def parse_mirror_state(lines: Iterable[str]) -> MirrorState:
+    """Build a MirrorState from the fact's output."""
+    found = sections.parse(lines)
+    return MirrorState(
+        clock=datetime.fromtimestamp(int("".join(found.get("clock", [])) or 0), UTC),
+        release=_release(found),
+        authority=_certificate(found.get("authority", []), found.get("authority_text", [])),
+        server=_certificate(found.get("server", []), found.get("server_text", [])),
+        is_trusted="".join(found.get("trusted", [])).strip() == "yes",
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        # RFC 2822 as Release files write it, https://wiki.debian.org/DebianRepository/Format
+        return datetime.strptime(text.replace("+0000", "UTC").replace("GMT", "UTC"), _DATE).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _release(found: Mapping[str, list[str]]) -> Release | None:
+    try:
+        name = json.loads("\n".join(found.get("release", []))).get("name")
+    except (ValueError, AttributeError):
+        return None
+    index, key = parse_index(found.get("index", [])), "\n".join(found.get("key", []))
+    if not isinstance(name, str) or index is None or not key:
+        return None
+    return Release(name=name, key=f"{key}\n".encode(), index=index)
+
+
+def _certificate(pem: list[str], text: list[str]) -> Certificate | None:
+    """Read a PEM certificate and what `openssl x509 -noout -enddate -ext subjectAltName` says of it."""
+    ends = next((line.partition("=")[2] for line in text if line.startswith("notAfter=")), "")
+    if not pem or not ends:
+        return None
+    names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", "\n".join(text))
+    moment = datetime.strptime(re.sub(r"\s+", " ", ends), "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+    return Certificate("".join(f"{line}\n" for line in pem).encode(), moment, frozenset(map(normalised, names)))
+
+
+class LiveMirror(FactBase[MirrorState]):
+    """State of the mirror in a folder of the host, as its published release and its certificates tell."""
+
+    @override
+    def command(self, directory: str) -> StringCommand:
+        live = f"{shlex.quote(directory)}/published/current"
+        about = "openssl x509 -noout -enddate -ext subjectAltName -in"
+        authority, server = f"{CERTIFICATES}/authority.crt", f"{CERTIFICATES}/server.crt"
+        return StringCommand(
+            sections.script(
+                {
+                    "clock": "date +%s",
+                    "release": f"cat {live}/release.json",
+                    "key": f"cat {live}/key.asc",
+                    # The head of the index alone: what follows are the checksums of its files.
+                    "index": f"sed -n '/^[A-Z][A-Za-z0-9-]*: ./p' {live}/apt/dists/*/InRelease",
+                    "authority": f"cat {authority}",
+                    "authority_text": f"{about} {authority}",
+                    "server": f"cat {server}",
+                    "server_text": f"{about} {server}",
+                    "trusted": (
+                        f"openssl verify -CAfile {authority} {server} >&2 && "
+                        f'test "$(openssl x509 -noout -pubkey -in {server})" = '
+                        f'"$(openssl pkey -pubout -in {CERTIFICATES}/server.key)" && echo yes'
+                    ),
+                }
+            )
+        )
+
+    @override
+    def process(self, output: list[str]) -> MirrorState:
+        return parse_mirror_state(list(output))
