@@ -89,8 +89,22 @@ def _mirror(
             fleet_host.name,
             f"has a clock that says {clock:{_MOMENT}}, and the mirror's release {mirror.release.name} was valid "
             f"until {index.valid_until:{_MOMENT}}: apt refuses what is expired",
-            f"carry in a newer bundle and publish it on {place.host} (`rtinfra mirror import`, then "
-            "`rtinfra mirror publish`); or set the clock, if that is what is wrong",
+            f"on {place.host} run `rtinfra mirror publish --again`, which signs it anew, or carry in a newer bundle; "
+            "or set the clock, if that is what is wrong",
+        )
+    if state.codename and state.codename != index.suite:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            f"runs {state.codename}, and the mirror has packages of {index.suite}: they would replace its system",
+            f"use a mirror whose lock was made for {state.codename}, or install the host with {index.suite}",
+        )
+    if state.architecture and state.architecture not in index.architectures:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            f"is {state.architecture}, and the mirror has packages for {' '.join(index.architectures) or 'none'}",
+            f"use a mirror whose lock was made for {state.architecture}",
         )
 
 

@@ -60,7 +60,12 @@ def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Man
                 key=KEY,
             ),
         ),
-        File(path=PIP, content=render("mirror_client/pip.conf.j2", url=place.url, authority=AUTHORITY)),
+        File(
+            path=PIP,
+            content=render(
+                "mirror_client/pip.conf.j2", url=place.url, authority=AUTHORITY, is_address=place.ip is not None
+            ),
+        ),
         File(
             path=REGISTRIES,
             content=render("mirror_client/registries.conf.j2", images=IMAGES, location=f"{place.netloc}/{REPOSITORY}"),

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,7 +19,10 @@ from rtinfra.facts import sections
 #: Certificates and their keys on the mirror host.
 CERTIFICATES = "/etc/rtinfra/mirror"
 
-_RELEASE_LINE = re.compile(r"(Origin|Codename|Suite|Components|Date|Valid-Until): (.+)")
+#: Asks openssl what `parse_certificate` reads.
+ABOUT = "-noout -enddate -ext subjectAltName"
+
+_RELEASE_LINE = re.compile(r"(Origin|Codename|Suite|Components|Architectures|Date|Valid-Until): (.+)")
 _DATE = "%a, %d %b %Y %H:%M:%S UTC"
 
 
@@ -30,6 +33,7 @@ class Index:
     origin: str
     suite: str
     components: str
+    architectures: tuple[str, ...]
     date: datetime
     valid_until: datetime | None
 
@@ -85,6 +89,7 @@ def parse_index(lines: Iterable[str]) -> Index | None:
         origin=found.get("Origin", ""),
         suite=suite,
         components=found["Components"],
+        architectures=tuple(found.get("Architectures", "").split()),
         date=date,
         valid_until=_moment(found.get("Valid-Until", "")),
     )
@@ -96,8 +101,8 @@ def parse_mirror_state(lines: Iterable[str]) -> MirrorState:
     return MirrorState(
         clock=datetime.fromtimestamp(int("".join(found.get("clock", [])) or 0), UTC),
         release=_release(found),
-        authority=_certificate(found.get("authority", []), found.get("authority_text", [])),
-        server=_certificate(found.get("server", []), found.get("server_text", [])),
+        authority=parse_certificate(found.get("authority", []), found.get("authority_text", [])),
+        server=parse_certificate(found.get("server", []), found.get("server_text", [])),
         is_trusted="".join(found.get("trusted", [])).strip() == "yes",
     )
 
@@ -115,14 +120,14 @@ def _release(found: Mapping[str, list[str]]) -> Release | None:
         name = json.loads("\n".join(found.get("release", []))).get("name")
     except (ValueError, AttributeError):
         return None
-    index, key = parse_index(found.get("index", [])), "\n".join(found.get("key", []))
+    index, key = parse_index(found.get("index", [])), "\n".join(found.get("key", [])).strip()
     if not isinstance(name, str) or index is None or not key:
         return None
     return Release(name=name, key=f"{key}\n".encode(), index=index)
 
 
-def _certificate(pem: list[str], text: list[str]) -> Certificate | None:
-    """Read a PEM certificate and what `openssl x509 -noout -enddate -ext subjectAltName` says of it."""
+def parse_certificate(pem: Sequence[str], text: Sequence[str]) -> Certificate | None:
+    """Read a PEM certificate and what `openssl x509 ABOUT` says of it; None when it says nothing."""
     ends = next((line.partition("=")[2] for line in text if line.startswith("notAfter=")), "")
     if not pem or not ends:
         return None
@@ -137,13 +142,13 @@ class LiveMirror(FactBase[MirrorState]):
     @override
     def command(self, directory: str) -> StringCommand:
         live = f"{shlex.quote(directory)}/published/current"
-        about = "openssl x509 -noout -enddate -ext subjectAltName -in"
+        about = f"openssl x509 {ABOUT} -in"
         authority, server = f"{CERTIFICATES}/authority.crt", f"{CERTIFICATES}/server.crt"
         return StringCommand(
             sections.script(
                 {
                     "clock": "date +%s",
-                    "release": f"cat {live}/release.json",
+                    "release": f"cat {live}/release.json; echo",
                     "key": f"cat {live}/key.asc",
                     # The head of the index alone: what follows are the checksums of its files.
                     "index": f"sed -n '/^[A-Z][A-Za-z0-9-]*: ./p' {live}/apt/dists/*/InRelease",
