@@ -49,6 +49,21 @@ def release_lines(date: datetime, valid_until: datetime) -> list[str]:
     ]
 
 
+def served_answer(has_certificates: bool = True) -> list[str]:
+    """What the mirror's host answers to the fact about it, with its certificates or before they are made."""
+    assert INDEX.valid_until is not None
+    pem = PEM.decode().strip().splitlines()
+    alternatives = "    IP Address:192.0.2.5, DNS:mirror"
+    certificates = [
+        *("@@authority", *pem, "@@authority_text", "notAfter=Jan  1 00:00:00 2040 GMT"),
+        *("@@server", *pem, "@@server_text", "notAfter=Jan  1 00:00:00 2029 GMT", alternatives, "@@trusted", "yes"),
+    ]
+    return [
+        *("@@clock", str(int(NOW.timestamp())), "@@release", json.dumps({"name": NAME}), "@@key", KEY_TEXT),
+        *("@@index", *release_lines(INDEX.date, INDEX.valid_until), *(certificates if has_certificates else ())),
+    ]
+
+
 def client_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iterator[str]:
     """What a healthy client answers to rtinfra.verify.mirror."""
     own = config.mirror_server is not None
