@@ -19,6 +19,12 @@ from rtinfra.facts import sections
 #: Certificates and their keys on the mirror host.
 CERTIFICATES = "/etc/rtinfra/mirror"
 
+#: What a client remembers: the release its packages follow, and what was there before the mirror.
+CLIENT_STATE = "/var/lib/rtinfra/mirror-client"
+RECORD = f"{CLIENT_STATE}/release"
+SET_ASIDE = f"{CLIENT_STATE}/set-aside"
+#: Where apt reads sources from, sources.list(5).
+SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources")
 #: Asks openssl what `parse_certificate` reads.
 ABOUT = "-noout -enddate -ext subjectAltName"
 

@@ -20,17 +20,19 @@ from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 
 from rtinfra.facts.files import PENDING_DIR, Files, FilesState
-from rtinfra.facts.mirror import CERTIFICATES, Certificate, LiveMirror, MirrorState, normalised
+from rtinfra.facts.mirror import (
+    CERTIFICATES,
+    RECORD,
+    SET_ASIDE,
+    SOURCES,
+    Certificate,
+    LiveMirror,
+    MirrorState,
+    normalised,
+)
 from rtinfra.operations.files import changes, restart_marker
 from rtinfra.operations.managed import Absent, File, Managed
 from rtinfra.operations.packages import APT, FINISH, UPDATE
-
-#: What a client remembers: the release its packages follow, and what was there before the mirror.
-CLIENT_STATE = "/var/lib/rtinfra/mirror-client"
-RECORD = f"{CLIENT_STATE}/release"
-SET_ASIDE = f"{CLIENT_STATE}/set-aside"
-#: Where apt reads sources from, sources.list(5).
-SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources")
 
 _SCRIPTS = Path(__file__).parent
 _CERTIFICATES_SCRIPT = (_SCRIPTS / "certificates.sh").read_text(encoding="utf-8")

@@ -15,8 +15,16 @@ from roles.mirror_client.deploy import AUTHORITY, IMAGE_POLICY, KEY
 from roles.site import MirrorPlace
 from rtinfra.facts import http, sections
 from rtinfra.facts.http import Request, loopback
-from rtinfra.facts.mirror import ABOUT, CERTIFICATES, Certificate, Index, parse_certificate, parse_index
-from rtinfra.operations.mirror import RECORD, SOURCES
+from rtinfra.facts.mirror import (
+    ABOUT,
+    CERTIFICATES,
+    RECORD,
+    SOURCES,
+    Certificate,
+    Index,
+    parse_certificate,
+    parse_index,
+)
 
 #: A push to the registry begins with a POST to this.
 UPLOAD: Final = "/v2/rtinfra/check/blobs/uploads/"

@@ -41,8 +41,8 @@ def found(*paths: File, more: str = "") -> str:
 
 
 OURS = [path for path in client.files(PLACE, False, LIVE) if isinstance(path, File)]
-RECORD = File(path=mirror.RECORD, content=f"{NAME}\n".encode())
-ASIDE = f"700\troot\troot\tdirectory\t{mirror.SET_ASIDE}"
+RECORD = File(path=facts.RECORD, content=f"{NAME}\n".encode())
+ASIDE = f"700\troot\troot\tdirectory\t{facts.SET_ASIDE}"
 SETTLED = SERVING + "\n" + found(*OURS, RECORD, more=ASIDE)
 
 
