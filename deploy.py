@@ -16,7 +16,7 @@ target = current_target()
 if (mirror := target.mirror) is not None:
     # On all hosts before the next operation of any: the mirror serves before its clients are pointed at it.
     if mirror.server is not None:
-        mirror_server.serve(mirror.server, mirror.place, mirror.index)
+        mirror_server.serve(mirror.server, mirror.place, mirror.release.index)
     if mirror.client is not None:
         mirror_client.configure(mirror.client, mirror.place, mirror.server is not None)
 
@@ -35,7 +35,7 @@ if target.is_rt:
 
 if target.telemetry.parts:
     # The checkers of configuration files are programs in these images.
-    images.loaded(name="images", images=target.image_archives, pull=target.pulls_images)
+    images.loaded(name="images", images=target.image_archives)
     telemetry.configure(target.telemetry)
 
 units.ensure(name="units", units=target.units)

@@ -212,5 +212,8 @@ def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
         yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))
         return
     dict(telemetry.images)  # asks for the image of every container
+    client = host.config.mirror_client
+    if client is not None and client.enabled:
+        return  # from the mirror; what is not on it is said when it has been asked
     for name, reason in store.missing.items():
         yield host.problem(f"hosts.{host.name}.groups", name, reason)

@@ -23,8 +23,8 @@ from rtinfra.config import FleetHost
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
-from rtinfra.facts.mirror import Index, MirrorState, Release
-from rtinfra.images import LocalStore
+from rtinfra.facts.mirror import MirrorState, Release
+from rtinfra.images import ImageMissing, LocalStore, MirroredStore
 from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations.managed import Unit
 from rtinfra.operations.mirror import MirrorUnreachable, asked
@@ -42,15 +42,20 @@ class Mirror:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the host gets anything from it."""
-        return self.server is not None or (self.client is not None and self.client.enabled)
+        """Whether it matters what it serves: the host serves it, or gets from it whatever is installed."""
+        return self.server is not None or self.is_used
 
     @property
-    def index(self) -> Index:
-        """The index of the release that is live; only when the mirror is needed."""
+    def is_used(self) -> bool:
+        """Whether the host gets everything from it: packages, wheels, images."""
+        return self.client is not None and self.client.enabled
+
+    @property
+    def release(self) -> Release:
+        """The release that is live; only when the mirror is needed."""
         if self._release is None:
             raise TypeError(f"{self.place.host} was not asked what it serves")
-        return self._release.index
+        return self._release
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,9 @@ class Target:
         return self._layout
 
     @property
-    def pulls_images(self) -> bool:
-        """Whether its container images come from the mirror instead of this computer."""
-        client = self.config.mirror_client
-        return client is not None and client.enabled
+    def is_supplied(self) -> bool:
+        """Whether everything comes from the mirror, and nothing from this computer."""
+        return self.mirror is not None and self.mirror.is_used
 
     @property
     def packages(self) -> list[str]:
@@ -101,19 +105,28 @@ class Target:
             names += self.rt.rt_tuning.packages
             names += rt_app.packages(self.rt.rt_app)
             names += rt_kernel.packages(self.rt.rt_kernel, self.distribution)
+        if self.is_supplied:
+            names += [package.name for package in self._own_packages]
         return [*names, *self.telemetry.packages]
 
     @property
     def local_packages(self) -> list[LocalPackage]:
         """Packages of all its roles that come as files of the control machine."""
+        return [] if self.is_supplied else self._own_packages
+
+    @property
+    def _own_packages(self) -> list[LocalPackage]:
+        """Packages of all its roles that are no Debian's: local files, or on the mirror."""
         found = list(self.telemetry.local_packages)
         if self.is_rt:
             found += [*rt_kernel.local_packages(self.rt.rt_kernel), *rt_app.local_packages(self.rt.rt_app)]
         return found
 
     @property
-    def image_archives(self) -> dict[str, Path]:
-        """Container images of all its roles: OCI archives of this computer by pinned reference."""
+    def image_archives(self) -> dict[str, Path | None]:
+        """Container images of all its roles by pinned reference: OCI archives of this computer, or None: pulled."""
+        if self.is_supplied:
+            return dict.fromkeys(self.telemetry.images.values())
         store = LocalStore()
         return {reference: store.archive(name) for name, reference in self.telemetry.images.items()}
 
@@ -143,10 +156,17 @@ def current_target() -> Target:
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
         raise DeployError(f"{host.name} is refused, nothing was changed on any host:\n{listed}")
-    site = site_of(fleet_of(host), fleet_host, LocalStore(), LocalSecrets())
+    # What is on the mirror decides which images its clients run, not what lies on this computer.
+    store = MirroredStore(mirror.release.images) if mirror is not None and mirror.is_used else LocalStore()
+    site = site_of(fleet_of(host), fleet_host, store, LocalSecrets())
     if layout is not None:
         site = replace(site, housekeeping=layout.housekeeping_list)
-    return Target(fleet_host, state.distribution, telemetry_of(fleet_host, site), layout, mirror)
+    try:
+        telemetry = telemetry_of(fleet_host, site)
+        dict(telemetry.images)  # asks for the image of every container
+    except ImageMissing as error:
+        raise DeployError(f"{host.name} is refused, nothing was changed on any host: {error}") from error
+    return Target(fleet_host, state.distribution, telemetry, layout, mirror)
 
 
 def _mirror(fleet_host: FleetHost[HostConfig]) -> tuple[Mirror | None, MirrorState | None]:

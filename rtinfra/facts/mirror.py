@@ -29,6 +29,9 @@ SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/
 ABOUT = "-noout -enddate -ext subjectAltName"
 
 _RELEASE_LINE = re.compile(r"(Origin|Codename|Suite|Components|Architectures|Date|Valid-Until): (.+)")
+_IMAGE_LINE = re.compile(
+    r"(?P<repository>\S+)/_manifests/tags/(?P<tag>[^/\s]+)/current/link (?P<digest>sha256:[0-9a-f]{64})"
+)
 _DATE = "%a, %d %b %Y %H:%M:%S UTC"
 
 
@@ -46,11 +49,15 @@ class Index:
 
 @dataclass(frozen=True)
 class Release:
-    """The release that is live: its name, and its repository's key and index."""
+    """The release that is live: its name, its repository's key and index, and its images.
+
+    `images` are digests by repository and tag of its registry.
+    """
 
     name: str
     key: bytes = field(repr=False)
     index: Index
+    images: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,13 @@ def _release(found: Mapping[str, list[str]]) -> Release | None:
     index, key = parse_index(found.get("index", [])), "\n".join(found.get("key", [])).strip()
     if not isinstance(name, str) or index is None or not key:
         return None
-    return Release(name=name, key=f"{key}\n".encode(), index=index)
+    images = (_IMAGE_LINE.fullmatch(line.strip()) for line in found.get("images", []))
+    return Release(
+        name=name,
+        key=f"{key}\n".encode(),
+        index=index,
+        images={(match["repository"], match["tag"]): match["digest"] for match in images if match},
+    )
 
 
 def parse_certificate(pem: Sequence[str], text: Sequence[str]) -> Certificate | None:
@@ -158,6 +171,11 @@ class LiveMirror(FactBase[MirrorState]):
                     "key": f"cat {live}/key.asc",
                     # The head of the index alone: what follows are the checksums of its files.
                     "index": f"sed -n '/^[A-Z][A-Za-z0-9-]*: ./p' {live}/apt/dists/*/InRelease",
+                    # Files of the registry's own, one for each tag, without a line break at their end.
+                    "images": (
+                        f"cd {live}/registry/docker/registry/v2/repositories && for f in "
+                        '*/*/_manifests/tags/*/current/link; do d=; read -r d <"$f"; echo "$f $d"; done'
+                    ),
                     "authority": f"cat {authority}",
                     "authority_text": f"{about} {authority}",
                     "server": f"cat {server}",

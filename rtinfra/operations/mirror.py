@@ -63,7 +63,7 @@ def asked(server: str, directory: str) -> MirrorState:
         key = (server, directory, bool(state.is_executing))
         if key not in answers:
             try:
-                answers[key] = get_fact(
+                found: MirrorState | None = get_fact(
                     state,
                     state.inventory.get_host(server),
                     LiveMirror,
@@ -73,6 +73,9 @@ def asked(server: str, directory: str) -> MirrorState:
                 )
             except (ConnectError, OSError) as error:
                 raise MirrorUnreachable(f"the mirror's host {server} cannot be reached: {error}") from error
+            if found is None:
+                raise MirrorUnreachable(f"the mirror's host {server} did not answer")
+            answers[key] = found
         return answers[key]
 
 

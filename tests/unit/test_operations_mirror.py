@@ -105,6 +105,31 @@ def test_the_fact_on_a_real_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert abs((state.clock - datetime.now(UTC)).total_seconds()) < 60
 
 
+def test_the_fact_tells_the_images_of_a_real_registry_folder(tmp_path: Path) -> None:
+    repositories = tmp_path / "published" / "current" / "registry" / "docker" / "registry" / "v2" / "repositories"
+    tag = repositories / "rtinfra" / "jaeger" / "_manifests" / "tags" / "2.0.0"
+    (tag / "current").mkdir(parents=True)
+    (tag / "current" / "link").write_text("sha256:" + "ab" * 32)
+    script = str(LiveMirror().command(directory=str(tmp_path)).get_raw_value())
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    images = said[said.index("@@images") :]
+    state = parse_mirror_state([*SERVING.splitlines(), *images])
+    assert state.release is not None
+    assert state.release.images == {("rtinfra/jaeger", "2.0.0"): "sha256:" + "ab" * 32}
+
+
+def test_a_mirror_that_cannot_be_reached_is_named() -> None:
+    # Nobody listens on port 1.
+    data = {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_known_hosts_file": "/dev/null"}
+    state = State(Inventory(([("mirror", data)], {})), Config(CONNECT_TIMEOUT=2))
+    logging.disable(logging.CRITICAL)
+    try:
+        with ctx_state.use(state), pytest.raises(mirror.MirrorUnreachable, match="the mirror's host mirror cannot be"):
+            mirror.asked("mirror", "/srv/rtinfra-mirror")
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 # ---- certificates -----------------------------------------------------------------------------------------
 
 
@@ -319,10 +344,8 @@ def test_one_look_at_the_mirror_serves_all_clients() -> None:
 
 def test_a_client_of_the_mirror_pulls_its_images_by_digest() -> None:
     pinned = f"localhost/rtinfra/thing@sha256:{'a' * 64}"
-    assert run(images.loaded, "@@images\n", images={pinned: Path("/none")}, pull=True) == [
-        f"podman pull --quiet {pinned}"
-    ]
-    assert run(images.loaded, f"@@images\n{pinned}\n", images={pinned: Path("/none")}, pull=True) == []
+    assert run(images.loaded, "@@images\n", images={pinned: None}) == [f"podman pull --quiet {pinned}"]
+    assert run(images.loaded, f"@@images\n{pinned}\n", images={pinned: None}) == []
 
 
 # ---- set aside and restored, for real ---------------------------------------------------------------------

@@ -13,16 +13,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roles.fleet import load_checked_hosts, mirror_of
+from roles.fleet import load_checked_hosts, mirror_of, site_of
 from roles.host import HostConfig, load_hosts
 from roles.mirror_client import deploy as client
 from roles.mirror_server import deploy as server
 from roles.prerequisites import check_host
+from roles.target import Mirror, Target
+from roles.telemetry import telemetry_of
 from rtinfra.config import ConfigError, Fleet
 from rtinfra.facts.mirror import MirrorState
+from rtinfra.images import ImageMissing, LocalStore, MirroredStore
+from rtinfra.images.catalogue import load_catalogue
 from rtinfra.operations.managed import File, Managed
 from rtinfra.paths import PROJECT
 from tests.unit.mirror_site import INDEX, LIVE, NOW, PEM, PLACE
+from tests.unit.telemetry_site import FakeSecrets, FakeStore
 from tests.unit.test_prerequisites import GOOD
 
 HOSTS = """hosts:
@@ -274,3 +279,53 @@ def test_the_paths_that_are_taken_back_are_those_that_are_written(pointed: dict[
 def test_without_a_certificate_nothing_is_written() -> None:
     with pytest.raises(ValueError, match="no certificate"):
         client.files(PLACE, False, replace(LIVE, authority=None))
+
+
+# ---- what comes from where --------------------------------------------------------------------------------
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+def test_images_are_those_of_the_live_release() -> None:
+    version = load_catalogue().image("jaeger").version
+    store = MirroredStore({("rtinfra/jaeger", version): DIGEST})
+    assert store.image("jaeger") == f"localhost/rtinfra/jaeger@{DIGEST}"
+    with pytest.raises(ImageMissing, match=r"prometheus .* is not on the mirror"):
+        store.image("prometheus")
+    with pytest.raises(ImageMissing, match="is not on the mirror"):
+        MirroredStore({("rtinfra/jaeger", "0.0.1"): DIGEST}).image("jaeger")
+
+
+def target(tmp_path: Path, settings: str = "") -> Target:
+    text = HOSTS.replace("[mirror_client]", "[mirror_client, gateways, agents, jaeger, prometheus]")
+    host = fleet(tmp_path, text.replace("192.0.2.1}", f"192.0.2.1}}{settings}")).hosts["robot"]
+    mirror = Mirror(PLACE, None, host.config.mirror_client, LIVE.release)
+    site = site_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets())
+    return Target(host, "debian-13", telemetry_of(host, site), None, mirror)
+
+
+def test_a_client_gets_our_own_packages_and_images_from_the_mirror(tmp_path: Path) -> None:
+    supplied = target(tmp_path)
+    assert supplied.local_packages == []
+    assert {package.name for package in supplied.telemetry.local_packages} <= set(supplied.packages)
+    assert supplied.image_archives
+    assert set(supplied.image_archives.values()) == {None}
+
+
+def test_a_client_that_is_switched_off_gets_them_from_this_computer(tmp_path: Path) -> None:
+    switched_off = target(tmp_path, ", settings: {mirror_client: {enabled: false}}")
+    assert not switched_off.is_supplied
+    assert switched_off.local_packages == list(switched_off.telemetry.local_packages)
+
+
+def test_a_client_needs_no_images_on_this_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_self: LocalStore, name: str) -> str:
+        raise ImageMissing(f"{name} is not in images/store", "build it")
+
+    monkeypatch.setattr(LocalStore, "image", missing)
+    path = tmp_path / "hosts.yaml"
+    path.write_text(HOSTS.replace("[mirror_client]", "[mirror_client, jaeger]"))
+    load_checked_hosts(PROJECT, path)
+    path.write_text(HOSTS.replace("[mirror_client]", "[jaeger]"))
+    with pytest.raises(ConfigError, match="jaeger is not in images/store"):
+        load_checked_hosts(PROJECT, path)
