@@ -9,14 +9,16 @@ from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.target import current_target
 from rtinfra.operations import images, packages, units
+from rtinfra.operations import mirror as mirrors
 
 # Looks at the host and refuses it, with every reason, before anything on any host is changed.
 target = current_target()
 
 if (mirror := target.mirror) is not None:
-    # On all hosts before the next operation of any: the mirror serves before its clients are pointed at it.
     if mirror.server is not None:
         mirror_server.serve(mirror.server, mirror.place, mirror.release.index)
+    # No client goes on before the mirror serves.
+    mirrors.awaited(name="mirror", server=mirror.place.host)
     if mirror.client is not None:
         mirror_client.configure(mirror.client, mirror.place, mirror.server is not None)
 

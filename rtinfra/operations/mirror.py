@@ -152,6 +152,17 @@ def _alternative(name: str) -> str:
 
 
 @operation()
+def awaited(server: str) -> Generator[StringCommand, None, None]:
+    """Do nothing, on the mirror's host once it serves and on its clients before they are pointed at it.
+
+    pyinfra orders the operations of different hosts by those they have in common, not by their lines in deploy.py: this
+    is the one that the mirror's host and its clients share.
+    """
+    host.noop(f"{server} serves the mirror")
+    yield from ()
+
+
+@operation()
 def pointed(
     server: str,
     directory: str,
