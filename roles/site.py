@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
@@ -154,6 +155,44 @@ class Site:
             key=self.secrets.read(settings.s3_key_secret).decode(),
             setup=GARAGE_SETUP if members[0].host == self.host else None,
         )
+
+
+@dataclass(frozen=True)
+class MirrorPlace:
+    """Where the fleet's offline mirror is: its host by name and address, its HTTPS port, its folder there."""
+
+    host: str
+    address: str
+    port: int
+    directory: str
+
+    @property
+    def ip(self) -> IPv4Address | IPv6Address | None:
+        """Its IP address; None when it is reached by name."""
+        try:
+            return ip_address(self.address)
+        except ValueError:
+            return None
+
+    @property
+    def netloc_host(self) -> str:
+        """Its address as it stands in URLs."""
+        return f"[{self.address}]" if isinstance(self.ip, IPv6Address) else self.address
+
+    @property
+    def netloc(self) -> str:
+        """Address and port; the port always, since certificates of registries are looked up by this text."""
+        return f"{self.netloc_host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Its URL, without a slash at the end."""
+        return f"https://{self.netloc}"
+
+    @property
+    def live(self) -> str:
+        """Folder of the live release on its host."""
+        return f"{self.directory}/published/current"
 
 
 @dataclass(frozen=True)
