@@ -190,6 +190,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     assert re.search(r"not enough disk space for the bundle: .* has 0 MB free, 1 MB are needed", error.message)
 
 
+@pytest.mark.slow
 def test_killed_while_making_a_bundle_leaves_it_whole_or_not_there(
     journey: Journey, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from rtinfra.mirror.model import Lock
 from tests.unit.mirror_clients import Apt, environment, pip, running_registry, serving
 from tests.unit.mirror_site import Site, site
 
+pytestmark = pytest.mark.slow
+
 DAY = timedelta(days=1)
 
 

@@ -285,6 +285,7 @@ def test_the_bytes_told_add_up_whatever_happened(site: Site) -> None:
     assert report.total == report.done == sum(SIZES.values())
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_says_so_and_goes_on_where_it_ended(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "mirror.lock.yaml"
     locking.write(site.lock, path)

@@ -508,6 +508,7 @@ def test_a_manifest_that_is_not_of_its_lock_is_refused(journey: Journey, closed:
 # ---- interrupted ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_anywhere_the_next_import_completes_the_same(
     journey: Journey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

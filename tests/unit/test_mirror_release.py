@@ -332,6 +332,7 @@ def fresh(here: Site, tmp_path: Path) -> Callable[[], None]:
     return turn
 
 
+@pytest.mark.slow
 def test_a_cut_at_any_point_leaves_a_whole_release_and_the_next_call_completes(
     here: Site, fresh: Callable[[], None]
 ) -> None:
@@ -358,6 +359,7 @@ def test_a_cut_at_any_point_leaves_a_whole_release_and_the_next_call_completes(
     assert len(served) == 2
 
 
+@pytest.mark.slow
 def test_a_collection_cut_at_any_point_is_completed_by_the_next(here: Site, fresh: Callable[[], None]) -> None:
     full_lock(here)
     publish(here)
