@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
-from roles.site import INFRA_TENANT, Member, Secrets, Site, Store
+from roles.site import INFRA_TENANT, Member, MirrorPlace, Secrets, Site, Store
 from roles.telemetry import telemetry_of
 from rtinfra.config import ConfigError, Fleet, FleetHost, Problem
 from rtinfra.deb import LocalPackage
@@ -72,6 +72,54 @@ def address_of(host: FleetHost[HostConfig]) -> str:
     return host.config.telemetry.address or host.ssh.address
 
 
+def mirror_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> MirrorPlace | None:
+    """Return the mirror that a host uses, or serves; None when it does neither.
+
+    Raises:
+        ValueError: the inventory does not tell which one it uses.
+    """
+    client = host.config.mirror_client if "mirror_client" in host.groups else None
+    if "mirror_server" in host.groups:
+        if client is not None and client.server not in (None, host.name):
+            raise ValueError(f"it serves a mirror itself and uses that one, not {client.server}'s")
+        return _place(host)
+    if client is None:
+        return None
+    servers = {server.name: server for server in fleet.group("mirror_server")}
+    if client.server is not None:
+        if client.server not in servers:
+            raise ValueError(f"the mirror's host {client.server} is not in the group mirror_server")
+        return _place(servers[client.server])
+    if len(servers) != 1:
+        raise ValueError(
+            f"the inventory has several hosts in the group mirror_server: {', '.join(servers)}"
+            if servers
+            else "no host of the inventory is in the group mirror_server"
+        )
+    (server,) = servers.values()
+    return _place(server)
+
+
+def _place(server: FleetHost[HostConfig]) -> MirrorPlace:
+    settings = server.config.mirror_server
+    assert settings is not None  # hosts of the group have the section
+    return MirrorPlace(server.name, address_of(server), settings.port, str(settings.directory))
+
+
+def _mirror_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
+    try:
+        mirror_of(fleet, host)
+    except ValueError as error:
+        settings = host.config.mirror_client
+        assert settings is not None
+        yield host.problem(
+            "mirror_client.server",
+            settings.server,
+            f"leaves open where this host gets its packages from: {error}",
+            "put the host that serves the mirror into the group mirror_server, and name it here if there are several",
+        )
+
+
 def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
     telemetry = host.config.telemetry
     if telemetry.tenant not in telemetry.tenants:
@@ -106,6 +154,7 @@ def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
                     f"is where the gateways send {signal}, and no host of the inventory runs it",
                     f"put a host into the group {role}, or choose another exporter",
                 )
+    yield from _mirror_problems(fleet, host)
     yield from _secret_problems(host)
 
 
@@ -163,5 +212,8 @@ def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
         yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))
         return
     dict(telemetry.images)  # asks for the image of every container
+    client = host.config.mirror_client
+    if client is not None and client.enabled:
+        return  # from the mirror; what is not on it is said when it has been asked
     for name, reason in store.missing.items():
         yield host.problem(f"hosts.{host.name}.groups", name, reason)

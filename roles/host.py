@@ -24,6 +24,8 @@ from roles.jaeger.model import JaegerSettings
 from roles.kibana.model import KibanaSettings
 from roles.loki.model import LokiSettings
 from roles.mimir.model import MimirSettings
+from roles.mirror_client.model import MirrorClientSettings
+from roles.mirror_server.model import MirrorServerSettings
 from roles.prometheus.model import PrometheusSettings
 from roles.rt_app.model import RtAppSettings
 from roles.rt_kernel.model import RtKernelSettings
@@ -52,8 +54,10 @@ TELEMETRY_ROLES = (
     "kibana",
     "garage",
 )
+#: Roles of the offline mirror; the names of their groups and sections too.
+MIRROR_ROLES = ("mirror_server", "mirror_client")
 #: Every group that has a meaning in deploy.py; others only carry settings.
-KNOWN_GROUPS = ("all", RT_GROUP, *TELEMETRY_ROLES, "lab")
+KNOWN_GROUPS = ("all", RT_GROUP, *TELEMETRY_ROLES, *MIRROR_ROLES, "lab")
 
 
 class CpuSettings(Settings):
@@ -106,6 +110,8 @@ class HostConfig(Settings):
     elasticsearch: ElasticsearchSettings | None = None
     kibana: KibanaSettings | None = None
     garage: GarageSettings | None = None
+    mirror_server: MirrorServerSettings | None = None
+    mirror_client: MirrorClientSettings | None = None
 
     @model_validator(mode="after")
     def _cross_checks(self, info: ValidationInfo) -> HostConfig:
@@ -130,7 +136,7 @@ class HostConfig(Settings):
         return RtHostConfig.of(self)
 
     def _missing_sections(self, groups: tuple[str, ...]) -> Iterator[Finding]:
-        required = {RT_GROUP: RtHostConfig.sections(), **{role: (role,) for role in TELEMETRY_ROLES}}
+        required = {RT_GROUP: RtHostConfig.sections(), **{role: (role,) for role in (*TELEMETRY_ROLES, *MIRROR_ROLES)}}
         for group in groups:
             for section in required.get(group, ()):
                 if getattr(self, section) is None:
@@ -200,7 +206,9 @@ class HostConfig(Settings):
 
     def local_files(self) -> dict[str, str | None]:
         """Return the files of the control machine that this host's roles send, by configuration key."""
-        files: dict[str, str | None] = {}
+        files: dict[str, str | None] = {
+            f"mirror.replacements.{index}": name for index, name in enumerate(self.mirror.replacements)
+        }
         if self.rt_kernel is not None:
             files |= {f"rt_kernel.debs.{index}": name for index, name in enumerate(self.rt_kernel.debs)}
         if self.rt_app is not None:

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 
 from roles.host import RT_GROUP, HostConfig, RtHostConfig
+from roles.site import MirrorPlace
 from rtinfra.config import FleetHost, Problem
 from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding, resolve_layout
 from rtinfra.facts.host import HostState
+from rtinfra.facts.mirror import MirrorState
 
 #: Before this moment (2025-01-01, in seconds since the epoch) a clock is certainly wrong: apt would call
 #: every signature "not valid yet".
 _EARLIEST_CLOCK = 1_735_689_600
 _WANTED_RT_CORES = 2
+_MOMENT = "%Y-%m-%d %H:%M:%S UTC"
 
 
-def check_host(fleet_host: FleetHost[HostConfig], state: HostState) -> tuple[CpuLayout | None, list[Problem]]:
-    """Hold one host against its settings.
+# What apt lets a release file be ahead of the clock, Acquire::Max-FutureTime in apt.conf(5).
+_CLOCK_TOLERANCE = timedelta(seconds=10)
+
+
+def check_host(
+    fleet_host: FleetHost[HostConfig],
+    state: HostState,
+    place: MirrorPlace | None = None,
+    mirror: MirrorState | None = None,
+) -> tuple[CpuLayout | None, list[Problem]]:
+    """Hold one host against its settings; `place` and `mirror` are the mirror it uses or serves, and what that serves.
 
     Returns the CPU layout (None when the host is not real-time, or its layout is refused) and everything that
     is wrong, errors and warnings, each with the file and line of the setting concerned.
     """
     problems = list(_general(fleet_host, state))
+    if place is not None and mirror is not None:
+        problems += _mirror(fleet_host, state, place, mirror)
     if RT_GROUP not in fleet_host.groups:
         return None, problems
     config = fleet_host.config.rt
@@ -44,6 +59,52 @@ def _general(fleet_host: FleetHost[HostConfig], state: HostState) -> Iterator[Pr
             fleet_host.name,
             f"has a clock that says {state.clock} seconds since 1970, long ago",
             "set it: `date -s '2026-01-31 12:00'` on the host, then `hwclock --systohc`",
+        )
+
+
+def _mirror(
+    fleet_host: FleetHost[HostConfig], state: HostState, place: MirrorPlace, mirror: MirrorState
+) -> Iterator[Problem]:
+    if mirror.release is None:
+        yield fleet_host.problem(
+            "mirror_server.directory" if fleet_host.name == place.host else "mirror_client.server",
+            place.directory,
+            f"has no published release on {place.host}, so there is nothing to install from",
+            f"on {place.host} run, with RTINFRA_MIRROR_DIR={place.directory}: `rtinfra mirror import` with the bundle "
+            "that was carried in, then `rtinfra mirror publish`",
+        )
+        return
+    index, clock = mirror.release.index, datetime.fromtimestamp(state.clock, UTC)
+    if clock + _CLOCK_TOLERANCE < index.date:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            f"has a clock that says {clock:{_MOMENT}}, and the mirror's release is of {index.date:{_MOMENT}}: "
+            "apt would call it not valid yet",
+            "set the clock on the host, for example `date -u -s '2026-01-31 12:00'`, then `hwclock --systohc`",
+        )
+    if index.valid_until is not None and index.valid_until < clock:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            f"has a clock that says {clock:{_MOMENT}}, and the mirror's release {mirror.release.name} was valid "
+            f"until {index.valid_until:{_MOMENT}}: apt refuses what is expired",
+            f"on {place.host} run `rtinfra mirror publish --again`, which signs it anew, or carry in a newer bundle; "
+            "or set the clock, if that is what is wrong",
+        )
+    if state.codename and state.codename != index.suite:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            f"runs {state.codename}, and the mirror has packages of {index.suite}: they would replace its system",
+            f"use a mirror whose lock was made for {state.codename}, or install the host with {index.suite}",
+        )
+    if state.architecture and state.architecture not in index.architectures:
+        yield fleet_host.problem(
+            "host",
+            fleet_host.name,
+            f"is {state.architecture}, and the mirror has packages for {' '.join(index.architectures) or 'none'}",
+            f"use a mirror whose lock was made for {state.architecture}",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
@@ -58,6 +59,9 @@ class MirrorSettings(Settings):
     architecture: str = Field(pattern=r"^[a-z0-9-]+$", description="dpkg's name of the hosts' architecture")
     components: tuple[str, ...] = Field(min_length=1, description="components of the archive")
     valid_days: int = Field(ge=8, le=3650, description="days that a mirror or bundle is good for")
+    replacements: tuple[str, ...] = Field(
+        description="files of .debs, relative to the project, taken instead of the archive's packages of those names"
+    )
     base_patterns: tuple[str, ...] = Field(description="apt patterns of what every Debian has")
     base_packages: tuple[str, ...] = Field(description="packages that make a host bootable and reachable")
     boot_loaders: tuple[str, ...] = Field(description="boot loaders; they exclude each other")
@@ -151,6 +155,44 @@ class Site:
             key=self.secrets.read(settings.s3_key_secret).decode(),
             setup=GARAGE_SETUP if members[0].host == self.host else None,
         )
+
+
+@dataclass(frozen=True)
+class MirrorPlace:
+    """Where the fleet's offline mirror is: its host by name and address, its HTTPS port, its folder there."""
+
+    host: str
+    address: str
+    port: int
+    directory: str
+
+    @property
+    def ip(self) -> IPv4Address | IPv6Address | None:
+        """Its IP address; None when it is reached by name."""
+        try:
+            return ip_address(self.address)
+        except ValueError:
+            return None
+
+    @property
+    def netloc_host(self) -> str:
+        """Its address as it stands in URLs."""
+        return f"[{self.address}]" if isinstance(self.ip, IPv6Address) else self.address
+
+    @property
+    def netloc(self) -> str:
+        """Address and port; the port always, since certificates of registries are looked up by this text."""
+        return f"{self.netloc_host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Its URL, without a slash at the end."""
+        return f"https://{self.netloc}"
+
+    @property
+    def live(self) -> str:
+        """Folder of the live release on its host."""
+        return f"{self.directory}/published/current"
 
 
 @dataclass(frozen=True)

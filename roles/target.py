@@ -11,20 +11,52 @@ from pyinfra.api.exceptions import DeployError
 
 from roles import wanted
 from roles.base import deploy as base
-from roles.fleet import site_of
+from roles.fleet import mirror_of, site_of
 from roles.host import HostConfig, RtHostConfig
+from roles.mirror_client.model import MirrorClientSettings
+from roles.mirror_server.model import MirrorServerSettings
 from roles.prerequisites import check_host
 from roles.rt_app import deploy as rt_app
 from roles.rt_tuning import deploy as rt_tuning
+from roles.site import MirrorPlace
 from roles.telemetry import Telemetry, telemetry_of
 from rtinfra.config import FleetHost
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
-from rtinfra.images import LocalStore
+from rtinfra.facts.mirror import MirrorState, Release
+from rtinfra.images import ImageMissing, LocalStore, MirroredStore
 from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations.managed import Unit
+from rtinfra.operations.mirror import MirrorUnreachable, asked
 from rtinfra.secrets import LocalSecrets
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The mirror that a host serves or uses, or both; `server` and `client` are the settings of what it does."""
+
+    place: MirrorPlace
+    server: MirrorServerSettings | None
+    client: MirrorClientSettings | None
+    _release: Release | None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it matters what it serves: the host serves it, or gets from it whatever is installed."""
+        return self.server is not None or self.is_used
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the host gets everything from it: packages, wheels, images."""
+        return self.client is not None and self.client.enabled
+
+    @property
+    def release(self) -> Release:
+        """The release that is live; only when the mirror is needed."""
+        if self._release is None:
+            raise TypeError(f"{self.place.host} was not asked what it serves")
+        return self._release
 
 
 @dataclass(frozen=True)
@@ -35,6 +67,7 @@ class Target:
     distribution: str
     telemetry: Telemetry
     _layout: CpuLayout | None
+    mirror: Mirror | None = None
 
     @property
     def config(self) -> HostConfig:
@@ -59,18 +92,31 @@ class Target:
         return self._layout
 
     @property
+    def is_supplied(self) -> bool:
+        """Whether everything comes from the mirror, and nothing from this computer."""
+        return self.mirror is not None and self.mirror.is_used
+
+    @property
     def packages(self) -> list[str]:
         """Debian packages of all its roles."""
-        return wanted.packages(self.fleet_host, self.distribution, self.telemetry)
+        names = wanted.packages(self.fleet_host, self.distribution, self.telemetry)
+        return [*names, *(package.name for package in self._own_packages)] if self.is_supplied else names
 
     @property
     def local_packages(self) -> list[LocalPackage]:
         """Packages of all its roles that come as files of the control machine."""
+        return [] if self.is_supplied else self._own_packages
+
+    @property
+    def _own_packages(self) -> list[LocalPackage]:
+        """Packages of all its roles that are no Debian's: local files, or on the mirror."""
         return wanted.local_packages(self.fleet_host, self.telemetry)
 
     @property
-    def image_archives(self) -> Mapping[str, Path]:
-        """Container images of all its roles: OCI archives of this computer by pinned reference."""
+    def image_archives(self) -> Mapping[str, Path | None]:
+        """Container images of all its roles by pinned reference: OCI archives of this computer, or None: pulled."""
+        if self.is_supplied:
+            return dict.fromkeys(self.telemetry.images.values())
         return wanted.image_archives(self.telemetry, LocalStore())
 
     @property
@@ -90,7 +136,8 @@ def current_target() -> Target:
     """
     fleet_host: FleetHost[HostConfig] = fleet_host_of(host)
     state: HostState = host.get_fact(Host)
-    layout, problems = check_host(fleet_host, state)
+    mirror, live = _mirror(fleet_host)
+    layout, problems = check_host(fleet_host, state, mirror.place if mirror else None, live)
     for problem in problems:
         if problem.severity == "warning":
             logger.warning("%s%s", host.print_prefix, problem)
@@ -98,7 +145,30 @@ def current_target() -> Target:
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
         raise DeployError(f"{host.name} is refused, nothing was changed on any host:\n{listed}")
-    site = site_of(fleet_of(host), fleet_host, LocalStore(), LocalSecrets())
+    # What is on the mirror decides which images its clients run, not what lies on this computer.
+    store = MirroredStore(mirror.release.images) if mirror is not None and mirror.is_used else LocalStore()
+    site = site_of(fleet_of(host), fleet_host, store, LocalSecrets())
     if layout is not None:
         site = replace(site, housekeeping=layout.housekeeping_list)
-    return Target(fleet_host, state.distribution, telemetry_of(fleet_host, site), layout)
+    try:
+        telemetry = telemetry_of(fleet_host, site)
+        dict(telemetry.images)  # asks for the image of every container
+    except ImageMissing as error:
+        raise DeployError(f"{host.name} is refused, nothing was changed on any host: {error}") from error
+    return Target(fleet_host, state.distribution, telemetry, layout, mirror)
+
+
+def _mirror(fleet_host: FleetHost[HostConfig]) -> tuple[Mirror | None, MirrorState | None]:
+    """Return the mirror of a host, and what the mirror's host answers when it is needed."""
+    place = mirror_of(fleet_of(host), fleet_host)
+    if place is None:
+        return None, None
+    config = fleet_host.config
+    mirror = Mirror(place, config.mirror_server, config.mirror_client, None)
+    if not mirror.is_needed:
+        return mirror, None
+    try:
+        live = asked(place.host, place.directory)
+    except MirrorUnreachable as error:
+        raise DeployError(f"{host.name} gets its packages from the mirror; nothing was changed: {error}") from error
+    return replace(mirror, _release=live.release), live

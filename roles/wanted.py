@@ -20,6 +20,8 @@ from rtinfra.images import LocalStore
 def packages(host: FleetHost[HostConfig], distribution: str, telemetry: Telemetry) -> list[str]:
     """Return the Debian packages of all roles of a host that runs `distribution`; `name/suite` names its suite."""
     names = list(host.config.base.packages)
+    if host.config.mirror_server is not None:
+        names += host.config.mirror_server.packages
     if RT_GROUP in host.groups:
         rt = host.config.rt
         names += rt.rt_tuning.packages

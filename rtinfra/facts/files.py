@@ -56,11 +56,14 @@ def parse_files_state(lines: list[str]) -> FilesState:
 
 
 class Files(FactBase[FilesState]):
-    """State of the given absolute paths; paths must not contain line breaks or backslashes."""
+    """State of the given absolute paths; paths must not contain line breaks or backslashes.
+
+    `patterns` are shell patterns of more paths, for what is there without being known by name.
+    """
 
     @override
-    def command(self, paths: Sequence[str]) -> StringCommand:
-        quoted = " ".join(shlex.quote(path) for path in paths)
+    def command(self, paths: Sequence[str], patterns: Sequence[str] = ()) -> StringCommand:
+        quoted = " ".join([*(shlex.quote(path) for path in paths), *patterns])
         return StringCommand(
             sections.script(
                 {

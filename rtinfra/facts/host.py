@@ -18,6 +18,8 @@ _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d
 # One command: the whole script costs one round trip.
 _COMMANDS = {
     "os": ". /etc/os-release; echo $ID-$VERSION_ID",
+    "codename": ". /etc/os-release; echo $VERSION_CODENAME",
+    "architecture": "dpkg --print-architecture",
     "kernels": "ls -1 /boot | sed -n 's/^vmlinuz-//p'",
     "memory_kb": "sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo",
     "online": "cat /sys/devices/system/cpu/online",
@@ -39,7 +41,8 @@ class HostState:
     """Observed properties of one host.
 
     `kernels` are the releases that have an image in /boot. `free_mb` maps `/`, `/boot` and `/var` to the
-    megabytes that root may still write there. `clock` is in seconds since the epoch.
+    megabytes that root may still write there. `clock` is in seconds since the epoch. `codename` is the distribution's
+    (trixie), `architecture` dpkg's name of it (amd64).
     """
 
     distribution: str
@@ -52,6 +55,8 @@ class HostState:
     is_root: bool
     clock: int
     has_unfinished_packages: bool
+    codename: str
+    architecture: str
 
 
 def parse_host_state(lines: list[str]) -> HostState:
@@ -82,6 +87,8 @@ def parse_host_state(lines: list[str]) -> HostState:
         is_root=one("uid") == "0",
         clock=int(one("clock") or 0),
         has_unfinished_packages=bool(one("unfinished")),
+        codename=one("codename"),
+        architecture=one("architecture"),
     )
 
 

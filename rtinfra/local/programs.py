@@ -83,10 +83,12 @@ def execute(
     check: bool = True,
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
+    stdin: Path = Path(os.devnull),
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of this machine in at most ``timeout`` seconds; its whole family ends with it.
 
-    Standard error is part of ``stdout``. Raises LocalError when it takes too long or (``check``) fails.
+    It reads the file ``stdin``. Standard error is part of ``stdout``. Raises LocalError when it takes too long or
+    (``check``) fails.
     """
     program = find(str(command[0]))
     if program is None:
@@ -98,15 +100,18 @@ def execute(
     environment = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
     environment["PATH"] = f"{environment.get('PATH', os.defpath)}:{_ADMIN_PATH}"
     # In a session of its own the program is not hit by Ctrl-C directly: we end it, children included.
-    with subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=environment,
-        cwd=cwd,
-    ) as process:
+    with (
+        stdin.open("rb") as reader,
+        subprocess.Popen(
+            words,
+            stdin=reader,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+            cwd=cwd,
+        ) as process,
+    ):
         try:
             raw, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:

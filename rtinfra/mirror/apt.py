@@ -84,7 +84,7 @@ def read_local(wants: Iterable[Want], architecture: str) -> tuple[LocalFile, ...
     """
     found: dict[str, LocalFile] = {}
     for want in wants:
-        for package in want.local:
+        for package in (*want.local, *want.replacements):
             try:
                 control = deb.control(package.path)
                 data = package.path.read_bytes()
@@ -294,9 +294,21 @@ class AptRoot:
             _locked(stanza, origin, _shortened(why[sha256])) for sha256, (stanza, origin) in described.items()
         )
         stanzas = "".join(described[package.sha256][0].strip("\n") + "\n\n" for package in packages)
+        self._require_use(wants, packages)
         used = {package.origin for package in packages}
         origins = {suite: self._origin(suite, path) for suite, path in self._releases.items() if suite in used}
         return Solution(origins, packages, stanzas.encode("utf-8", "surrogateescape"))
+
+    def _require_use(self, wants: tuple[Want, ...], packages: tuple[LockedPackage, ...]) -> None:
+        """Refuse a replacement that replaces nothing: whoever brought it believes that hosts get it."""
+        taken = {package.name for package in packages if package.origin == LOCAL}
+        for replacement in {package for want in wants for package in want.replacements}:
+            if replacement.name not in taken:
+                raise MirrorError(
+                    f"{replacement.path.name} of mirror.replacements takes no package's place: nothing installs"
+                    f" {replacement.name}",
+                    "take it out there, or add the package to a host's base.packages",
+                )
 
     def _install(self, want: Want) -> set[str]:
         """The hashes of everything that is installed for a want."""

@@ -24,6 +24,7 @@ from rtinfra.mirror.release import (
     APT,
     DESCRIPTION,
     KEY,
+    TOLERANCE,
     Description,
     expiry_notice,
     layout,
@@ -34,8 +35,6 @@ from rtinfra.mirror.release import (
 from rtinfra.mirror.store import Mirror, State
 
 _PUBLISH = "rtinfra mirror publish"
-# What a disk and a processor of today read and hash, in bytes per second; only an estimate for people.
-_SPEED = 300e6
 
 
 class Finding(Settings):
@@ -65,8 +64,9 @@ def _pool(mirror: Mirror, state: State, report: Reporter) -> Iterator[Finding]:
     yield from findings
     present = list(pool.everything())
     size = sum(path.lstat().st_size for path in present)
-    with report.step(f"Reading {len(present)} contents of the pool, {size / 1e6:.0f} MB", usual=1 + size / _SPEED):
+    with report.transfer(f"Reading {len(present)} contents of the pool", size) as advance:
         for path in present:
+            advance(path.lstat().st_size)
             if not re.fullmatch(r"[0-9a-f]{64}", path.name) or path.parent.name != path.name[:2] or not _plain(path):
                 yield _finding(path, "is no content of a pool", "move it elsewhere")
                 continue
@@ -116,7 +116,7 @@ def _live(mirror: Mirror, state: State, now: datetime, report: Reporter) -> Iter
         yield _finding(mirror.current, f"leads to {mirror.current.readlink()}, not to {release.name}", _PUBLISH)
     if not state.published or state.published[-1] != release.record:
         yield _finding(mirror.current, f"release {release.name} is live, but not the last one recorded", _PUBLISH)
-    if now < release.date:
+    if now + TOLERANCE < release.date:
         yield _finding(
             mirror.current,
             f"is dated {release.date:%Y-%m-%d %H:%M:%S} UTC, and this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC",

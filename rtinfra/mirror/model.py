@@ -216,7 +216,7 @@ class Carried(Settings):
 
 
 class Part(Settings):
-    """One of the files that a bundle is split into; all of them in order are one tar archive."""
+    """One file of a bundle."""
 
     file: FileName
     size: int = Field(gt=0, description="bytes")
@@ -235,7 +235,8 @@ class Manifest(Settings):
     architecture: str
     lock: Sha256 = Field(description="the content that is the lock, in its canonical form")
     contents: tuple[Carried, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = Field(description="in order, one after the other, they are one tar archive")
+    files: tuple[Part, ...] = Field(description="what else is in the folder: for installing and for people")
 
     def canonical(self) -> bytes:
         """The bytes that are signed and written."""

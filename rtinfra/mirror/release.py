@@ -36,8 +36,8 @@ ASIDE = ".new-"
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 # Smallest piece of a disk that a file or folder takes.
 _BLOCK = 4096
-# How far ahead of their clock clients accept a Date: Acquire::Max-FutureTime of apt.conf(5).
-_TOLERANCE = timedelta(seconds=10)
+#: How far ahead of their clock clients accept a Date: Acquire::Max-FutureTime of apt.conf(5).
+TOLERANCE = timedelta(seconds=10)
 _SIGN_AGAIN = "rtinfra mirror publish --again"
 
 
@@ -204,18 +204,18 @@ def choose(state: State, wanted: str | None) -> str:
     Raises:
         MirrorError: nothing is known by that id; the message says what is.
     """
-    known = [(bundle.id, bundle.lock) for bundle in state.imported]
-    if wanted is None and known:
-        return known[-1][1]
+    if wanted is None:
+        if not state.imported:
+            raise MirrorError("nothing has been imported into this mirror yet", "rtinfra mirror import FOLDER")
+        return state.imported[-1].lock
+    known = [(bundle.id, bundle.lock) for bundle in (*state.bundles, *state.imported)]
     known += [(release.name, release.lock) for release in state.published]
     for name, sha256 in reversed(known):
         # A bundle is known by its time and the id of its lock, and so is a release.
-        if wanted is not None and wanted in (name, name.partition("-")[2], sha256):
+        if wanted in (name, name.partition("-")[2], sha256):
             return sha256
-    if not known:
-        raise MirrorError("nothing has been imported into this mirror yet", "rtinfra mirror import FOLDER")
-    names = dict.fromkeys(name for name, _ in known)
-    raise MirrorError(f"this mirror knows no bundle or release {wanted}", f"name one of: {', '.join(names)}")
+    names = ", ".join(dict.fromkeys(name for name, _ in known)) or "(there is none)"
+    raise MirrorError(f"this mirror knows no bundle or release {wanted}", f"name one of: {names}")
 
 
 def expiry_notice(release: Published | Description, now: datetime) -> str | None:
@@ -239,10 +239,9 @@ def recover(mirror: Mirror, report: Reporter) -> State:
         MirrorError: the record is damaged.
     """
     state = mirror.state()
-    if mirror.published.is_dir():
-        for left in sorted(mirror.published.glob(f"*{ASIDE}*")):
-            report.note(f"Removing what an interrupted call left: {left.name}")
-            discard(left)
+    for left in [*sorted(mirror.published.glob(f"*{ASIDE}*")), *sorted(mirror.bundles.glob(f"*{ASIDE}*"))]:
+        report.note(f"Removing what an interrupted call left: {left.name}")
+        discard(left)
     live = live_release(mirror)
     if live is not None and live.name not in {release.name for release in state.published}:
         state = _recorded(mirror, state, live)
@@ -264,7 +263,9 @@ def _publish(mirror: Mirror, state: State, sha256: str, *, now: datetime, report
     _require_clock(lock, last, now)
     key = signing_key(mirror.keys, report)
     live = live_release(mirror)
-    if live is not None and live.lock == sha256 and not again and _whole(mirror, live, key):
+    # A link turned back by hand to an older release is not enough: clients ignore that one.
+    newest = live is not None and state.published[-1] == live.record
+    if live is not None and newest and live.lock == sha256 and not again and _whole(mirror, live, key):
         report.note(f"Release {live.name} is live already; nothing changed")
         if notice := expiry_notice(live, now):
             report.note(notice)
@@ -314,7 +315,7 @@ def _require_clock(lock: Lock, last: datetime | None, now: datetime) -> None:
     """Clients take no release of a time that is ahead of their own clock, and none older than what they have."""
     limits = [("the last release is dated", last), (f"lock {lock.id} was made", lock.created)]
     for what, limit in limits:
-        if limit is not None and now + _TOLERANCE < limit:
+        if limit is not None and now + TOLERANCE < limit:
             raise MirrorError(
                 f"this machine's clock is wrong: it says {now:%Y-%m-%d %H:%M:%S} UTC,"
                 f" and {what} {limit:%Y-%m-%d %H:%M:%S} UTC",

@@ -121,9 +121,13 @@ class Mirror:
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file in one step that survives a power cut: readers see the old or the new content."""
+    """Replace a file in one step that survives a power cut: readers see the old or the new content.
+
+    Whoever calls this holds the mirror's lock (`Mirror.working`).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Always the same name: what an interrupted call leaves is overwritten by the next one.
+    temporary = path.with_name(f".{path.name}.new")
     with temporary.open("wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(data)

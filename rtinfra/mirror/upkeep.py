@@ -11,6 +11,7 @@ A content stays while any of these lists it:
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,7 +65,6 @@ class _Needed:
 
     state: State
     """The records of it."""
-    locks: frozenset[str]
     contents: frozenset[str]
 
 
@@ -102,7 +102,7 @@ def collect(
         )
         if not dry_run:
             with report.step(f"Removing {len(gone)} contents, {garbage.freed / 1e6:.0f} MB", usual=2):
-                _remove(mirror, needed, _locks(state) - needed.locks, folders, gone, left)
+                _remove(mirror, needed, folders, gone, left)
         return garbage
 
 
@@ -112,13 +112,14 @@ def remove(
     """Remove the folders of old releases and of bundles made here; return their names.
 
     The contents stay in the pool, and clients with the index of such a release are served by the live one: `collect`
-    decides about them. A removed release can be rolled back to while its contents are there.
+    decides about them. A removed release can be rolled back to while its contents are there, and a removed bundle is
+    still one that differences can build on.
 
     Raises:
         MirrorError: one is not there, or is live. Nothing has changed.
     """
     with mirror.working("removing"):
-        state = recover(mirror, report)
+        recover(mirror, report)
         live = live_release(mirror)
         folders = [_folder(mirror.published, name, "release") for name in releases]
         folders += [_folder(mirror.bundles, name, "bundle") for name in bundles]
@@ -127,8 +128,6 @@ def remove(
                 f"release {live.name} is live and stays",
                 "publish another one first; rtinfra mirror rollback goes back to the one before",
             )
-        remaining = tuple(bundle for bundle in state.bundles if bundle.id not in bundles)
-        mirror.record(state.model_copy(update={"bundles": remaining}))
         for folder in folders:
             _discard_aside(folder)
         return tuple(folder.name for folder in folders)
@@ -179,22 +178,15 @@ def _needed(mirror: Mirror, state: State, keep: int, locks: Sequence[Lock], now:
         contents.update(content.sha256 for content in lock.contents())
     return _Needed(
         state.model_copy(update={"published": published, "imported": imported}),
-        frozenset(decisive | made),
         frozenset(contents),
     )
-
-
-def _locks(state: State) -> set[str]:
-    return {
-        *(bundle.lock for bundle in (*state.imported, *state.bundles)),
-        *(release.lock for release in state.published),
-    }
 
 
 def _names(mirror: Mirror, state: State) -> dict[str, str]:
     """Names for people, as far as the locks are still there."""
     names: dict[str, str] = {}
-    for sha256 in _locks(state):
+    bundles = {bundle.lock for bundle in (*state.imported, *state.bundles)}
+    for sha256 in bundles | {release.lock for release in state.published}:
         with contextlib.suppress(MirrorError):
             lock = read_lock(mirror, sha256)
             names.update({content.sha256: content.name for content in lock.contents()})
@@ -208,32 +200,27 @@ def _abandoned(mirror: Mirror, now: datetime) -> Iterator[Path]:
             yield path
 
 
-def _remove(
-    mirror: Mirror, needed: _Needed, dropped: set[str], folders: list[Path], gone: list[Path], left: list[Path]
-) -> None:
-    """Remove, the records first: what a cut-off call leaves is what the next one finds again."""
+def _remove(mirror: Mirror, needed: _Needed, folders: list[Path], gone: list[Path], left: list[Path]) -> None:
+    """Remove. A call that is cut off leaves what the next one finds again: contents go last."""
     mirror.record(needed.state)
     for folder in folders:
         _discard_aside(folder)
-    # The remaining releases no longer serve the locks that are gone.
-    for sha256 in dropped:
-        mirror.pool.path(sha256).unlink(missing_ok=True)
     for folder in release_folders(mirror):
-        _prune(mirror, folder)
+        _prune(mirror, folder, needed)
     for path in (*gone, *left):
         path.unlink(missing_ok=True)
 
 
-def _prune(mirror: Mirror, folder: Path) -> None:
-    """Take away what a release served for locks that are gone."""
+def _prune(mirror: Mirror, folder: Path, needed: _Needed) -> None:
+    """Take away what a release serves for earlier locks that nobody needs."""
     release = describe(folder)
     if release is None:
         return
-    stays = served(mirror, release, lambda text: text).paths | {KEY, DESCRIPTION}
-    for name in set(trees.files(folder)) - stays:
-        path = folder / name
-        path.unlink()
-        # Folders go with their last file.
-        with contextlib.suppress(OSError):
-            for parent in path.relative_to(folder).parents:
-                (folder / parent).rmdir()
+    earlier = tuple(sha256 for sha256 in release.earlier if sha256 in needed.contents)
+    tree = served(mirror, release.model_copy(update={"earlier": earlier}), lambda text: text)
+    for name in set(trees.files(folder)) - tree.paths - {KEY, DESCRIPTION}:
+        (folder / name).unlink()
+    stays = {folder, *(folder / name for name in tree.directories)}
+    for parent, _, _ in os.walk(folder, topdown=False):
+        if Path(parent) not in stays:
+            Path(parent).rmdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roles import wanted as roles_wanted
@@ -14,9 +14,11 @@ from roles.site import MirrorSettings
 from roles.telemetry import Telemetry, telemetry_of
 from rtinfra.config import Fleet, FleetHost, load_fleet
 from rtinfra.deb import LocalPackage
+from rtinfra.deb import read as read_deb
 from rtinfra.images import LocalStore
 from rtinfra.local.errors import LocalError
 from rtinfra.mirror.errors import MirrorError
+from rtinfra.paths import PROJECT
 from rtinfra.programs import StandInSecrets
 
 BASE_SET = "base set"
@@ -36,6 +38,8 @@ class Want:
     local: tuple[LocalPackage, ...]
     why: tuple[str, ...]
     """Whom it is for: hosts' names, `base set`, ..."""
+    replacements: tuple[LocalPackage, ...] = ()
+    """Not asked for, but taken instead of the archive's packages of the same names."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,10 @@ def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
             for image in found.images:
                 images.setdefault(image, []).append(name)
     by_host = {name: _host_want(host, settings, telemetry[name]) for name, host in fleet.hosts.items()}
+    replacements = _replacements(settings)
     return Wants(
         settings=settings,
-        packages=(*_common(settings), *_distinct(by_host)),
+        packages=tuple(replace(want, replacements=replacements) for want in (*_common(settings), *_distinct(by_host))),
         images={image: _shortened(hosts, len(fleet.hosts)) for image, hosts in sorted(images.items())},
     )
 
@@ -131,6 +136,15 @@ def _host_want(host: FleetHost[HostConfig], settings: MirrorSettings, telemetry:
         names = roles_wanted.packages(host, settings.distribution, telemetry)
         local = roles_wanted.local_packages(host, telemetry)
         return Want(tuple(dict.fromkeys((*settings.base_patterns, *names))), tuple(dict.fromkeys(local)), (host.name,))
+
+
+def _replacements(settings: MirrorSettings) -> tuple[LocalPackage, ...]:
+    try:
+        return tuple(read_deb(PROJECT / name) for name in settings.replacements)
+    except ValueError as error:
+        raise MirrorError(
+            f"mirror.replacements: {error}", "put the file there again, or correct the name in group_data/all.yaml"
+        ) from error
 
 
 def _common(settings: MirrorSettings) -> Iterator[Want]:

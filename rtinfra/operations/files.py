@@ -7,7 +7,7 @@ import difflib
 import io
 import shlex
 import tarfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from pyinfra import host, logger, state
@@ -39,8 +39,17 @@ def sync(paths: Sequence[Managed]) -> Generator[StringCommand, None, None]:
     Raises:
         OperationError: when a path is given twice, or something else is where a directory should be.
     """
-    _refuse_duplicates(paths)
     found: FilesState = host.get_fact(Files, paths=[path.path for path in paths])
+    yield from changes(paths, found)
+
+
+def changes(paths: Sequence[Managed], found: FilesState) -> Iterator[StringCommand]:
+    """Yield the command that makes all `paths` what they should be, for an operation that has looked itself.
+
+    Raises:
+        OperationError: when a path is given twice, or something else is where a directory should be.
+    """
+    _refuse_duplicates(paths)
     changed = [(path, difference) for path in paths if (difference := path.difference(found.paths.get(path.path)))]
     actions = {action.name: action for path, _ in changed for action in path.actions}
     # Left undone by an interrupted run.

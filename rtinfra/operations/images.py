@@ -1,9 +1,9 @@
-"""Container images: those a host lacks are carried to it; hosts fetch nothing themselves."""
+"""Container images: those a host lacks are carried to it, or pulled by digest where it uses the offline mirror."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 from pyinfra import host, logger
@@ -17,21 +17,32 @@ _CACHE = "/var/cache/rtinfra"
 
 
 @operation()
-def loaded(images: Mapping[str, Path]) -> Generator[PyinfraCommand, None, None]:
+def loaded(images: Mapping[str, Path | None]) -> Generator[PyinfraCommand, None, None]:
     """Load every image that is missing; `images` maps pinned references to OCI archives of this computer.
 
-    An archive that was cut off while it was carried is carried again: it has its final name only once it is whole.
+    An image without an archive is pulled by the host itself, by digest, from where its registries.conf says that our
+    images are. An archive that was cut off while it was carried is carried again: it has its final name only once it is
+    whole.
     """
     found: frozenset[str] = host.get_fact(Images)
     missing = {reference: path for reference, path in images.items() if reference not in found}
     if not missing:
         host.noop(f"all {len(images)} images are there")
         return
-    yield StringCommand(f"install -d -m 0700 {_CACHE}")
     for reference, path in missing.items():
-        size = path.stat().st_size / 1e6
-        logger.info("%s%s: loading, %.0f MB", host.print_prefix, reference.partition("@")[0], size)
-        remote = f"{_CACHE}/{path.name}"
-        yield FileUploadCommand(str(path), remote)
-        quoted, pinned = shlex.quote(remote), shlex.quote(reference)
-        yield StringCommand(f"podman load --quiet --input {quoted} && rm -f {quoted} && podman image exists {pinned}")
+        yield from _pulled(reference) if path is None else _carried(reference, path)
+
+
+def _pulled(reference: str) -> Iterator[PyinfraCommand]:
+    logger.info("%s%s: pulling from the mirror", host.print_prefix, reference.partition("@")[0])
+    yield StringCommand(f"podman pull --quiet {shlex.quote(reference)}")
+
+
+def _carried(reference: str, path: Path) -> Iterator[PyinfraCommand]:
+    size = path.stat().st_size / 1e6
+    logger.info("%s%s: loading, %.0f MB", host.print_prefix, reference.partition("@")[0], size)
+    remote = f"{_CACHE}/{path.name}"
+    yield StringCommand(f"install -d -m 0700 {_CACHE}")
+    yield FileUploadCommand(str(path), remote)
+    quoted, pinned = shlex.quote(remote), shlex.quote(reference)
+    yield StringCommand(f"podman load --quiet --input {quoted} && rm -f {quoted} && podman image exists {pinned}")

@@ -13,13 +13,16 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.packages import Packages, PackagesState
 
 # Never a question, never a changed configuration file replaced, never a wait without end for another apt.
-_APT = (
+APT = (
     "DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends"
     " -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 )
 
+# Without --error-on=any a dead mirror passes unnoticed while old lists are still there.
+UPDATE = "apt-get -q -o DPkg::Lock::Timeout=600 update --error-on=any"
+
 # dpkg itself does not wait for its lock, and the apt of a run that was cut off may still be working.
-_FINISH = (
+FINISH = (
     "export DEBIAN_FRONTEND=noninteractive; n=0; "
     "until dpkg --configure -a --force-confdef --force-confold; do "
     'n=$((n + 1)); [ "$n" -lt 60 ] || exit 1; sleep 5; done'
@@ -31,11 +34,14 @@ _CACHE = "/var/cache/rtinfra"
 
 
 @operation()
-def installed(names: Sequence[str], local: Sequence[LocalPackage] = ()) -> Generator[PyinfraCommand, None, None]:
+def installed(
+    names: Sequence[str], local: Sequence[LocalPackage] = (), sources: str | None = None
+) -> Generator[PyinfraCommand, None, None]:
     """Install what is missing, in one transaction; versions are left to the archive.
 
     A name may be `name/suite` to take it from that apt suite, for example backports. Of `local` packages
-    exactly the given version is installed. A dpkg that was interrupted is completed first.
+    exactly the given version is installed. A dpkg that was interrupted is completed first. `sources` is a file in
+    deb822 format that apt uses instead of the host's own sources.
     """
     requests = {name.partition("/")[0]: name for name in names}
     if not requests and not local:
@@ -47,23 +53,28 @@ def installed(names: Sequence[str], local: Sequence[LocalPackage] = ()) -> Gener
     if not missing and not uploads and not found.interrupted:
         host.noop(f"all {len(requests) + len(local)} packages are installed")
         return
+    only = "" if sources is None else f" {_only(sources)}"
     if found.interrupted:
         logger.info("%sdpkg was interrupted, completing it", host.print_prefix)
-        yield StringCommand(_FINISH)
-        yield StringCommand(f"{_APT} --fix-broken install")
+        yield StringCommand(FINISH)
+        yield StringCommand(f"{APT} --fix-broken install")
     if missing or uploads:
         shown = ", ".join([*missing, *(f"{package.name} {package.version}" for package in uploads)])
         logger.info("%sinstalling %s", host.print_prefix, shown)
         for package in uploads:
             yield StringCommand(f"mkdir -p {_CACHE}")
             yield FileUploadCommand(str(package.path), _remote(package))
-        # Without --error-on=any a dead mirror passes unnoticed while old lists are still there.
-        yield StringCommand("apt-get -q -o DPkg::Lock::Timeout=600 update --error-on=any")
+        yield StringCommand(f"{UPDATE}{only}")
         arguments = shlex.join([*missing, *map(_remote, uploads)])
-        yield StringCommand(f"{_APT} --allow-downgrades install {arguments}")
+        yield StringCommand(f"{APT}{only} --allow-downgrades install {arguments}")
     if uploads:
         yield StringCommand(f"rm -f {shlex.join(map(_remote, uploads))}")
 
 
 def _remote(package: LocalPackage) -> str:
     return f"{_CACHE}/{package.path.name}"
+
+
+def _only(sources: str) -> str:
+    # The lists of the host's own sources stay.
+    return f"-o Dir::Etc::SourceList={shlex.quote(sources)} -o Dir::Etc::SourceParts=- -o APT::Get::List-Cleanup=false"

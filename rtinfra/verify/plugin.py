@@ -17,8 +17,9 @@ from typing import Final
 
 import pytest
 
+from roles.fleet import mirror_of
 from roles.host import RT_GROUP, HostConfig
-from roles.site import Site
+from roles.site import MirrorPlace, Site
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
@@ -64,6 +65,7 @@ class Subject:
 
     host: FleetHost[HostConfig]
     site: Site
+    mirror: MirrorPlace | None
     programs: tuple[Program, ...]
     snapshot: snapshot.Snapshot
     layout: CpuLayout | None
@@ -297,7 +299,8 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
     """
     started = time.monotonic()
     site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
-    script = probe.script(probe.questions(host.config, programs, endpoints.requests(host, site, programs)))
+    place = mirror_of(fleet, host)
+    script = probe.script(probe.questions(host.config, programs, endpoints.requests(host, site, programs), place))
     seen = snapshot.parse(connections.feed(host.name, script).text)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []
@@ -307,6 +310,7 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
     return Subject(
         host=host,
         site=site,
+        mirror=place,
         programs=programs,
         snapshot=seen,
         layout=layout,

@@ -14,13 +14,17 @@ from typing import Final
 from roles.agents.deploy import FILEBEAT_UNIT
 from roles.agents.deploy import SLICE as AGENTS_SLICE
 from roles.host import HostConfig
+from roles.mirror_server.deploy import REGISTRY_UNIT, WEB_UNIT
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
+from roles.site import MirrorPlace
 from rtinfra.facts import http, sections
 from rtinfra.facts.host import Host
 from rtinfra.facts.http import Request, loopback
 from rtinfra.programs import Program
 from rtinfra.quadlet import SLICE
+from rtinfra.verify import mirror
+from rtinfra.verify.mirror import MirrorQuestions
 
 CHRONY: Final = "chrony.service"
 LOGROTATE: Final = "logrotate.timer"
@@ -84,6 +88,7 @@ class Questions:
     application: ApplicationPlaces | None
     programs: tuple[Program, ...]
     requests: tuple[Request, ...]
+    mirror: MirrorQuestions | None
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,16 @@ class ApplicationPlaces:
     metrics_ports: tuple[int, ...]
 
 
-def questions(config: HostConfig, programs: Sequence[Program] = (), requests: Sequence[Request] = ()) -> Questions:
+def questions(
+    config: HostConfig,
+    programs: Sequence[Program] = (),
+    requests: Sequence[Request] = (),
+    place: MirrorPlace | None = None,
+) -> Questions:
     """Derive what to ask from a host's settings; real-time sections may be absent.
 
-    `programs` are the host's telemetry programs, `requests` what to ask them over HTTP.
+    `programs` are the host's telemetry programs, `requests` what to ask them over HTTP, `place` is the offline mirror
+    that it uses or serves.
     """
     members = list(config.base.realtime_members)
     units = [CHRONY, LOGROTATE, "systemd-journald.service", *OTHER_CLOCK_UNITS]
@@ -124,6 +135,9 @@ def questions(config: HostConfig, programs: Sequence[Program] = (), requests: Se
             health_ports=tuple(process.health_port for process in processes),
             metrics_ports=tuple(process.metrics_port for process in processes),
         )
+    if config.mirror_server is not None:
+        units += [WEB_UNIT, REGISTRY_UNIT]
+        packages += config.mirror_server.packages
     if programs:
         units += [AGENTS_SLICE, SLICE, *(program.unit for program in programs)]
         packages += [package for program in programs for package in program.packages]
@@ -138,6 +152,16 @@ def questions(config: HostConfig, programs: Sequence[Program] = (), requests: Se
         application=application,
         programs=tuple(programs),
         requests=tuple(requests),
+        mirror=None if place is None else _about_mirror(config, place),
+    )
+
+
+def _about_mirror(config: HostConfig, place: MirrorPlace) -> MirrorQuestions:
+    client, server = config.mirror_client, config.mirror_server
+    return MirrorQuestions(
+        place,
+        is_client=client is not None and client.enabled,
+        registry_port=None if server is None else server.registry_port,
     )
 
 
@@ -154,6 +178,7 @@ def script(asked: Questions) -> str:
         **_general(asked),
         **(_application(asked.application) if asked.application else {}),
         **(_telemetry(asked) if asked.programs else {}),
+        **(mirror.commands(asked.mirror) if asked.mirror else {}),
         "interrupts_after": "cat /proc/interrupts",
         "end": "echo reached",
     }

@@ -13,6 +13,7 @@ from rtinfra.cpu import parse_cpu_list, parse_cpu_mask
 from rtinfra.facts import http, sections
 from rtinfra.facts.host import HostState, parse_host_state
 from rtinfra.facts.http import HttpAnswer, loopback
+from rtinfra.verify.mirror import MirrorClientSeen, MirrorServerSeen, parse_client, parse_server
 
 SCHED_OTHER: Final = 0
 SCHED_FIFO: Final = 1
@@ -215,6 +216,8 @@ class Snapshot:
     directories: Mapping[str, str]
     data_files: Mapping[str, int]
     filebeat: tuple[str, ...]
+    mirror_client: MirrorClientSeen | None
+    mirror_server: MirrorServerSeen | None
 
     @property
     def is_virtual(self) -> bool:
@@ -348,11 +351,17 @@ def parse(text: str) -> Snapshot:
         log_tails=tuple(many("log_tails")),
         checkpoint_dir_access=one("checkpoint_dir"),
         checkpoint=_checkpoint(many("checkpoints"), many("newest_checkpoint")),
-        http=tuple(answer for name in ("http_early", "http", "http_telemetry") for answer in http.parse(many(name))),
+        http=tuple(
+            answer
+            for name in ("http_early", "http", "http_telemetry", "http_mirror")
+            for answer in http.parse(many(name))
+        ),
         containers=dict(_containers(many("containers"), many("images"))),
         directories=dict(_pairs(many("directories"))),
         data_files={path: int(size) for size, path in _pairs(many("data_files")) if size.isdecimal()},
         filebeat=tuple(line for line in many("filebeat") if line.strip()),
+        mirror_client=parse_client(found),
+        mirror_server=parse_server(found),
     )
 
 

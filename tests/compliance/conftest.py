@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
     from roles.host import HostConfig, RtHostConfig
-    from roles.site import Site
+    from roles.site import MirrorPlace, Site
     from rtinfra.config import FleetHost
     from rtinfra.cpu import CpuLayout
     from rtinfra.programs import Program
@@ -73,6 +73,13 @@ def snapshot(subject: Subject) -> Snapshot:
 def site(subject: Subject) -> Site:
     """The fleet as seen from the host: who runs what, where."""
     return subject.site
+
+
+@pytest.fixture(scope="session")
+def mirror(subject: Subject) -> MirrorPlace:
+    """The offline mirror that the host uses or serves."""
+    assert subject.mirror is not None
+    return subject.mirror
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from ruamel.yaml import YAML
 from roles.base import deploy as base
 from roles.fleet import site_of
 from roles.host import HostConfig, load_hosts
+from roles.mirror_client import deploy as mirror_client
+from roles.mirror_server import deploy as mirror_server
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
@@ -29,20 +31,22 @@ from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.operations import packages, units
 from rtinfra.operations.files import _SCRIPT
 from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
+from rtinfra.operations.mirror import _CERTIFICATES_SCRIPT, _SET_ASIDE_SCRIPT
 from rtinfra.operations.units import _SCRIPT as _START
 from rtinfra.paths import PROJECT
+from tests.unit.mirror_fleet import INDEX, LIVE, PLACE, served_answer
 from tests.unit.telemetry_site import FakeSecrets, FakeStore
 
 # What the two-node topology of the scenarios needs: cores 2 and 3 are on node 1 there.
 _NODES = {"rt_app": {"rt_process": {"numa_node": 1}, "non_rt_process": {"numa_node": 0}}}
 
 
-def host_with(settings: Mapping[str, object]) -> FleetHost[HostConfig]:
-    """Return a host of the group rt_hosts with the shipped settings and these of its own."""
+def host_with(settings: Mapping[str, object], groups: Sequence[str] = ("rt_hosts",)) -> FleetHost[HostConfig]:
+    """Return a host of the groups, rt_hosts if no other, with the shipped settings and these of its own."""
     with TemporaryDirectory() as directory:
         path = Path(directory) / "hosts.yaml"
-        merged = {**_NODES, **settings}
-        host = {"groups": ["rt_hosts"], "ssh": {"address": "192.0.2.1"}, "settings": merged}
+        merged = {**(_NODES if "rt_hosts" in groups else {}), **settings}
+        host = {"groups": list(groups), "ssh": {"address": "192.0.2.1"}, "settings": merged}
         with path.open("w") as stream:
             YAML().dump({"hosts": {"golden": host}}, stream)
         return load_hosts(PROJECT, path).hosts["golden"]
@@ -90,6 +94,40 @@ def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> 
     )
 
 
+def mirror_plan(role: str) -> str:
+    """Return the same of a host that serves the offline mirror, or uses it, when a release is published."""
+    config = host_with({}, groups=["mirror_server", "mirror_client"]).config
+    server, client = config.mirror_server, config.mirror_client
+    assert server is not None
+    assert client is not None
+    serves = role == "mirror_server"
+    paths = (
+        [*mirror_server.source(PLACE, INDEX), *mirror_server.files(server, PLACE)]
+        if serves
+        else mirror_client.files(PLACE, False, LIVE)
+    )
+
+    def steps(state: State) -> None:
+        if serves:
+            add_deploy(state, mirror_server.serve, server, PLACE, INDEX)
+        else:
+            # The host that is asked what the mirror serves is the fake one too.
+            add_deploy(state, mirror_client.configure, client, replace(PLACE, host="@fake/golden"), False)
+
+    answer = served_answer(has_certificates=not serves)
+    return "\n".join(
+        [
+            *_heading("Commands on a bare host, without those that only look"),
+            *commands(steps, {"echo @@": answer}),
+            *_heading("Paths"),
+            *(line for path in paths for line in _path(path)),
+            *_heading("Units"),
+            *(f"{unit.name}: {unit.startup}, {_running(unit)}" for unit in (mirror_server.units() if serves else ())),
+            "",
+        ]
+    )
+
+
 def commands(steps: object, responses: Mapping[str, object] | None = None) -> list[str]:
     """Run `steps(state)` against a fake host and return what it executed, facts left out.
 
@@ -128,7 +166,10 @@ def _shown(command: str) -> str:
     text = str(command)
     if _SCRIPT.splitlines()[0] in text:
         return "<sync.sh with the files that differ>"
-    return text.replace(_START, "<start.sh>")
+    scripts = {_START: "<start.sh>", _CERTIFICATES_SCRIPT: "<certificates.sh>", _SET_ASIDE_SCRIPT: "<set-aside.sh>"}
+    for script, name in scripts.items():
+        text = text.replace(script, name)
+    return text
 
 
 def _heading(text: str) -> Sequence[str]:

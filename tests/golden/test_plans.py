@@ -16,7 +16,7 @@ import pytest
 from roles.host import HostConfig
 from rtinfra.config import FleetHost
 from rtinfra.cpu import Topology
-from tests.golden.plan import host_with, plan
+from tests.golden.plan import host_with, mirror_plan, plan
 
 EXPECTED = Path(__file__).parent / "expected"
 BASE = "debian-13"
@@ -57,6 +57,14 @@ def test_plan(name: str, base_plan: str, request: pytest.FixtureRequest) -> None
             base_plan.splitlines(), plan(*_host(name)).splitlines(), BASE, name, lineterm="", n=1
         )
         actual, stored = "\n".join(lines) + "\n", EXPECTED / f"{name}.diff"
+    if request.config.getoption("--update-golden"):
+        stored.write_text(actual, encoding="utf-8")
+    assert actual == stored.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("role", ["mirror_server", "mirror_client"])
+def test_mirror_plan(role: str, request: pytest.FixtureRequest) -> None:
+    actual, stored = mirror_plan(role), EXPECTED / f"{role.replace('_', '-')}.txt"
     if request.config.getoption("--update-golden"):
         stored.write_text(actual, encoding="utf-8")
     assert actual == stored.read_text(encoding="utf-8")

@@ -29,6 +29,7 @@ def settings(**changes: object) -> MirrorSettings:
         "architecture": "amd64",
         "components": ("main",),
         "valid_days": 180,
+        "replacements": (),
         "base_patterns": ("?essential",),
         "base_packages": ("ssh",),
         "boot_loaders": (),

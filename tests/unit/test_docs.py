@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import BaseModel
 
-from roles.host import TELEMETRY_ROLES, HostConfig
+from roles.host import MIRROR_ROLES, TELEMETRY_ROLES, HostConfig
 from roles.rt_kernel.model import RtKernelSettings
 from rtinfra.config.merge import Located, merge
 from rtinfra.config.yaml import load_yaml
@@ -23,7 +23,10 @@ from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.paths import PROJECT
 
 # The files that hold settings; those of a lab only change some.
-SETTINGS = ("group_data/all.yaml", *(f"group_data/{group}.yaml" for group in ("rt_hosts", *TELEMETRY_ROLES)))
+SETTINGS = (
+    "group_data/all.yaml",
+    *(f"group_data/{group}.yaml" for group in ("rt_hosts", *TELEMETRY_ROLES, *MIRROR_ROLES)),
+)
 SHIPPED_YAML = (
     *(str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "group_data").glob("*.yaml"))),
     "images/catalogue.yaml",
@@ -255,7 +258,7 @@ ALLOWED: Mapping[str, set[str]] = {
         *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets"),
     },
     "roles.wanted": VALUES | {"rtinfra.config", "rtinfra.images", "roles"},
-    "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host"},
+    "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host", "roles.site"},
     "roles.target": VALUES
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"}
     | {"rtinfra.images", "rtinfra.secrets"},

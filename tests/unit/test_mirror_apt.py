@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,19 @@ def test_a_local_package_brings_its_dependencies_and_wins_over_the_archives(tmp_
     package = found.packages[0]
     assert (package.name, package.version, package.path) == ("chrony", "0.9", local.name)
     assert f"Filename: {local.name}\nSize: {package.size}\nSHA256: {package.sha256}\n" in found.stanzas.decode()
+
+
+def test_a_replacement_takes_the_archives_place_and_is_refused_where_it_takes_none(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    fix = deb.read(build(tmp_path, "libssl", "1:3.0+fix1", Depends="libc"))
+    other = deb.read(build(tmp_path, "nowhere", "1"))
+    solution = resolve(tmp_path, upstream.archive(), replace(want("ssh"), replacements=(fix,)))
+    found = {package.name: (package.version, package.origin) for package in solution.packages}
+    assert found["libssl"] == ("1:3.0+fix1", LOCAL)
+    assert "nothing installs nowhere" in refused(
+        tmp_path, upstream.archive(), replace(want("ssh"), replacements=(fix, other))
+    )
 
 
 def test_this_computers_apt_is_neither_used_nor_changed(tmp_path: Path, upstream: Upstream) -> None:

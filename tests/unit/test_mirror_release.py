@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -288,10 +289,11 @@ def test_a_folder_in_place_of_the_link_is_refused(here: Site) -> None:
 # ---- power cuts -------------------------------------------------------------------------------------------
 
 EVENTS = {"open", "os.link", "os.mkdir", "os.rename", "os.symlink", "os.chmod", "os.utime", "subprocess.Popen"}
+EVENTS |= {"os.remove", "os.rmdir"}
 
 
-def killed_at(here: Site, point: int) -> int:
-    """Publish in a process that is killed at its `point`-th step; return how many steps were made."""
+def killed_at(work: Callable[[], Any], point: int) -> int:
+    """Work in a process that is killed at its `point`-th step; return how many steps were made."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -305,7 +307,7 @@ def killed_at(here: Site, point: int) -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(step)
-        publish(here)
+        work()
         os.write(writer, str(count).encode())
         os._exit(0)
     os.close(writer)
@@ -316,39 +318,63 @@ def killed_at(here: Site, point: int) -> int:
 
 
 @pytest.fixture
-def two_locks(here: Site) -> Iterator[Site]:
+def fresh(here: Site, tmp_path: Path) -> Callable[[], None]:
+    """Save the mirror at the first call, bring it back at every other one."""
+    saved = tmp_path / "saved"
+
+    def turn() -> None:
+        if not saved.exists():
+            subprocess.run(["cp", "-a", here.mirror.root, saved], check=True)
+        else:
+            shutil.rmtree(here.mirror.root)
+            subprocess.run(["cp", "-a", saved, here.mirror.root], check=True)
+
+    return turn
+
+
+def test_a_cut_at_any_point_leaves_a_whole_release_and_the_next_call_completes(
+    here: Site, fresh: Callable[[], None]
+) -> None:
     full_lock(here)
     publish(here)
     newer_lock(here)
-    yield here
-
-
-def test_a_cut_at_any_point_leaves_a_whole_release_and_the_next_call_completes(two_locks: Site, tmp_path: Path) -> None:
-    saved = tmp_path / "saved"
-    shutil.copytree(two_locks.mirror.root, saved, symlinks=True)
-
-    def fresh() -> None:
-        shutil.rmtree(two_locks.mirror.root)
-        shutil.copytree(saved, two_locks.mirror.root, symlinks=True)
-
-    steps = killed_at(two_locks, 0)
+    fresh()
+    steps = killed_at(lambda: publish(here), 0)
     assert steps > 100
     served = set()
     # All over, and each of the last steps: rename, switch and record are there.
-    points = {*range(1, steps, steps // 10), *range(steps - 12, steps + 1)}
-    for point in sorted(points):
+    for point in sorted({*range(1, steps, steps // 6), *range(steps - 10, steps + 1)}):
         fresh()
-        killed_at(two_locks, point)
-        live = release.describe(two_locks.mirror.current)
+        killed_at(lambda: publish(here), point)
+        live = release.describe(here.mirror.current)
         assert live is not None, point
         served.add(live.name)
-        done = publish(two_locks)
-        assert findings(two_locks) == [], point
+        done = publish(here)
+        assert findings(here) == [], point
         assert done.release.date == CREATED + DAY
-        assert not list(two_locks.mirror.published.glob("*.new-*")), point
-        assert len(two_locks.mirror.state().published) == 2
-        assert len(list(two_locks.mirror.published.iterdir())) == 3
+        assert not list(here.mirror.published.glob("*.new-*")), point
+        assert len(here.mirror.state().published) == 2
+        assert len(list(here.mirror.published.iterdir())) == 3
     assert len(served) == 2
+
+
+def test_a_collection_cut_at_any_point_is_completed_by_the_next(here: Site, fresh: Callable[[], None]) -> None:
+    full_lock(here)
+    publish(here)
+    newer_lock(here)
+    publish(here)
+    later = CREATED + timedelta(days=80)
+    publish(here, again=True, now=later)
+    later += timedelta(days=20)
+    fresh()
+    steps = killed_at(lambda: collect(here, later), 0)
+    expected = snapshot(here.mirror.root)
+    for point in range(1, steps + 1, steps // 9):
+        fresh()
+        killed_at(lambda: collect(here, later), point)
+        collect(here, later)
+        assert findings(here, later) == [], point
+        assert snapshot(here.mirror.root).keys() == expected.keys(), point
 
 
 # ---- upkeep -----------------------------------------------------------------------------------------------
@@ -441,7 +467,7 @@ def test_an_old_release_can_be_removed_and_the_live_one_cannot(here: Site) -> No
     assert rollback(here).changed
 
 
-def test_a_bundle_can_be_removed(here: Site) -> None:
+def test_a_bundle_can_be_removed_and_differences_still_build_on_it(here: Site) -> None:
     lock = full_lock(here)
     state = here.mirror.state()
     here.mirror.record(state.model_copy(update={"bundles": state.imported}))
@@ -449,4 +475,4 @@ def test_a_bundle_can_be_removed(here: Site) -> None:
     (here.mirror.bundles / name).mkdir(parents=True)
     assert lock.id in name
     assert upkeep.remove(here.mirror, bundles=[name], report=Reporter()) == (name,)
-    assert not list(here.mirror.bundles.iterdir()) and here.mirror.state().bundles == ()
+    assert not list(here.mirror.bundles.iterdir()) and here.mirror.state().bundles == state.imported

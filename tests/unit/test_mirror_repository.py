@@ -8,10 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rtinfra.mirror import repository
 from rtinfra.mirror.errors import MirrorError
-from rtinfra.mirror.model import Lock
+from rtinfra.mirror.model import Blob, Lock, LockedPackage
 from rtinfra.mirror.tree import Tree
 from tests.unit.mirror_site import CREATED, Site, site
 
@@ -77,6 +79,34 @@ def test_bytes_that_are_no_text_pass_through(here: Site) -> None:
     blob = here.put("index", stanza, "Packages")
     lock = here.lock([package]).model_copy(update={"stanzas": blob})
     assert b"Made\x0b\xff\xc2\x85for" in built(here, lock).generated[f"{INDEX}/Packages"]
+
+
+# Fields as the format allows them: any text in one line, more lines behind a blank.
+LINE = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1, max_size=20)
+OTHER = st.tuples(st.from_regex(r"X-[A-Za-z]{1,8}", fullmatch=True), LINE, st.lists(LINE, max_size=2))
+
+
+@given(st.lists(OTHER, max_size=5), st.lists(OTHER, max_size=5), st.booleans())
+def test_every_other_field_stays_as_it_is(
+    before: list[tuple[str, str, list[str]]], after: list[tuple[str, str, list[str]]], has_path: bool
+) -> None:
+    def text(fields: list[tuple[str, str, list[str]]]) -> str:
+        return "".join(f"{name}: {value}\n" + "".join(f" {line}\n" for line in more) for name, value, more in fields)
+
+    package = LockedPackage(
+        name="one", version="1", architecture="all", origin="local", path="one.deb", size=7, sha256="ab" * 32,
+        why=("test",),
+    )  # fmt: skip
+    known = f"Package: one\nVersion: 1\nArchitecture: all\nSize: 7\nSHA256: {package.sha256}\n"
+    path = "Filename: elsewhere/one.deb\n" if has_path else ""
+    lock = Lock(
+        format=1, created=CREATED, suite="trixie", architecture="amd64", valid_days=1,
+        stanzas=Blob(sha256=package.sha256, size=1), origins={}, packages=(package,), images=(), wheels=(), files=(),
+    )  # fmt: skip
+    found = repository.indexes(lock, f"{text(before)}{known}{path}{text(after)}".encode())["Packages"].decode()
+    ours = f"Filename: pool/ab/{package.sha256}/one_1_all.deb\n"
+    expected = (known, ours, text(after)) if has_path else (known, text(after), ours)
+    assert found == text(before) + "".join(expected)
 
 
 def refused(here: Site, lock: Lock, stanzas: str) -> str:

@@ -22,6 +22,8 @@ GOOD = HostState(
     is_root=True,
     clock=1_800_000_000,
     has_unfinished_packages=False,
+    codename="trixie",
+    architecture="amd64",
 )
 
 

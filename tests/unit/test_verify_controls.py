@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from roles.agents.deploy import SLICE as AGENTS_SLICE
+from roles.fleet import mirror_of
 from roles.host import HostConfig, load_hosts
 from rtinfra.config import Fleet
 from rtinfra.config.types import ByteSize
@@ -22,8 +24,11 @@ from rtinfra.programs import Program, programs_of, site_without_secrets
 from rtinfra.quadlet import SLICE
 from rtinfra.verify import Report, Status, endpoints, run
 from rtinfra.verify.session import TESTS, pytest_arguments
+from tests.unit.mirror_fleet import client_answer, server_answer, server_units
 
+CLOCK_LINE = "@@clock\n"
 SAMPLE = (Path(__file__).parent / "test_verify_sample.txt").read_text(encoding="utf-8").replace("␀", "\0")
+CLOCK = int(SAMPLE.partition(CLOCK_LINE)[2].splitlines()[0])
 DIGEST = "sha256:" + "ab" * 32
 INVENTORY = """hosts:
   robot: {groups: [rt_hosts, lab, agents], ssh: {address: 192.0.2.1}}
@@ -31,7 +36,8 @@ INVENTORY = """hosts:
     groups: [gateways, jaeger, prometheus, alertmanager, loki, mimir, alloy]
     ssh: {address: 192.0.2.2}
     settings: {gateways: {addresses: [192.0.2.2, 192.0.2.3]}, telemetry: {logs: loki}}
-  second: {groups: [tempo], ssh: {address: 192.0.2.4}}
+  second: {groups: [tempo, mirror_client], ssh: {address: 192.0.2.4}}
+  mirror: {groups: [mirror_server, mirror_client], ssh: {address: 192.0.2.5}}
 """
 # Controls that ask by themselves or do something; the snapshot is not what they look at.
 ACTIVE = {"OB-4.1", "OB-15.1", "AL-1.3", "AL-2.4"}
@@ -85,6 +91,8 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             endpoints.collector_metrics(site, agents): collector(2.0**30),
             f"http://192.0.2.1:{agents.node_exporter.port}/metrics": node,
         }
+    if name == "mirror":
+        return {}
     if name == "second":
         url = endpoints.base(site, config.tempo)
         overrides = {
@@ -219,9 +227,11 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
     site, own = site_without_secrets(fleet, host), programs_of(fleet, host)
     said = bodies(fleet, name)
     stat, status, groups = threads(own)
+    place, clock = mirror_of(fleet, host), datetime.fromtimestamp(CLOCK, UTC)
+    serves = host.config.mirror_server is not None
     text = SAMPLE.rstrip("\n")
     for section, lines in (
-        ("units", [unit(one) for one in own]),
+        ("units", [*(unit(one) for one in own), *(server_units() if serves else ())]),
         ("values", list(values(fleet, name, own))),
         ("thread_stat", stat),
         ("thread_status", status),
@@ -242,6 +252,9 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
         body = "" if is_silent else said.get(request.url, "")
         code = 0 if is_silent else next((one.ready_status[0] for one in own if one.ready == request.url), 200)
         more += [f"@http GET {request.url} {code} 3", body if isinstance(body, str) else json.dumps(body), ""]
+    if place is not None and not is_silent:
+        more += client_answer(place, host.config, clock)
+        more += server_answer(place, host.config, clock) if serves else ()
     return "\n".join([text, *more, ""])
 
 
@@ -292,6 +305,9 @@ def test_healthy_hosts_pass(verify: Callable[..., Report]) -> None:
     assert ("robot", "OB-5.12") in on
     assert ("backend", "OB-6.3") in on
     assert ("second", "OB-11.20") in on
+    assert ("second", "OF-1.1") in on
+    assert ("mirror", "OF-1.20") in on
+    assert ("second", "OF-1.20") not in on
     assert not [host for host, control in on if host != "robot" and control.startswith("OB-5")]
     assert len([one for one in report.results if one.status is Status.PASS]) > 50
 
@@ -313,6 +329,24 @@ def test_healthy_hosts_pass(verify: Callable[..., Report]) -> None:
         ("node_textfile_scrape_error 0", "node_textfile_scrape_error 1", "OB-5.21"),
         ("watchdog_missing 0", "watchdog_missing 1", "AL-2.1"),
         ("/otel-gateway-2/block", "/other/block", "OB-6.4"),
+        ("rtinfra.sources\n", "rtinfra.sources\n/etc/apt/sources.list.d/vendor.list\n", "OF-1.1"),
+        ("@@mirror_targets\n", "@@mirror_targets\nhttp://192.0.2.99/debian/ /usr/share/keyrings/x.gpg\n", "OF-1.1"),
+        ("@@mirror_key\n", "@@mirror_key\nanother ", "OF-1.2"),
+        ("@@mirror_update\nstatus 0", "@@mirror_update\nE: Release file is expired\nstatus 100", "OF-1.3"),
+        ("Valid-Until: ", "Expired: ", "OF-1.4"),
+        ('Check-Date "true"', 'Check-Date "false"', "OF-1.6"),
+        ("@@mirror_pip\n", "@@mirror_pip\nextra-index-url = http://192.0.2.99/\n", "OF-1.7"),
+        ('"default": [{"type": "reject"}]', '"default": [{"type": "insecureAcceptAnything"}]', "OF-1.8"),
+        ("@@mirror_registries\n{", '@@mirror_registries\n{"search": ["192.0.2.99"], ', "OF-1.8"),
+        ("@@mirror_versions\n", "@@mirror_versions\nInst chrony [4.6] (4.7 rtinfra:trixie [amd64])\n", "OF-1.9"),
+        ("@@mirror_recorded\n", "@@mirror_recorded\nolder-", "OF-1.9"),
+        ("@@mirror_release\nHTTP/1.1 200 OK", "@@mirror_release\nHTTP/1.1 404 Not Found", "OF-1.20"),
+        ("IP Address:192.0.2.5", "IP Address:192.0.2.6", "OF-1.21"),
+        ("0.0.0.0:22", "0.0.0.0:80", "OF-1.22"),
+        ("127.0.0.1:5000\n", "0.0.0.0:5000\n", "OF-1.22"),
+        ("HTTP/1.1 405 Not Allowed", "HTTP/1.1 202 Accepted", "OF-1.23"),
+        ("600 root /etc/rtinfra", "644 root /etc/rtinfra", "OF-1.24"),
+        ("2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "OF-1.25"),
     ],
 )
 def test_what_is_wrong_is_found(verify: Callable[..., Report], old: str, new: str, control: str) -> None:
@@ -324,5 +358,5 @@ def test_what_is_wrong_is_found(verify: Callable[..., Report], old: str, new: st
 
 def test_silence_is_a_failure_with_its_reason_and_no_mistake_of_the_control(verify: Callable[..., Report]) -> None:
     found = failures(verify(is_silent=True))
-    assert {"OB-5.2", "OB-6.2", "OB-13.1", "OB-11.10", "OF-3.2", "AL-1.1"} <= found.keys()
+    assert {"OB-5.2", "OB-6.2", "OB-13.1", "OB-11.10", "OF-3.2", "AL-1.1", "OF-1.3", "OF-1.20"} <= found.keys()
     assert {control: said for control, said in found.items() if "the check itself failed" in said} == {}

@@ -1,16 +1,14 @@
-"""``rtinfra mirror``: everything that hosts install, for networks that reach nothing outside."""
+"""Commands of the connected side: lock, fetch, check, bundle."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pyinfra.api.exceptions import InventoryError
-from rich.console import Console
 
 from rtinfra.commands import EXIT_FAILED, plain_errors
 from rtinfra.images import LocalStore
@@ -19,44 +17,31 @@ from rtinfra.local.archive import discover
 from rtinfra.local.progress import ConsoleReporter, megabytes, seconds
 from rtinfra.mirror import check as checking
 from rtinfra.mirror import lock as locking
+from rtinfra.mirror.bundle import PART_SIZE, make_bundle
+from rtinfra.mirror.cli.common import LOCK, DirectoryOption, JsonOption, LockOption, app, mirror_in, show
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.fetch import fetch
-from rtinfra.mirror.model import LOCK_NAME, Lock
-from rtinfra.mirror.store import DIRECTORY_VARIABLE, Mirror, mirror_directory
+from rtinfra.mirror.model import Lock
 from rtinfra.mirror.wanted import load_settings, load_wants
 from rtinfra.paths import PROJECT, lab_inventory
 
 _KEPT = "Nothing is half done; the same command goes on where this one ended."
+_MEGABYTE = 1000**2
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="The offline mirror: packages, images and wheels of all hosts, locked and fetched here, carried in, published"
-    " inside.\n\n"
-    "Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage, settings or lock, 130 interrupted.",
-)
-
-_Directory = Annotated[
-    Path | None,
-    typer.Option(help=f"Folder of the mirror. Default: {DIRECTORY_VARIABLE}, else .mirror of the project."),
-]
-_LockFile = Annotated[Path, typer.Option("--lock", help="The lock, relative to the project folder.")]
 _Inventory = Annotated[Path, typer.Option(help="Inventory file or directory, relative to the project folder.")]
-_Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
 
-_LOCK = Path(LOCK_NAME)
 _HOSTS = Path("inventory")
 
 
 @app.command("lock")
 def lock_mirror(
     inventory: _Inventory = _HOSTS,
-    lock_file: _LockFile = _LOCK,
-    directory: _Directory = None,
+    lock_file: LockOption = LOCK,
+    directory: DirectoryOption = None,
     renew: Annotated[
         bool, typer.Option("--renew", help="Date the lock today even when nothing changed: it is good for longer.")
     ] = False,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find out what the hosts of the inventory install today, and write it down. Needs a connection.
 
@@ -73,14 +58,14 @@ def lock_mirror(
         found = locking.lock(
             load_wants(PROJECT, _place(inventory), store),
             PROJECT / lock_file,
-            _mirror(directory),
+            mirror_in(directory),
             locking.Sources(discover(), store, PROJECT),
             ConsoleReporter(),
             renew=renew,
         )
         counts = _counts(found.lock)
         done = "unchanged" if not found.changed else "written" if found.before is None else "renewed"
-        _show(
+        show(
             {"result": done, "lock": str(found.path), **counts},
             f"{found.path.name} {done}: {_counted(counts)}; good until {found.lock.valid_until:%Y-%m-%d}"
             "\nNext: rtinfra mirror fetch",
@@ -89,7 +74,7 @@ def lock_mirror(
 
 
 @app.command("fetch")
-def fetch_mirror(lock_file: _LockFile = _LOCK, directory: _Directory = None, as_json: _Json = False) -> None:
+def fetch_mirror(lock_file: LockOption = LOCK, directory: DirectoryOption = None, as_json: JsonOption = False) -> None:
     """Bring the packages of the lock that are not here yet, eight at a time. Needs a connection.
 
     What has arrived of a file is kept when this is interrupted. Every file is compared with the lock.
@@ -102,22 +87,22 @@ def fetch_mirror(lock_file: _LockFile = _LOCK, directory: _Directory = None, as_
     """
     with plain_errors("What has arrived is kept; the same command goes on from there."):
         lock = locking.read(PROJECT / lock_file)
-        done = fetch(lock, _mirror(directory), discover(), ConsoleReporter())
+        done = fetch(lock, mirror_in(directory), discover(), ConsoleReporter())
         text = f"{done.files} packages fetched, {megabytes(done.bytes)} in {seconds(done.seconds)}"
         if not done.files:
             text = f"nothing to fetch: all {done.there} contents are here"
-        _show(asdict(done), f"{text}\nNext: rtinfra mirror check", as_json)
+        show(asdict(done), f"{text}\nNext: rtinfra mirror check", as_json)
 
 
 @app.command("check")
 def check_mirror(
     inventory: _Inventory = _HOSTS,
-    lock_file: _LockFile = _LOCK,
-    directory: _Directory = None,
+    lock_file: LockOption = LOCK,
+    directory: DirectoryOption = None,
     with_bootstrap: Annotated[
         bool, typer.Option("--bootstrap", help="Also make a bare Debian from the mirror alone (a minute or two).")
     ] = False,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Prove that the lock is complete: nothing in it needs anything that is not in it, and all of it is here.
 
@@ -131,10 +116,53 @@ def check_mirror(
         lock = locking.read(PROJECT / lock_file)
         pythons = load_settings(PROJECT, _place(inventory)).python
         report = ConsoleReporter()
-        found = checking.check(lock, _mirror(directory), pythons, report, with_bootstrap=with_bootstrap)
-        _show(found.to_json(), "\n".join(_told(found)), as_json)
+        found = checking.check(lock, mirror_in(directory), pythons, report, with_bootstrap=with_bootstrap)
+        show(found.to_json(), "\n".join(_told(found)), as_json)
         if not found.ok:
             raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("bundle")
+def bundle_mirror(
+    base: Annotated[
+        str | None,
+        typer.Option(help="Id of an earlier bundle made here: only what that one did not bring. Without: everything."),
+    ] = None,
+    part_mb: Annotated[int, typer.Option(min=1, help="Largest size of one file, in MB.")] = PART_SIZE // _MEGABYTE,
+    lock_file: LockOption = LOCK,
+    directory: DirectoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack what the lock holds into a signed folder that can be carried: on a USB stick, for example.
+
+    Examples:
+
+        rtinfra mirror bundle
+
+        rtinfra mirror bundle --base 20261126T080000Z-0123456789abcdef --part-mb 2000
+    """
+    with plain_errors("No bundle was made; the same command starts over."):
+        lock = locking.read(PROJECT / lock_file)
+        made = make_bundle(mirror_in(directory), lock, base, part_size=part_mb * _MEGABYTE, report=ConsoleReporter())
+        size = sum(part.size for part in made.manifest.parts)
+        carried = len(made.manifest.carried)
+        text = (
+            f"bundle {made.manifest.id}: {carried} of {len(made.manifest.contents)} contents, {megabytes(size)}"
+            f" in {len(made.manifest.parts)} parts, good until {made.manifest.valid_until:%Y-%m-%d}\n"
+            f"Carry this folder in:      {made.folder}\n"
+            f"Tell its key another way:  {made.fingerprint}\n"
+            f"Next, on the closed side:  sh install.sh --key {made.fingerprint}"
+        )
+        data = {
+            "id": made.manifest.id,
+            "base": made.manifest.base,
+            "folder": str(made.folder),
+            "fingerprint": made.fingerprint,
+            "carried": carried,
+            "bytes": size,
+            "parts": len(made.manifest.parts),
+        }
+        show(data, text, as_json)
 
 
 def _place(inventory: Path) -> Path:
@@ -145,10 +173,6 @@ def _place(inventory: Path) -> Path:
         return source(place, lab_inventory())
     except InventoryError as error:
         raise MirrorError(str(error), "then run the same command again") from error
-
-
-def _mirror(directory: Path | None) -> Mirror:
-    return Mirror((directory or mirror_directory()).absolute())
 
 
 def _counts(lock: Lock) -> dict[str, int]:
@@ -181,10 +205,3 @@ def _told(found: checking.Checked) -> list[str]:
     if found.bootstrap_seconds is not None:
         lines.append(f"a bare Debian was made from the mirror alone in {seconds(found.bootstrap_seconds)}")
     return lines
-
-
-def _show(data: Mapping[str, Any], text: str, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(data, indent=2))
-    else:
-        Console(soft_wrap=True, highlight=False).print(text, markup=False)

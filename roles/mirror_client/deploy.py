@@ -1,0 +1,112 @@
+"""Operations of the `mirror_client` role."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from pyinfra.api.deploy import deploy
+
+from roles.mirror_client.model import MirrorClientSettings
+from roles.site import MirrorPlace
+from rtinfra.facts.mirror import MirrorState
+from rtinfra.operations import mirror as mirror_operations
+from rtinfra.operations.managed import File, Managed
+from rtinfra.render import render, render_json
+
+SOURCE = "/etc/apt/sources.list.d/rtinfra.sources"
+KEY = "/etc/apt/keyrings/rtinfra-mirror.asc"
+APT_CONFIGURATION = "/etc/apt/apt.conf.d/99-rtinfra-mirror"
+PREFERENCES = "/etc/apt/preferences.d/60-rtinfra-mirror"
+AUTHORITY = "/etc/rtinfra/mirror-ca.crt"
+PIP = "/etc/pip.conf"
+REGISTRIES = "/etc/containers/registries.conf.d/60-rtinfra-mirror.conf"
+IMAGE_POLICY = "/etc/containers/policy.json"
+#: What others may have a file of their own at.
+REPLACED = (PIP, IMAGE_POLICY)
+#: Where images of the mirror are said to be from, and where they are on it.
+IMAGES = "localhost/rtinfra"
+REPOSITORY = "rtinfra"
+#: apt prefers packages of the mirror even when a newer version is installed, apt_preferences(5).
+PRIORITY = 1001
+
+# Images that come as files are those that somebody with root's rights brought.
+_LOCAL_TRANSPORTS = ("containers-storage", "dir", "docker-archive", "oci", "oci-archive", "tarball")
+
+
+def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Managed]:
+    """Every path this role manages.
+
+    Raises:
+        ValueError: the mirror has no release or no certificate.
+    """
+    if live.release is None or live.authority is None:
+        raise ValueError("the mirror has no release or no certificate")
+    index = live.release.index
+    return [
+        File(path=KEY, content=live.release.key),
+        File(path=AUTHORITY, content=live.authority.pem),
+        File(
+            path=APT_CONFIGURATION,
+            content=render("mirror_client/apt.conf.j2", host=place.netloc_host, authority=AUTHORITY),
+        ),
+        File(path=PREFERENCES, content=render("mirror_client/preferences.j2", index=index, priority=PRIORITY)),
+        File(
+            path=SOURCE,
+            content=render(
+                "mirror_client/rtinfra.sources.j2",
+                uri=f"file:{place.live}/apt" if is_same_host else f"{place.url}/apt",
+                index=index,
+                key=KEY,
+            ),
+        ),
+        File(
+            path=PIP,
+            content=render(
+                "mirror_client/pip.conf.j2", url=place.url, authority=AUTHORITY, is_address=place.ip is not None
+            ),
+        ),
+        File(
+            path=REGISTRIES,
+            content=render("mirror_client/registries.conf.j2", images=IMAGES, location=f"{place.netloc}/{REPOSITORY}"),
+        ),
+        File(path=IMAGE_POLICY, content=render_json(image_policy())),
+        File(path=_registry_authority(place), content=live.authority.pem),
+    ]
+
+
+def image_policy() -> dict[str, object]:
+    """Return the policy for images, containers-policy.json(5): from a registry only ours; their digests are pinned."""
+    accept, reject = [{"type": "insecureAcceptAnything"}], [{"type": "reject"}]
+    return {
+        "default": reject,
+        "transports": {"docker": {IMAGES: accept}, **{transport: {"": accept} for transport in _LOCAL_TRANSPORTS}},
+    }
+
+
+def paths(place: MirrorPlace) -> Sequence[str]:
+    """Return the paths of `files`, whatever they hold."""
+    return (
+        *(KEY, AUTHORITY, APT_CONFIGURATION, PREFERENCES, SOURCE, PIP, REGISTRIES, IMAGE_POLICY),
+        _registry_authority(place),
+    )
+
+
+def _registry_authority(place: MirrorPlace) -> str:
+    return f"/etc/containers/certs.d/{place.netloc}/ca.crt"
+
+
+@deploy("mirror_client")
+def configure(settings: MirrorClientSettings, place: MirrorPlace, is_same_host: bool) -> None:
+    """Point the host at the mirror, or take that back."""
+    if settings.enabled:
+        mirror_operations.pointed(
+            name="pointed",
+            server=place.host,
+            directory=place.directory,
+            files=partial(files, place, is_same_host),
+            replaced=REPLACED,
+            follow=settings.follow,
+        )
+    else:
+        mirror_operations.restored(name="restored", paths=paths(place))

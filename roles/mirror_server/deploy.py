@@ -1,0 +1,106 @@
+"""Operations of the `mirror_server` role."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from pyinfra.api.deploy import deploy
+
+from roles.mirror_server.model import MirrorServerSettings
+from roles.site import MirrorPlace
+from rtinfra.facts.mirror import CERTIFICATES, Index
+from rtinfra.operations import files as file_operations
+from rtinfra.operations import mirror as mirror_operations
+from rtinfra.operations import packages as package_operations
+from rtinfra.operations import units as unit_operations
+from rtinfra.operations.managed import Action, File, Managed, Unit
+from rtinfra.render import render
+
+WEB_UNIT = "nginx.service"
+REGISTRY_UNIT = "docker-registry.service"
+#: The source this host takes nginx and the registry from; apt is told of it for that alone.
+OWN_SOURCE = f"{CERTIFICATES}/own.sources"
+
+_UNITS = "/etc/systemd/system"
+_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
+
+
+def source(place: MirrorPlace, index: Index) -> list[Managed]:
+    """Return the apt source of this host's own packages: a folder of its own disk."""
+    return [
+        File(
+            path=OWN_SOURCE,
+            content=render(
+                "mirror_server/own.sources.j2",
+                uri=f"file:{place.live}/apt",
+                index=index,
+                key=f"{place.live}/key.asc",
+            ),
+        )
+    ]
+
+
+def files(settings: MirrorServerSettings, place: MirrorPlace) -> list[Managed]:
+    """Every path this role manages besides certificates and source."""
+    return [
+        # Whole files: those that Debian ships serve a page over plain HTTP, and take pushed images from everywhere.
+        File(
+            path="/etc/nginx/nginx.conf",
+            content=render(
+                "mirror_server/nginx.conf.j2",
+                settings=settings,
+                root=place.live,
+                certificates=CERTIFICATES,
+                listen=listeners(place),
+            ),
+            validate="nginx -t -q -c {path}",
+            restarts=(WEB_UNIT,),
+        ),
+        File(
+            path="/etc/docker/registry/config.yml",
+            content=render("mirror_server/registry.yml.j2", settings=settings, root=f"{place.live}/registry"),
+            restarts=(REGISTRY_UNIT,),
+        ),
+        *(
+            File(
+                path=f"{_UNITS}/{unit}.d/60-rtinfra.conf",
+                content=render(f"mirror_server/{unit}.conf.j2"),
+                actions=(_DAEMON_RELOAD,),
+                restarts=(unit,),
+            )
+            for unit in (WEB_UNIT, REGISTRY_UNIT)
+        ),
+    ]
+
+
+def listeners(place: MirrorPlace) -> list[str]:
+    """Return what nginx listens on: every IPv4 address, and every IPv6 address where clients use one."""
+    return [f"{place.port}", *([f"[::]:{place.port}"] if isinstance(place.ip, IPv6Address) else [])]
+
+
+def names(settings: MirrorServerSettings, place: MirrorPlace) -> list[str]:
+    """Return what the certificate is for."""
+    return [place.address, place.host, *settings.certificate.names]
+
+
+def units() -> list[Unit]:
+    """Every unit this role has a say in."""
+    return [Unit(REGISTRY_UNIT), Unit(WEB_UNIT)]
+
+
+@deploy("mirror_server")
+def serve(settings: MirrorServerSettings, place: MirrorPlace, index: Index) -> None:
+    """Serve the live release; all of it before any client of the mirror is worked on."""
+    file_operations.sync(name="source", paths=source(place, index))
+    package_operations.installed(name="packages", names=settings.packages, sources=OWN_SOURCE)
+    mirror_operations.certificates(
+        name="certificates",
+        directory=place.directory,
+        names=names(settings, place),
+        ca_days=settings.certificate.ca_days,
+        server_days=settings.certificate.server_days,
+        renew_days=settings.certificate.renew_days,
+        unit=WEB_UNIT,
+    )
+    file_operations.sync(name="files", paths=files(settings, place))
+    unit_operations.ensure(name="units", units=units())

@@ -1,0 +1,252 @@
+"""The offline mirror: certificates of the host that serves it, and hosts that use it and nothing else."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatch
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from gevent.lock import RLock
+from pyinfra import host, logger
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import ConnectError, OperationError
+from pyinfra.api.facts import get_fact
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import ctx_state
+
+from rtinfra.facts.files import PENDING_DIR, Files, FilesState
+from rtinfra.facts.mirror import (
+    CERTIFICATES,
+    RECORD,
+    SET_ASIDE,
+    SOURCES,
+    Certificate,
+    LiveMirror,
+    MirrorState,
+    normalised,
+)
+from rtinfra.operations.files import changes, restart_marker
+from rtinfra.operations.managed import Absent, File, Managed
+from rtinfra.operations.packages import APT, FINISH, UPDATE
+
+_SCRIPTS = Path(__file__).parent
+_CERTIFICATES_SCRIPT = (_SCRIPTS / "certificates.sh").read_text(encoding="utf-8")
+_SET_ASIDE_SCRIPT = (_SCRIPTS / "set-aside.sh").read_text(encoding="utf-8")
+_RESTORE_SCRIPT = (_SCRIPTS / "restore.sh").read_text(encoding="utf-8")
+
+# What mirror hosts answered, by run, then by host, folder and phase: one look serves all clients.
+_asked: WeakKeyDictionary[State, dict[tuple[str, str, bool], MirrorState]] = WeakKeyDictionary()
+_asking = RLock()
+
+
+class MirrorUnreachable(Exception):
+    """The mirror's host cannot be asked; the text says why."""
+
+
+def asked(server: str, directory: str) -> MirrorState:
+    """Return what the host `server` of this run's inventory serves from `directory`, whichever host is worked on.
+
+    It is looked at once while the run is prepared and once more while it is carried out: what it serves by is made in
+    between, on its first deploy.
+
+    Raises:
+        MirrorUnreachable: there is no connection to it.
+    """
+    state = _run()
+    with _asking:
+        answers = _asked.setdefault(state, {})
+        key = (server, directory, bool(state.is_executing))
+        if key not in answers:
+            try:
+                found: MirrorState | None = get_fact(
+                    state,
+                    state.inventory.get_host(server),
+                    LiveMirror,
+                    kwargs={"directory": directory},
+                    # What cannot be done to a client is no failure of the mirror's host.
+                    apply_failed_hosts=False,
+                )
+            except (ConnectError, OSError) as error:
+                raise MirrorUnreachable(f"the mirror's host {server} cannot be reached: {error}") from error
+            if found is None:
+                raise MirrorUnreachable(f"the mirror's host {server} did not answer")
+            answers[key] = found
+        return answers[key]
+
+
+def _run() -> State:
+    """Return pyinfra's state of this run itself, not the proxy for it."""
+    state: State = ctx_state.get()  # type: ignore[no-untyped-call]
+    return state
+
+
+def renewals(state: MirrorState, names: Collection[str], renew_days: int) -> tuple[list[str], list[str]]:
+    """Say in words why the authority's, and why the server's certificate has to be made; empty: it has not."""
+    soon = state.clock + timedelta(days=renew_days)
+    authority = list(_ending(state.authority, soon))
+    server = [*_ending(state.server, soon)]
+    if state.server is not None:
+        wanted = frozenset(map(normalised, names))
+        if state.server.names != wanted:
+            server.append(f"is for {', '.join(sorted(state.server.names))}, wanted {', '.join(sorted(wanted))}")
+        if not state.is_trusted:
+            server.append("is not the authority's, or not of its key")
+    return authority, server
+
+
+def _ending(certificate: Certificate | None, soon: datetime) -> Iterator[str]:
+    if certificate is None:
+        yield "is not there yet"
+    elif certificate.ends <= soon:
+        yield f"ends at {certificate.ends:%Y-%m-%d}"
+
+
+@operation()
+def certificates(
+    directory: str, names: Sequence[str], ca_days: int, server_days: int, renew_days: int, unit: str
+) -> Generator[StringCommand, None, None]:
+    """Make the authority of the mirror in `directory` and its server's certificate, when they are not right.
+
+    `names` are what clients call it by, `unit` is restarted by the next operation on units.
+
+    Raises:
+        OperationError: no release is published.
+    """
+    state: MirrorState = host.get_fact(LiveMirror, directory=directory)
+    if state.release is None:
+        raise OperationError(f"no release is published in {directory}")
+    authority, server = renewals(state, names, renew_days)
+    if not authority and not server:
+        host.noop("the certificates are as they should be")
+        return
+    for who, reasons in (("authority", authority), ("server", server)):
+        if reasons:
+            logger.info("%scertificate of the %s: %s", host.print_prefix, who, "; ".join(reasons))
+    # Not later than the release: a client whose clock lets it use the release may then use the certificate too.
+    begin = min(state.clock, state.release.index.date)
+    arguments = [
+        "authority" if authority else "server",
+        ",".join(_alternative(name) for name in dict.fromkeys(map(normalised, names))),
+        *(f"{moment:%Y%m%d%H%M%SZ}" for moment in (begin, *_ends(state.clock, ca_days, server_days))),
+        CERTIFICATES,
+        f"{PENDING_DIR}/{restart_marker(unit)}",
+    ]
+    yield StringCommand(f"set -- {shlex.join(arguments)}\n{_CERTIFICATES_SCRIPT}")
+
+
+def _ends(now: datetime, *days: int) -> Iterator[datetime]:
+    return (now + timedelta(days=count) for count in days)
+
+
+def _alternative(name: str) -> str:
+    """Return a name the way openssl writes it among the alternatives of a certificate."""
+    try:
+        return f"IP:{ipaddress.ip_address(name)}"
+    except ValueError:
+        return f"DNS:{name}"
+
+
+@operation()
+def awaited(server: str) -> Generator[StringCommand, None, None]:
+    """Do nothing, on the mirror's host once it serves and on its clients before they are pointed at it.
+
+    pyinfra orders the operations of different hosts by those they have in common, not by their lines in deploy.py: this
+    is the one that the mirror's host and its clients share.
+    """
+    host.noop(f"{server} serves the mirror")
+    yield from ()
+
+
+@operation()
+def pointed(
+    server: str,
+    directory: str,
+    files: Callable[[MirrorState], Sequence[Managed]],
+    replaced: Collection[str],
+    follow: bool,
+) -> Generator[StringCommand, None, None]:
+    """Point a host at the mirror that `server` serves from `directory`, and at nothing else.
+
+    `files` says what that takes, from what the mirror's host answers; those of them named in `replaced` may belong to
+    others. What is replaced, and every other source of packages, is kept aside for `restored`. With `follow`, installed
+    packages are brought to the versions of the live release whenever that is another than the one they have.
+
+    Raises:
+        OperationError: the mirror's host cannot be asked, or has nothing to serve or no certificate yet.
+    """
+    try:
+        live = asked(server, directory)
+    except MirrorUnreachable as error:
+        raise OperationError(str(error)) from error
+    if live.release is None:
+        raise OperationError(f"no release is published in {directory} of {server}")
+    if live.authority is None:
+        if _run().is_executing:
+            raise OperationError(f"{server} has no certificate yet: deploy to it first, with `--limit {server}`")
+        # It is made by an operation before this one.
+        yield StringCommand("true")
+        return
+    paths = files(live)
+    found: FilesState = host.get_fact(
+        Files, paths=[RECORD, SET_ASIDE, *(path.path for path in paths)], patterns=list(SOURCES)
+    )
+    others = other_sources(found, {path.path for path in paths})
+    ours = [path for path in paths if path.path in replaced and path.difference(found.paths.get(path.path))]
+    if others or ours or SET_ASIDE not in found.paths:
+        pairs = [*(("source", path) for path in others), *(("replaced", path.path) for path in ours)]
+        for path in others:
+            logger.info("%s%s: set aside", host.print_prefix, path)
+        yield _script(_SET_ASIDE_SCRIPT, (word for pair in pairs for word in pair))
+    yield from changes([*paths, *(Absent(path=path) for path in others)], found)
+    if follow and (others or not _is_recorded(live.release.name, found)):
+        logger.info("%sfollowing release %s of the mirror", host.print_prefix, live.release.name)
+        yield from _follow(live.release.name)
+
+
+def other_sources(found: FilesState, ours: Collection[str]) -> list[str]:
+    """Return the files with sources of packages that are not ours."""
+    return [
+        path
+        for path, state in found.paths.items()
+        if path not in ours and state.kind != "directory" and any(fnmatch(path, pattern) for pattern in SOURCES)
+    ]
+
+
+def _record(release: str) -> File:
+    return File(path=RECORD, content=f"{release}\n".encode())
+
+
+def _is_recorded(release: str, found: FilesState) -> bool:
+    state = found.paths.get(RECORD)
+    return state is not None and state.sha256 == _record(release).sha256
+
+
+def _follow(release: str) -> Iterator[StringCommand]:
+    # Nothing that was cut off is in apt's way.
+    yield StringCommand(FINISH)
+    yield StringCommand(UPDATE)
+    # What is on hold stays: apt leaves it out by itself.
+    yield StringCommand(f"{APT} --allow-downgrades full-upgrade")
+    # Last, so that a run cut off before does all of it again.
+    yield from changes([_record(release)], FilesState({}, frozenset()))
+
+
+@operation()
+def restored(paths: Collection[str]) -> Generator[StringCommand, None, None]:
+    """Undo `pointed`: take away our files and put back what was there before. `paths` are all that are ours."""
+    found: FilesState = host.get_fact(Files, paths=[SET_ASIDE, *paths])
+    if SET_ASIDE not in found.paths:
+        host.noop("the host is not pointed at the mirror")
+        return
+    logger.info("%sputting back what was configured before the mirror", host.print_prefix)
+    yield from changes([Absent(path=path) for path in paths], found)
+    yield _script(_RESTORE_SCRIPT, ())
+
+
+def _script(script: str, arguments: Iterable[str]) -> StringCommand:
+    return StringCommand(f"set -- {shlex.join(arguments)}\n{script}")

@@ -1,0 +1,23 @@
+# Puts back what set-aside.sh kept, then forgets it. The mirror's own files are gone already.
+set -eu
+state=/var/lib/rtinfra/mirror-client
+kept=$state/set-aside
+find "$kept" ! -type d ! -name '*.new' ! -name '*.~*~' | while read -r copy; do
+    path=${copy#"$kept"}
+    case "$path" in
+    # There was nothing; but a package that came meanwhile may have left its own version beside ours.
+    *.absent)
+        path=${path%.absent}
+        copy=$path.dpkg-dist
+        [ -e "$copy" ] || continue
+        ;;
+    esac
+    # Somebody wrote a new one meanwhile.
+    if [ -e "$path" ] || [ -L "$path" ]; then continue; fi
+    mkdir -p "${path%/*}"
+    cp -a -- "$copy" "$path.rtinfra-new"
+    mv -fT -- "$path.rtinfra-new" "$path"
+    sync -f -- "${path%/*}"
+    case "$copy" in *.dpkg-dist) rm -f -- "$copy" ;; esac
+done
+rm -rf "$state"

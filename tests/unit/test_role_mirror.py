@@ -1,0 +1,331 @@
+"""The roles mirror_server and mirror_client: what they put on hosts, and what is refused before anything changes."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import tomllib
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from roles.fleet import load_checked_hosts, mirror_of, site_of
+from roles.host import HostConfig, load_hosts
+from roles.mirror_client import deploy as client
+from roles.mirror_server import deploy as server
+from roles.prerequisites import check_host
+from roles.target import Mirror, Target
+from roles.telemetry import telemetry_of
+from rtinfra.config import ConfigError, Fleet
+from rtinfra.facts.mirror import MirrorState
+from rtinfra.images import ImageMissing, LocalStore, MirroredStore
+from rtinfra.images.catalogue import load_catalogue
+from rtinfra.operations.managed import File, Managed
+from rtinfra.paths import PROJECT
+from tests.unit.mirror_fleet import INDEX, LIVE, NOW, PEM, PLACE
+from tests.unit.telemetry_site import FakeSecrets, FakeStore
+from tests.unit.test_prerequisites import GOOD
+
+HOSTS = """hosts:
+  mirror: {groups: [mirror_server, mirror_client], ssh: {address: 192.0.2.5}}
+  robot: {groups: [mirror_client], ssh: {address: 192.0.2.1}}
+"""
+
+
+def fleet(tmp_path: Path, text: str = HOSTS) -> Fleet[HostConfig]:
+    (tmp_path / "hosts.yaml").write_text(text)
+    return load_hosts(PROJECT, tmp_path / "hosts.yaml")
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    (tmp_path / "hosts.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_checked_hosts(PROJECT, tmp_path / "hosts.yaml")
+    return str(caught.value)
+
+
+def contents(paths: list[Managed]) -> dict[str, str]:
+    return {path.path: path.content.decode() for path in paths if isinstance(path, File)}
+
+
+# ---- where the mirror is ----------------------------------------------------------------------------------
+
+
+def test_a_client_uses_the_only_mirror_there_is(tmp_path: Path) -> None:
+    hosts = fleet(tmp_path)
+    assert mirror_of(hosts, hosts.hosts["robot"]) == PLACE
+    assert mirror_of(hosts, hosts.hosts["mirror"]) == PLACE
+
+
+def test_a_client_without_a_mirror_is_refused(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "hosts:\n  robot: {groups: [mirror_client], ssh: {address: 192.0.2.1}}\n")
+    assert "no host of the inventory is in the group mirror_server" in said
+    assert "mirror_client.server" in said
+
+
+def test_with_two_mirrors_a_client_has_to_name_one(tmp_path: Path) -> None:
+    two = HOSTS + "  other: {groups: [mirror_server], ssh: {address: 192.0.2.6}}\n"
+    said = refusal(tmp_path, two)
+    assert "several hosts in the group mirror_server: mirror, other" in said
+    chosen = two.replace("192.0.2.1}", "192.0.2.1}, settings: {mirror_client: {server: other}}")
+    hosts = fleet(tmp_path, chosen)
+    place = mirror_of(hosts, hosts.hosts["robot"])
+    assert place is not None
+    assert place.host == "other"
+
+
+def test_a_mirror_that_no_host_serves_is_refused(tmp_path: Path) -> None:
+    text = HOSTS.replace("192.0.2.1}", "192.0.2.1}, settings: {mirror_client: {server: robot}}")
+    assert "the mirror's host robot is not in the group mirror_server" in refusal(tmp_path, text)
+
+
+def test_a_server_that_is_a_client_uses_itself(tmp_path: Path) -> None:
+    two = HOSTS + "  other: {groups: [mirror_server], ssh: {address: 192.0.2.6}}\n"
+    text = two.replace("192.0.2.5}", "192.0.2.5}, settings: {mirror_client: {server: other}}")
+    assert "it serves a mirror itself and uses that one, not other's" in refusal(tmp_path, text)
+
+
+def test_ports_of_the_mirror_are_claimed(tmp_path: Path) -> None:
+    text = HOSTS.replace("192.0.2.5}", "192.0.2.5}, settings: {mirror_server: {registry_port: 443}}")
+    assert "is already taken by mirror_server.port" in refusal(tmp_path, text)
+
+
+def test_a_certificate_that_every_deploy_would_renew_is_refused(tmp_path: Path) -> None:
+    text = HOSTS.replace("192.0.2.5}", "192.0.2.5}, settings: {mirror_server: {certificate: {server_days: 60}}}")
+    assert "every deploy would make a new certificate" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("address", "url", "listeners"),
+    [
+        ("192.0.2.5", "https://192.0.2.5:443", ["443"]),
+        ("2001:db8::5", "https://[2001:db8::5]:443", ["443", "[::]:443"]),
+        ("mirror.example.net", "https://mirror.example.net:443", ["443"]),
+    ],
+)
+def test_addresses(address: str, url: str, listeners: list[str]) -> None:
+    place = replace(PLACE, address=address)
+    assert place.url == url
+    assert server.listeners(place) == listeners
+
+
+# ---- refused before anything changes ----------------------------------------------------------------------
+
+
+def problems(tmp_path: Path, name: str, live: MirrorState, clock: int | None = None, **state: str) -> str:
+    hosts = fleet(tmp_path)
+    seen = replace(GOOD, clock=int(NOW.timestamp()) if clock is None else clock, **state)
+    _, found = check_host(hosts.hosts[name], seen, PLACE, live)
+    return "\n".join(str(problem) for problem in found if problem.severity == "error")
+
+
+def test_a_good_mirror(tmp_path: Path) -> None:
+    assert problems(tmp_path, "robot", LIVE) == ""
+    assert problems(tmp_path, "mirror", LIVE) == ""
+
+
+@pytest.mark.parametrize("name", ["robot", "mirror"])
+def test_nothing_published_names_the_commands_to_type(tmp_path: Path, name: str) -> None:
+    said = problems(tmp_path, name, replace(LIVE, release=None))
+    assert "/srv/rtinfra-mirror" in said
+    assert "has no published release on mirror" in said
+    assert "`rtinfra mirror import`" in said
+    assert "`rtinfra mirror publish`" in said
+
+
+def test_a_clock_behind_the_release_is_refused_with_both_times(tmp_path: Path) -> None:
+    behind = int((INDEX.date - timedelta(days=2)).timestamp())
+    said = problems(tmp_path, "robot", LIVE, behind)
+    assert "2025-12-30 00:00:00 UTC" in said
+    assert "2026-01-01 00:00:00 UTC" in said
+    assert "date -u -s" in said
+    assert problems(tmp_path, "robot", LIVE, int(INDEX.date.timestamp()) - 5) == "", "apt allows ten seconds"
+
+
+def test_an_expired_release_is_refused_and_signing_anew_explained(tmp_path: Path) -> None:
+    assert INDEX.valid_until is not None
+    said = problems(tmp_path, "robot", LIVE, int((INDEX.valid_until + timedelta(days=1)).timestamp()))
+    assert "was valid until 2026-06-30 00:00:00 UTC" in said
+    assert "rtinfra mirror publish --again" in said
+
+
+def test_packages_of_another_distribution_or_architecture_are_refused(tmp_path: Path) -> None:
+    assert "runs bookworm, and the mirror has packages of trixie" in problems(
+        tmp_path, "robot", LIVE, codename="bookworm"
+    )
+    assert "is arm64, and the mirror has packages for amd64" in problems(tmp_path, "robot", LIVE, architecture="arm64")
+
+
+# ---- the server -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> dict[str, str]:
+    settings = fleet(tmp_path).hosts["mirror"].config.mirror_server
+    assert settings is not None
+    return contents(server.files(settings, PLACE))
+
+
+def test_nginx_serves_over_tls_only(served: dict[str, str]) -> None:
+    text = served["/etc/nginx/nginx.conf"]
+    assert re.findall(r"^\s*listen (.*);$", text, re.MULTILINE) == ["443 ssl"]
+    assert "root /srv/rtinfra-mirror/published/current;" in text
+    assert "if ($request_method !~ ^(GET|HEAD)$)" in text
+    assert "sites-enabled" not in text, "the page that Debian's nginx serves over plain HTTP"
+    assert "server_tokens off;" in text
+    assert "autoindex off;" in text
+
+
+def test_the_registry_is_read_only_and_for_this_host_alone(served: dict[str, str]) -> None:
+    settings = yaml.safe_load(served["/etc/docker/registry/config.yml"])
+    assert settings["http"] == {"addr": "127.0.0.1:5000"}
+    storage = settings["storage"]
+    assert storage["filesystem"] == {"rootdirectory": "/srv/rtinfra-mirror/published/current/registry"}
+    assert storage["maintenance"]["readonly"] == {"enabled": True}
+    assert storage["delete"] == {"enabled": False}
+    assert "cache" not in storage, "what is cached would outlive the release it is of"
+
+
+def test_the_servers_own_packages_come_from_its_own_disk() -> None:
+    (text,) = contents(server.source(PLACE, INDEX)).values()
+    assert "URIs: file:/srv/rtinfra-mirror/published/current/apt\n" in text
+    assert "Signed-By: /srv/rtinfra-mirror/published/current/key.asc\n" in text
+
+
+def test_the_certificate_is_for_address_name_and_what_else_is_set(tmp_path: Path) -> None:
+    text = HOSTS.replace(
+        "192.0.2.5}", "192.0.2.5}, settings: {mirror_server: {certificate: {names: [mirror.example.net]}}}"
+    )
+    settings = fleet(tmp_path, text).hosts["mirror"].config.mirror_server
+    assert settings is not None
+    assert server.names(settings, PLACE) == ["192.0.2.5", "mirror", "mirror.example.net"]
+
+
+# ---- clients ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pointed() -> dict[str, str]:
+    return contents(client.files(PLACE, False, LIVE))
+
+
+def test_one_source_with_our_key_only(pointed: dict[str, str]) -> None:
+    fields = dict(re.findall(r"^([A-Z][\w-]+): (.*)$", pointed[client.SOURCE], re.MULTILINE))
+    assert fields == {
+        "Types": "deb",
+        "URIs": "https://192.0.2.5:443/apt",
+        "Suites": "trixie",
+        "Components": "main",
+        "Signed-By": client.KEY,
+    }
+    assert LIVE.release is not None
+    assert pointed[client.KEY].encode() == LIVE.release.key
+
+
+def test_the_mirrors_own_host_reads_its_own_disk() -> None:
+    text = contents(client.files(PLACE, True, LIVE))[client.SOURCE]
+    assert "URIs: file:/srv/rtinfra-mirror/published/current/apt\n" in text
+
+
+def test_apt_believes_only_what_is_signed_and_valid(pointed: dict[str, str]) -> None:
+    text = pointed[client.APT_CONFIGURATION]
+    for line in (
+        f'Acquire::https::192.0.2.5::CAInfo "{client.AUTHORITY}";',
+        'Acquire::Check-Valid-Until "true";',
+        'Acquire::Check-Date "true";',
+        'Acquire::AllowInsecureRepositories "false";',
+        'APT::Install-Recommends "false";',
+        'Acquire::https::Proxy::192.0.2.5 "DIRECT";',
+    ):
+        assert line in text
+    assert pointed[client.AUTHORITY].encode() == PEM
+
+
+def test_a_rollback_of_the_mirror_takes_packages_back(pointed: dict[str, str]) -> None:
+    assert "Pin: release o=rtinfra\nPin-Priority: 1001\n" in pointed[client.PREFERENCES]
+
+
+def test_pip_knows_one_index(pointed: dict[str, str]) -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(pointed[client.PIP])
+    settings = dict(parser["global"])
+    assert settings["index-url"] == "https://192.0.2.5:443/wheels/simple/"
+    assert settings["cert"] == client.AUTHORITY
+    assert settings["use-deprecated"] == "legacy-certs"
+    assert not settings.keys() & {"extra-index-url", "find-links", "trusted-host"}
+    by_name = contents(client.files(replace(PLACE, address="mirror.example.net"), False, LIVE))
+    assert "use-deprecated" not in by_name[client.PIP]
+
+
+def test_images_come_from_the_mirror_and_all_others_are_refused(pointed: dict[str, str]) -> None:
+    registries = tomllib.loads(pointed[client.REGISTRIES])
+    assert registries["registry"] == [{"prefix": "localhost/rtinfra", "location": "192.0.2.5:443/rtinfra"}]
+    assert registries["unqualified-search-registries"] == []
+    policy = json.loads(pointed[client.IMAGE_POLICY])
+    assert policy["default"] == [{"type": "reject"}]
+    assert list(policy["transports"]["docker"]) == ["localhost/rtinfra"]
+    assert pointed["/etc/containers/certs.d/192.0.2.5:443/ca.crt"].encode() == PEM
+
+
+def test_the_paths_that_are_taken_back_are_those_that_are_written(pointed: dict[str, str]) -> None:
+    assert sorted(client.paths(PLACE)) == sorted(pointed)
+    assert set(client.REPLACED) <= pointed.keys()
+
+
+def test_without_a_certificate_nothing_is_written() -> None:
+    with pytest.raises(ValueError, match="no certificate"):
+        client.files(PLACE, False, replace(LIVE, authority=None))
+
+
+# ---- what comes from where --------------------------------------------------------------------------------
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+def test_images_are_those_of_the_live_release() -> None:
+    version = load_catalogue().image("jaeger").version
+    store = MirroredStore({("rtinfra/jaeger", version): DIGEST})
+    assert store.image("jaeger") == f"localhost/rtinfra/jaeger@{DIGEST}"
+    with pytest.raises(ImageMissing, match=r"prometheus .* is not on the mirror"):
+        store.image("prometheus")
+    with pytest.raises(ImageMissing, match="is not on the mirror"):
+        MirroredStore({("rtinfra/jaeger", "0.0.1"): DIGEST}).image("jaeger")
+
+
+def target(tmp_path: Path, settings: str = "") -> Target:
+    text = HOSTS.replace("[mirror_client]", "[mirror_client, gateways, agents, jaeger, prometheus]")
+    host = fleet(tmp_path, text.replace("192.0.2.1}", f"192.0.2.1}}{settings}")).hosts["robot"]
+    mirror = Mirror(PLACE, None, host.config.mirror_client, LIVE.release)
+    site = site_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets())
+    return Target(host, "debian-13", telemetry_of(host, site), None, mirror)
+
+
+def test_a_client_gets_our_own_packages_and_images_from_the_mirror(tmp_path: Path) -> None:
+    supplied = target(tmp_path)
+    assert supplied.local_packages == []
+    assert {package.name for package in supplied.telemetry.local_packages} <= set(supplied.packages)
+    assert supplied.image_archives
+    assert set(supplied.image_archives.values()) == {None}
+
+
+def test_a_client_that_is_switched_off_gets_them_from_this_computer(tmp_path: Path) -> None:
+    switched_off = target(tmp_path, ", settings: {mirror_client: {enabled: false}}")
+    assert not switched_off.is_supplied
+    assert switched_off.local_packages == list(switched_off.telemetry.local_packages)
+
+
+def test_a_client_needs_no_images_on_this_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_self: LocalStore, name: str) -> str:
+        raise ImageMissing(f"{name} is not in images/store", "build it")
+
+    monkeypatch.setattr(LocalStore, "image", missing)
+    path = tmp_path / "hosts.yaml"
+    path.write_text(HOSTS.replace("[mirror_client]", "[mirror_client, jaeger]"))
+    load_checked_hosts(PROJECT, path)
+    path.write_text(HOSTS.replace("[mirror_client]", "[jaeger]"))
+    with pytest.raises(ConfigError, match="jaeger is not in images/store"):
+        load_checked_hosts(PROJECT, path)
