@@ -95,15 +95,9 @@ def fetch(lock: Lock, mirror: Mirror, archive: Archive, report: Reporter, patien
         return Fetched(len(items), total, time.monotonic() - start, len(contents) - len(missing))
 
 
-@dataclass(frozen=True)
-class _Item:
-    content: Content
-    urls: tuple[str, ...]
-
-
-def _items(lock: Lock, archive: Archive, missing: list[Content]) -> list[_Item]:
-    """Where to get what is missing: the largest first, so that the last connection does not drag on alone."""
-    places = {
+def addresses(lock: Lock, archive: Archive) -> dict[str, tuple[str, ...]]:
+    """Return where this computer gets each package of the archive from, by sha256; the first that works will do."""
+    return {
         package.sha256: tuple(
             # Some servers take a plus sign for a blank.
             f"{base}/{quote(package.path, safe='/~')}"
@@ -112,6 +106,17 @@ def _items(lock: Lock, archive: Archive, missing: list[Content]) -> list[_Item]:
         for package in lock.packages
         if package.origin != LOCAL
     }
+
+
+@dataclass(frozen=True)
+class _Item:
+    content: Content
+    urls: tuple[str, ...]
+
+
+def _items(lock: Lock, archive: Archive, missing: list[Content]) -> list[_Item]:
+    """Where to get what is missing: the largest first, so that the last connection does not drag on alone."""
+    places = addresses(lock, archive)
     unknown = [content for content in missing if content.sha256 not in places]
     if unknown:
         names = ", ".join(content.name for content in unknown[:5]) + (", ..." if len(unknown) > 5 else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -108,17 +109,11 @@ def check_closure(requirements: Path, wheels: Iterable[LockedWheel], target: Tar
         for wheel in wheels:
             (Path(work) / wheel.file).symlink_to(pool.path(wheel.sha256))
         for version in target.pythons:
-            command: list[str | Path] = [
-                "install",
-                "--dry-run",
-                "--ignore-installed",
-                "--no-index",
-                "--find-links",
-                work,
-            ]
-            place: list[str | Path] = ["--target", f"{work}/target", "-r", requirements]
+            # Isolated: no folder that this computer's pip also looks into.
+            command: list[str | Path] = ["--isolated", "install", "--dry-run", "--ignore-installed", "--no-index"]
+            command += ["--find-links", work, "--target", f"{work}/target", "-r", requirements]
             try:
-                _pip([*command, *_target_options(version, target), *place])
+                _pip([*command, *_target_options(version, target)], {"PIP_CONFIG_FILE": os.devnull})
             except LocalError as error:
                 raise MirrorError(
                     f"the locked wheels are not all that Python {version} needs",
@@ -143,9 +138,9 @@ def _download(requirements: Path, version: str, target: Target, folder: Path) ->
         ) from error
 
 
-def _pip(words: list[str | Path]) -> None:
+def _pip(words: list[str | Path], env: dict[str, str] | None = None) -> None:
     options = ["--disable-pip-version-check", "--no-input", "--quiet"]
-    programs.execute([sys.executable, "-m", "pip", *words, *options], timeout=900)
+    programs.execute([sys.executable, "-m", "pip", *words, *options], timeout=900, env=env)
 
 
 def _target_options(version: str, target: Target) -> Iterator[str]:
