@@ -35,6 +35,7 @@ _FIRST_PORT, _PORTS = 20000, 10000
 _LAN_GROUP, _LAN_NETWORK = "230.0.0.77", "10.77.0"
 #: The groups of a machine that nobody gave any.
 DEFAULT_GROUPS = ("rt_hosts", "lab")
+_CAPTURED_BYTES = 96
 _BOOT_SECONDS = 10.0
 _LOAD_SECONDS = 3.0
 # Terminal control: sequences that end with a letter, titles and colours set by "]", and single characters.
@@ -233,6 +234,26 @@ class Machine:
             with Qmp(self._wiring.qmp) as qmp:
                 qmp.execute("system_reset")
             self.wait_for_new_boot(before, timeout)
+
+    def capture(self, path: Path) -> None:
+        """Write every packet of the card that leads outside to a pcap file, until the machine's power goes.
+
+        Only the first bytes of each: addresses and ports (QEMU's filter-dump).
+        """
+        path.unlink(missing_ok=True)
+        with self._locked(), Qmp(self._wiring.qmp) as qmp:
+            dump: dict[str, Any] = {
+                "qom-type": "filter-dump",
+                "id": f"capture-{path.stem}",
+                "netdev": "network",
+                "file": str(path),
+            }
+            qmp.execute("object-add", **dump, maxlen=_CAPTURED_BYTES)
+
+    @property
+    def mac_address(self) -> str:
+        """Hardware address of the card that leads outside."""
+        return qemu.mac_address(self.name)
 
     def boot_id(self) -> str:
         """The kernel's name for this boot (proc_sys_kernel(5)); another one after every boot."""
