@@ -11,7 +11,8 @@ import json
 import os
 import time
 from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +20,13 @@ import pytest
 
 from roles.host import RT_GROUP, HostConfig
 from roles.site import Site
-from rtinfra.config import Fleet, FleetHost
+from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
 from rtinfra.hosts import HostsError, fleet_in, selected
 from rtinfra.programs import Program, programs_of, site_without_secrets
 from rtinfra.verify import endpoints, expect, probe, snapshot
+from rtinfra.verify.explained import explanations
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -36,6 +38,7 @@ from rtinfra.verify.report import (
     Status,
     now,
 )
+from rtinfra.verify.waivers import WAIVERS, Waiver, load_waivers
 
 _DISRUPTIVE: Final = "disruptive"
 _EVERY_HOST: Final = "every_host"
@@ -86,6 +89,9 @@ class Subject:
                 if seen.is_virtual
                 else "Latency figures of this host hold for it and for the load they were measured under."
             ),
+            machine_id_sha256=seen.machine_id_sha256,
+            host_key=seen.host_key,
+            boot_id=seen.boot_id,
         )
 
 
@@ -96,6 +102,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--control", action="append", default=[], help="only this control or requirement")
     group.addoption("--disruptive", action="store_true", help="also kill and restart things on the host")
     group.addoption("--report-json", type=Path, help="where to write the report")
+    group.addoption("--waivers", type=Path, default=WAIVERS, help="file with the waivers")
     group.addoption("--evidence", type=Path, help="folder for histograms")
     group.addoption("--progress-fd", type=int, help="descriptor for lines that say what is being done")
     group.addoption("--latency-seconds", type=int, default=10, help="how long latency is measured")
@@ -167,13 +174,15 @@ class Verification:
         try:
             self._fleet = fleet_in(self._option.inventory)
             self._hosts = selected(self._fleet, self._option.verify_hosts)
-        except HostsError as error:
+            self._waivers = load_waivers(self._option.waivers)
+        except (HostsError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from error
         # Of every host: a control follows what it sends to wherever that is kept.
         self.connections = Connections(self._fleet.hosts.values())
         self._subjects: dict[str, Subject] = {}
         self._results: list[ControlResult] = []
         self._problems: list[HostProblem] = []
+        self._notes: list[str] = []
         self._not_run = 0
 
     def subject(self, name: str) -> Subject:
@@ -197,6 +206,7 @@ class Verification:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Keep what was asked for, then look at the hosts that are left."""
         selected = []
+        self._check_waivers({control.id for item in items if (control := control_of(item))})
         for item in items:
             control = control_of(item)
             if control is None or _host_name(item) is None:
@@ -214,6 +224,12 @@ class Verification:
         # What disturbs the host comes last, when everything else has been seen undisturbed.
         selected.sort(key=lambda item: item.get_closest_marker(_DISRUPTIVE) is not None)
         items[:] = selected
+
+    def _check_waivers(self, controls: set[str]) -> None:
+        try:
+            self._waivers.check(self._fleet.hosts, controls)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
 
     def _look_at(self, names: set[str]) -> None:
         for name, host in self._hosts.items():
@@ -250,15 +266,39 @@ class Verification:
         outcome = yield
         # A control ends with its call, or with a set-up that did not get there.
         if call.when == "call" or (call.when == "setup" and not outcome.passed):
-            self._results.append(_result(item, call, outcome))
+            found = _result(item, call, outcome)
+            if waiver := self._waivers.of(found.control, found.host):
+                found = self._waived(found, waiver)
+            if found.status == Status.WAIVED:
+                # So that pytest, and whoever reads its JUnit file, do not count it as failed either.
+                outcome.outcome = "skipped"
+                outcome.longrepr = (str(item.path), 0, found.note)
+            self._results.append(found)
         return outcome
+
+    def _waived(self, found: ControlResult, waiver: Waiver) -> ControlResult:
+        """Return what a result is in the light of its waiver; one that is not needed is noted."""
+        if found.status != Status.FAIL:
+            self._notes.append(
+                f"{self._waivers.place(waiver)}: the waiver of {found.control} on {found.host} is not needed: "
+                f"the control ended with {found.status}. Remove it."
+            )
+            return found
+        said = f"{waiver.owner}: {waiver.reason}"
+        if waiver.has_expired(date.today()):
+            note = (
+                f"its waiver ({self._waivers.place(waiver)}) expired on {waiver.expires} ({said}): mend it, or have "
+                "the waiver renewed by its owner"
+            )
+            return replace(found, note=note)
+        return replace(found, status=Status.WAIVED, note=f"waived until {waiver.expires} by {said}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the report; a run that proved nothing is no success."""
         self.connections.close()
         report = self._report()
-        if session.config.option.collectonly:
+        if session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR:
             return
         if report.exit_code == EXIT_UNUSABLE:
             session.exitstatus = pytest.ExitCode.INTERRUPTED
@@ -277,8 +317,12 @@ class Verification:
             inventory=str(self._option.inventory),
             disruptive=self._option.disruptive,
             results=tuple(self._results),
-            hosts={name: subject.facts for name, subject in self._subjects.items()},
+            hosts={
+                name: replace(subject.facts, round_trips=self.connections.round_trips(name))
+                for name, subject in self._subjects.items()
+            },
             problems=tuple(self._problems),
+            notes=tuple(self._notes),
             not_run=self._not_run,
             duration=time.monotonic() - self._clock,
         )
@@ -334,7 +378,7 @@ def _result(item: pytest.Item, call: pytest.CallInfo[None], outcome: pytest.Test
         status = Status.FAIL
         error = call.excinfo.value if call.excinfo else None
         if isinstance(error, expect.Mismatch):
-            observations, note = [error.observation], error.observation.what
+            observations = [error.observation]
         else:
             observations, note = [], f"the check itself failed: {type(error).__name__}: {error}"
     elif record.measured is not None:
@@ -350,4 +394,5 @@ def _result(item: pytest.Item, call: pytest.CallInfo[None], outcome: pytest.Test
         actual="; ".join(f"{seen.what}: {seen.actual}" for seen in observations),
         note=note,
         duration=round(call.duration, 3),
+        **asdict(explanations().of(control.id)),
     )

@@ -175,6 +175,13 @@ def _general(asked: Questions) -> Mapping[str, str]:
         ]
     )
     commands = {
+        # Which installation this is, without telling the id itself, machine-id(5).
+        "machine_id": "{ echo rtinfra; cat /etc/machine-id; } | sha256sum",
+        "host_key": (
+            "for key in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_*_key.pub; do "
+            "ssh-keygen -l -f $key && break; done | cut -d' ' -f2"
+        ),
+        "boot_id": "cat /proc/sys/kernel/random/boot_id",
         "kernel": "uname -r; uname -v",
         "kernel_config": (
             "grep -h '^CONFIG_PREEMPT_RT=' /boot/config-$(uname -r) || "

@@ -28,6 +28,7 @@ SHIPPED_YAML = (
     *(str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "group_data").glob("*.yaml"))),
     "images/catalogue.yaml",
     "inventory/hosts.example.yaml",
+    "waivers.yaml",
 )
 DOCS = ("README.md", *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").rglob("*.md")))
 
@@ -241,7 +242,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.stack": SHARED
     | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.mirror": SHARED | {"rtinfra.images", "rtinfra.local"},
-    "rtinfra.verify": SHARED | {"rtinfra.quadlet", "rtinfra.secrets"},
+    "rtinfra.verify": SHARED | {"rtinfra.local", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.demo": VALUES
     | {"rtinfra.images", "rtinfra.inventory", "rtinfra.lab", "rtinfra.local", "rtinfra.runner", "rtinfra.verify"},
     "rtinfra.cli": {"rtinfra", "roles.fleet"},
