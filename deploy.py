@@ -2,6 +2,7 @@
 
 from roles import telemetry
 from roles.base import deploy as base
+from roles.drift import deploy as drift
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
@@ -14,19 +15,21 @@ target = current_target()
 # One transaction for the packages of all roles, one look at the units of all roles: round trips are the cost.
 packages.installed(name="packages", names=target.packages, local=target.local_packages)
 
-base.configure(target.config.base)
+base.configure(target.paths.base)
 
 if target.is_rt:
-    rt, layout, group = target.rt, target.layout, target.config.base.realtime_group
-    rt_tuning.configure(rt.rt_tuning, layout, group)
-    rt_app.configure(rt.rt_app, layout, group)
+    rt_tuning.configure(target.paths.rt_tuning, target.live)
+    rt_app.configure(target.paths.application_user, target.paths.application)
     # Last of the changes: the reboot that follows brings up everything above at once.
-    rt_kernel.configure(rt.rt_kernel, layout, target.distribution)
-    rt_kernel.reboot(rt.rt_kernel, layout, target.distribution)
+    rt_kernel.configure(target.paths.boot_loader)
+    rt_kernel.reboot(target.rt.rt_kernel, target.layout, target.distribution)
 
 if target.telemetry.parts:
     # The checkers of configuration files are programs in these images.
     images.loaded(name="images", images=target.image_archives)
     telemetry.configure(target.telemetry)
+
+# What the host is to hold itself against from now on.
+drift.configure(target.drift_paths)
 
 units.ensure(name="units", units=target.units)

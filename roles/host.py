@@ -16,6 +16,7 @@ from roles.agents.model import AgentsSettings
 from roles.alertmanager.model import AlertmanagerSettings
 from roles.alloy.model import AlloySettings
 from roles.base.model import BaseSettings
+from roles.drift.model import DriftSettings
 from roles.elasticsearch.model import ElasticsearchSettings
 from roles.garage.model import GarageSettings
 from roles.gateways.model import GatewaysSettings
@@ -87,6 +88,7 @@ class HostConfig(Settings):
     base: BaseSettings
     telemetry: TelemetrySettings
     backends: BackendsSettings
+    drift: DriftSettings
     prerequisites: PrerequisiteSettings | None = None
     cpu: CpuSettings | None = None
     rt_kernel: RtKernelSettings | None = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 from pyinfra import host, logger
 from pyinfra.api.exceptions import DeployError
 
 from roles.base import deploy as base
+from roles.drift import deploy as drift
 from roles.fleet import site_of
 from roles.host import HostConfig, RtHostConfig
 from roles.prerequisites import check_host
@@ -22,8 +27,26 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
 from rtinfra.images import LocalStore
 from rtinfra.inventory import fleet_host_of, fleet_of
-from rtinfra.operations.managed import Unit
+from rtinfra.operations.managed import Live, Managed, Unit
 from rtinfra.secrets import LocalSecrets
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every path of a host, by the operation that is handed it."""
+
+    base: Sequence[Managed]
+    rt_tuning: Sequence[Managed]
+    application_user: Sequence[Managed]
+    application: Sequence[Managed]
+    boot_loader: Sequence[Managed]
+    accounts: Sequence[Managed]
+    telemetry: Sequence[Managed]
+
+    @property
+    def all(self) -> list[Managed]:
+        """All of them."""
+        return [path for part in fields(self) for path in getattr(self, part.name)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +88,7 @@ class Target:
             names += self.rt.rt_tuning.packages
             names += rt_app.packages(self.rt.rt_app)
             names += rt_kernel.packages(self.rt.rt_kernel, self.distribution)
-        return [*names, *self.telemetry.packages]
+        return [*names, *self.telemetry.packages, *drift.packages(self.config.drift)]
 
     @property
     def local_packages(self) -> list[LocalPackage]:
@@ -87,7 +110,48 @@ class Target:
         found = base.units(self.config.base)
         if self.is_rt:
             found += [*rt_tuning.units(self.rt.rt_tuning), *rt_app.units()]
-        return [*found, *self.telemetry.units]
+        # Last: the check that it starts finds everything else done.
+        return [*found, *self.telemetry.units, *drift.units(self.config.drift)]
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Every path of all its roles but `drift`, which speaks of these."""
+        rt, layout = (self.rt, self._layout) if self._layout else (None, None)
+        group = self.config.base.realtime_group
+        return Paths(
+            base=base.files(self.config.base),
+            rt_tuning=rt_tuning.files(rt.rt_tuning, layout, group) if rt and layout else (),
+            application_user=rt_app.user_files(rt.rt_app, group) if rt else (),
+            application=rt_app.files(rt.rt_app, layout) if rt and layout else (),
+            boot_loader=rt_kernel.files(rt.rt_kernel, layout, self.distribution) if rt and layout else (),
+            accounts=self.telemetry.accounts,
+            telemetry=self.telemetry.paths,
+        )
+
+    @cached_property
+    def live(self) -> list[Live]:
+        """What its roles make of the running kernel."""
+        return rt_tuning.live(self.rt.rt_tuning, self.layout) if self.is_rt else []
+
+    @cached_property
+    def drift_paths(self) -> list[Managed]:
+        """The paths of the role `drift`, among them what it expects of all others."""
+        kernel = None
+        if self.is_rt:
+            pattern = rt_kernel.source(self.rt.rt_kernel, self.distribution).image_pattern
+            kernel = drift.Kernel(pattern, self.rt.rt_kernel.command_line(self.layout))
+        settings = json.dumps(self.config.to_json(), sort_keys=True).encode()
+        expected = drift.Expectation(
+            host=self.fleet_host.name,
+            settings_sha256=hashlib.sha256(settings).hexdigest(),
+            paths=self.paths.all,
+            units=self.units,
+            packages=self.packages,
+            local_packages=self.local_packages,
+            live=self.live,
+            kernel=kernel,
+        )
+        return drift.files(self.config.drift, self.layout.housekeeping_list if self.is_rt else None, expected)
 
 
 def current_target() -> Target:

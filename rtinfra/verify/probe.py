@@ -13,6 +13,9 @@ from typing import Final
 
 from roles.agents.deploy import FILEBEAT_UNIT
 from roles.agents.deploy import SLICE as AGENTS_SLICE
+from roles.drift.deploy import RESULT as DRIFT_RESULT
+from roles.drift.deploy import SERVICE as DRIFT_SERVICE
+from roles.drift.deploy import TIMER as DRIFT_TIMER
 from roles.host import HostConfig
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
@@ -103,12 +106,12 @@ def questions(config: HostConfig, programs: Sequence[Program] = (), requests: Se
     `programs` are the host's telemetry programs, `requests` what to ask them over HTTP.
     """
     members = list(config.base.realtime_members)
-    units = [CHRONY, LOGROTATE, "systemd-journald.service", *OTHER_CLOCK_UNITS]
+    units = [CHRONY, LOGROTATE, DRIFT_TIMER, "systemd-journald.service", *OTHER_CLOCK_UNITS]
     packages = list(config.base.packages)
     own_services: list[str] = []
     application = None
     if config.rt_tuning is not None:
-        own_services += [TUNE, IRQ_WATCH]
+        own_services += [TUNE, IRQ_WATCH, *([DRIFT_SERVICE] if config.drift.enabled else [])]
         units += [*HOUSEKEEPING_GROUPS, RT_SLICE, *config.rt_tuning.masked_units]
         packages += config.rt_tuning.packages
     if config.rt_app is not None:
@@ -222,6 +225,7 @@ def _general(asked: Questions) -> Mapping[str, str]:
             "command -v logrotate && "
             "logrotate -d -f /etc/logrotate.conf 2>&1 | grep -E '^(error|renaming|copying|truncating)'"
         ),
+        "drift": f"cat {DRIFT_RESULT}",
         "uptime": "cat /proc/uptime",
     }
     if asked.login_user is not None:

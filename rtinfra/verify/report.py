@@ -246,7 +246,7 @@ def rendered(report: Report) -> RenderableType:
     style = {EXIT_PASSED: "bold green"}.get(report.exit_code, "bold red")
     parts.append(Text(report.summary, style=style))
     if report.directory is not None:
-        parts.append(Text(f"Report: {report.directory}"))
+        parts.append(Text(f"Report: {report.directory} (open report.html in a browser)"))
     return Group(*parts)
 
 

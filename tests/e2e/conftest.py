@@ -132,7 +132,7 @@ def fingerprint(machine: Machine) -> str:
     """What a deploy may change on a host, as one hash: files, packages, units, boot."""
     return machine.run(
         "{ find /etc /boot /usr/local /var/lib/dpkg/info /var/lib/rtinfra /var/mxrc -xdev -type f"
-        " -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
+        " ! -path /var/lib/rtinfra/drift/result.json -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
         " cat /proc/sys/kernel/random/boot_id; cat /var/lib/dpkg/status; } | sort | sha256sum"
     ).stdout
 

@@ -17,6 +17,7 @@ from pyinfra.context import ctx_state
 from ruamel.yaml import YAML
 
 from roles.base import deploy as base
+from roles.drift import deploy as drift
 from roles.fleet import site_of
 from roles.host import HostConfig, load_hosts
 from roles.rt_app import deploy as rt_app
@@ -59,22 +60,16 @@ def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> 
     rt = host.config.rt
     layout, findings = resolve_layout(rt.cpu.isolated, rt.cpu.housekeeping, topology)
     assert layout is not None, findings
-    group = rt.base.realtime_group
     target = Target(host, distribution, telemetry(host, layout.housekeeping_list), layout)
-    paths = [
-        *base.files(rt.base),
-        *rt_tuning.files(rt.rt_tuning, layout, group),
-        *rt_app.user_files(rt.rt_app, group),
-        *rt_app.files(rt.rt_app, layout),
-        *rt_kernel.files(rt.rt_kernel, layout, rt_kernel.source(rt.rt_kernel, distribution).image_pattern),
-    ]
+    paths = [*target.paths.all, *target.drift_paths]
 
     def steps(state: State) -> None:
         add_op(state, packages.installed, name="packages", names=target.packages)
-        add_deploy(state, base.configure, rt.base)
-        add_deploy(state, rt_tuning.configure, rt.rt_tuning, layout, group)
-        add_deploy(state, rt_app.configure, rt.rt_app, layout, group)
-        add_deploy(state, rt_kernel.configure, rt.rt_kernel, layout, distribution)
+        add_deploy(state, base.configure, target.paths.base)
+        add_deploy(state, rt_tuning.configure, target.paths.rt_tuning, target.live)
+        add_deploy(state, rt_app.configure, target.paths.application_user, target.paths.application)
+        add_deploy(state, rt_kernel.configure, target.paths.boot_loader)
+        add_deploy(state, drift.configure, target.drift_paths)
         add_op(state, units.ensure, name="units", units=target.units)
 
     return "\n".join(
@@ -146,6 +141,8 @@ def _path(path: Managed) -> list[str]:
                 path.path.startswith("/usr/local/bin/") or path.path.endswith(".py") or path.path.endswith(".py")
             )
             body = ["(a program)"] if is_program else path.content.decode().rstrip("\n").split("\n")
+            if path.path == drift.EXPECTED:
+                body = ["(what all of this comes to, as JSON)"]
         case Directory():
             head, body = f"directory {path.path} {path.mode} {path.owner}:{path.group}", []
         case Absent():
