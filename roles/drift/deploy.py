@@ -13,7 +13,7 @@ from pyinfra.api.deploy import deploy
 from roles.drift.model import DriftSettings
 from roles.site import TEXTFILE_DIRECTORY
 from rtinfra.deb import LocalPackage
-from rtinfra.facts.files import DRIFT_CHECKER
+from rtinfra.facts.files import DRIFT_CHECKER, PENDING_DIR
 from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.render import render
@@ -30,7 +30,8 @@ _PROGRAM = Path(__file__).parent / "checker" / "drift.py"
 # As in the checker: it refuses what it does not know.
 _FORMAT = 1
 _DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
-# The timer checks two minutes after it was started. One that is not there yet is started with all other units.
+# The timer checks two minutes after it was started. One that is not there yet is started with all other units. A check
+# that finds drift leaves this action pending: so the deploy that puts everything back is followed by a new check.
 _CHECK_SOON = Action("drift-check-soon", f"systemctl try-restart {TIMER}")
 
 
@@ -65,6 +66,7 @@ def files(settings: DriftSettings, housekeeping: str | None, expected: Expectati
     values = {
         "at": settings.at,
         "housekeeping": housekeeping,
+        "marker": f"{PENDING_DIR}/{_CHECK_SOON.name}",
         "program": DRIFT_CHECKER,
         "state": STATE,
         "textfiles": TEXTFILE_DIRECTORY,

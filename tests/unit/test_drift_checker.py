@@ -332,6 +332,17 @@ def test_every_drift_is_told_by_name_everywhere(host: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def test_a_marker_is_there_exactly_while_there_is_drift(host: Path) -> None:
+    """It makes the deploy that puts things back be followed by a new check."""
+    marker = host / "run/pending/drift-check-soon"
+    put(host, "proc/sys/vm/swappiness", "60\n")
+    look(host, "--marker", str(marker))
+    assert marker.exists()
+    put(host, "proc/sys/vm/swappiness", "10\n")
+    look(host, "--marker", str(marker))
+    assert not marker.exists()
+
+
 def test_what_a_deploy_asks_for_is_only_what_it_can_put_back(host: Path) -> None:
     put(host, "proc/sys/vm/swappiness", "60\n")
     (host / "etc/a.conf").chmod(0o666)

@@ -18,6 +18,7 @@ from roles.drift.model import DriftSettings
 from roles.rt_tuning import deploy as rt_tuning
 from roles.target import Target
 from rtinfra.cpu import Topology, resolve_layout
+from rtinfra.facts.files import PENDING_DIR
 from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.paths import PROJECT
@@ -135,6 +136,16 @@ def test_switched_off_everything_goes_away() -> None:
     }
     assert drift.units(settings) == [Unit(drift.TIMER, startup="disabled", running=False)]
     assert drift.packages(settings) == ()
+
+
+def test_drift_that_was_found_asks_the_next_deploy_for_a_new_check(target: Target) -> None:
+    """The marker that the service is told to leave is the one of an action that the role's operation knows."""
+    (service,) = [path for path in target.drift_paths if path.path.endswith(drift.SERVICE)]
+    assert isinstance(service, File)
+    (marker,) = re.findall(r"--marker (\S+)", service.content.decode())
+    directory, _, name = marker.rpartition("/")
+    assert directory == PENDING_DIR
+    assert name in {action.name for path in target.drift_paths for action in path.actions}
 
 
 def test_the_checker_runs_on_housekeeping_cores() -> None:

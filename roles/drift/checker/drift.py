@@ -407,6 +407,15 @@ def replace(path: Path, text: str, mode: int) -> None:
         os.close(number)
 
 
+def mark(marker: Path, has_drifted: bool) -> None:
+    """Leave a marker with which the next deploy lets this host look again soon, when everything is put back."""
+    if has_drifted:
+        marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        marker.touch()
+    else:
+        marker.unlink(missing_ok=True)
+
+
 def load(path: Path) -> tuple[dict[str, Any], str]:
     """Return what is expected, and the hash of the file that says so.
 
@@ -429,6 +438,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--live", action="store_true", help="only what a deploy can put back in the running kernel")
     parser.add_argument("--directory", type=Path, default=Path(STATE), help="where expected.json is, and result.json")
     parser.add_argument("--textfiles", type=Path, help="folder of node_exporter's textfile collector")
+    parser.add_argument("--marker", type=Path, help="file that is there exactly while there is drift")
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the host's files are")
     options = parser.parse_args(arguments)
     started = time.monotonic()
@@ -458,6 +468,8 @@ def main(arguments: Sequence[str]) -> int:
         "drift": [{key: value for key, value in asdict(drift).items() if key != "action"} for drift in found],
     }
     replace(options.directory / "result.json", json.dumps(result, indent=1) + "\n", 0o600)
+    if options.marker is not None:
+        mark(options.marker, bool(found))
     if options.textfiles is not None and options.textfiles.is_dir():
         replace(options.textfiles / METRICS, metrics(found, kinds_of(expected), finished, seconds), 0o644)
     return EXIT_DRIFT if found else EXIT_FINE
