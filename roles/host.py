@@ -6,6 +6,8 @@ reads settings from nowhere else.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -120,6 +122,11 @@ class HostConfig(Settings):
         ]
         report_findings(findings, context)
         return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all these settings, to tell whether two of them are the same."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     @property
     def rt(self) -> RtHostConfig:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -36,12 +34,12 @@ class Paths:
     """Every path of a host, by the operation that is handed it."""
 
     base: Sequence[Managed]
-    rt_tuning: Sequence[Managed]
-    application_user: Sequence[Managed]
-    application: Sequence[Managed]
-    boot_loader: Sequence[Managed]
     accounts: Sequence[Managed]
     telemetry: Sequence[Managed]
+    rt_tuning: Sequence[Managed] = ()
+    application_user: Sequence[Managed] = ()
+    application: Sequence[Managed] = ()
+    boot_loader: Sequence[Managed] = ()
 
     @property
     def all(self) -> list[Managed]:
@@ -116,16 +114,20 @@ class Target:
     @cached_property
     def paths(self) -> Paths:
         """Every path of all its roles but `drift`, which speaks of these."""
-        rt, layout = (self.rt, self._layout) if self._layout else (None, None)
-        group = self.config.base.realtime_group
-        return Paths(
+        found = Paths(
             base=base.files(self.config.base),
-            rt_tuning=rt_tuning.files(rt.rt_tuning, layout, group) if rt and layout else (),
-            application_user=rt_app.user_files(rt.rt_app, group) if rt else (),
-            application=rt_app.files(rt.rt_app, layout) if rt and layout else (),
-            boot_loader=rt_kernel.files(rt.rt_kernel, layout, self.distribution) if rt and layout else (),
             accounts=self.telemetry.accounts,
             telemetry=self.telemetry.paths,
+        )
+        if not self.is_rt:
+            return found
+        rt, layout, group = self.rt, self.layout, self.config.base.realtime_group
+        return replace(
+            found,
+            rt_tuning=rt_tuning.files(rt.rt_tuning, layout, group),
+            application_user=rt_app.user_files(rt.rt_app, group),
+            application=rt_app.files(rt.rt_app, layout),
+            boot_loader=rt_kernel.files(rt.rt_kernel, layout, self.distribution),
         )
 
     @cached_property
@@ -140,10 +142,9 @@ class Target:
         if self.is_rt:
             pattern = rt_kernel.source(self.rt.rt_kernel, self.distribution).image_pattern
             kernel = drift.Kernel(pattern, self.rt.rt_kernel.command_line(self.layout))
-        settings = json.dumps(self.config.to_json(), sort_keys=True).encode()
         expected = drift.Expectation(
             host=self.fleet_host.name,
-            settings_sha256=hashlib.sha256(settings).hexdigest(),
+            settings_sha256=self.config.sha256,
             paths=self.paths.all,
             units=self.units,
             packages=self.packages,

@@ -39,7 +39,13 @@ def signing_key(report: Reporter | None = None) -> Path:
         LocalError: it cannot be made, or others can read it.
     """
     path = Path(os.environ.get(KEY_VARIABLE) or PROJECT / "secrets" / "report_ed25519")
-    return signatures.ensure_key(path, NAMESPACE, report or Reporter())
+    try:
+        return signatures.ensure_key(path, NAMESPACE, report or Reporter())
+    except OSError as error:
+        raise EvidenceError(
+            f"the key that signs reports, {path}, cannot be made or read: {error.strerror}",
+            f"make its folder writable for you, or name another place in the environment variable {KEY_VARIABLE}",
+        ) from error
 
 
 def seal(directory: Path, key: Path) -> None:

@@ -6,8 +6,6 @@ failure of every control.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Collection, Generator
@@ -80,12 +78,11 @@ class Subject:
     def facts(self) -> HostFacts:
         """The circumstances that belong to every result and measurement."""
         seen = self.snapshot
-        settings = json.dumps(self.host.config.to_json(), sort_keys=True).encode()
         return HostFacts(
             kernel=f"{seen.release} {seen.kernel_version}",
             machine=seen.machine or "unknown machine",
             virtualisation=seen.virtualisation,
-            config_sha256=hashlib.sha256(settings).hexdigest(),
+            config_sha256=self.host.config.sha256,
             snapshot_seconds=self.snapshot_seconds,
             latency=(
                 f"Latency on this host is {NOT_A_LATENCY_PROOF}: it is a virtual machine ({seen.virtualisation})."

@@ -69,6 +69,8 @@ def run(
         key = evidence.signing_key()
     except (HostsError, LocalError) as error:
         raise VerifyError(str(error)) from error
+    if textfiles is not None and not textfiles.is_dir():
+        raise VerifyError(f"there is no folder {textfiles} to put metrics into; is node_exporter on this computer?")
     directory = _new_directory(output)
     arguments = [
         *("--inventory", str(place), "--report-json", str(directory / REPORT_FILE), "--evidence", str(directory)),

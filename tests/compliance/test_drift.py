@@ -54,3 +54,8 @@ def test_fresh(snapshot: Snapshot, last: Mapping[str, Any]) -> None:
 def test_no_drift(last: Mapping[str, Any]) -> None:
     found = (f"{it['kind']} {it['name']} is {it['actual']}, not {it['expected']}" for it in last["drift"])
     expect.nothing(found, "what is not as the last deploy made it")
+
+
+@pytest.mark.control(id="L-5.4", severity="medium", title="The host was last deployed with exactly these settings")
+def test_settings_are_deployed(config: HostConfig, last: Mapping[str, Any]) -> None:
+    expect.equal(last.get("settings_sha256"), config.sha256, "hash of the settings")

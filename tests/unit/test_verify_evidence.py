@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import Reporter
 from rtinfra.local.signatures import ensure_key, public
-from rtinfra.verify import ControlResult, HostProblem, Report, Status, cli, evidence, metrics, page, run
+from rtinfra.verify import ControlResult, HostProblem, Report, Status, VerifyError, cli, evidence, metrics, page, run
 from rtinfra.verify.compare import compare, rendered
 from tests.unit.monitoring_tools import tool
 from tests.unit.test_verify_report import report, result
@@ -91,6 +91,16 @@ def test_only_trusted_keys_count(
         evidence.read_sealed(signed.directory, other)
 
 
+def test_a_key_that_cannot_be_made_is_an_error_before_anything_is_done(
+    inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(evidence.KEY_VARIABLE, str(tmp_path / "file" / "key"))
+    with pytest.raises(VerifyError, match=r"the key that signs reports, .* cannot be made"):
+        run(inventory, output=tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
+
+
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     key = ensure_key(tmp_path / "key", "test", Reporter())
     key.chmod(0o644)
@@ -120,6 +130,18 @@ def test_metrics_are_valid_and_say_what_the_report_says() -> None:
     assert state in text
     assert 'rtinfra_compliance_unreachable{target="far"} 1' in text
     assert 'rtinfra_compliance_last_run_timestamp_seconds{target="robot"} 1769860800' in text
+
+
+def test_metrics_go_where_node_exporter_looks(
+    inventory: Path, suite: Path, fake_ssh: Path, tmp_path: Path, in_process: None
+) -> None:
+    with pytest.raises(VerifyError, match="there is no folder"):
+        run(inventory, tests=suite, output=tmp_path / "reports", textfiles=tmp_path / "absent")
+    place = tmp_path / "textfiles"
+    place.mkdir()
+    report = run(inventory, tests=suite, output=tmp_path / "reports", textfiles=place)
+    assert report.directory is not None
+    assert (place / metrics.FILE).read_bytes() == (report.directory / metrics.FILE).read_bytes()
 
 
 # ---- the page
