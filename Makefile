@@ -38,8 +38,9 @@ lint: $(DONE) ## Lint, format, types, security
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule
 
-bench: $(DONE) ## Round trips and time of an unchanged host, against Ansible
+bench: $(DONE) ## Round trips and time of an unchanged host, against Ansible, and of a verification
 	@$(PY) -m benchmarks.noop
+	@$(PY) -m benchmarks.verify
 
 lock: $(DONE) ## Renew requirements/*.txt; versions and hashes only, no index
 	@for extra in "" "--extra dev"; do \

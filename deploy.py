@@ -2,6 +2,7 @@
 
 from roles import telemetry
 from roles.base import deploy as base
+from roles.drift import deploy as drift
 from roles.mirror_client import deploy as mirror_client
 from roles.mirror_server import deploy as mirror_server
 from roles.rt_app import deploy as rt_app
@@ -16,7 +17,7 @@ target = current_target()
 
 if (mirror := target.mirror) is not None:
     if mirror.server is not None:
-        mirror_server.serve(mirror.server, mirror.place, mirror.release.index)
+        mirror_server.serve(mirror.server, mirror.place, target.paths.mirror_source, target.paths.mirror_server)
     # No client goes on before the mirror serves.
     mirrors.awaited(name="mirror", server=mirror.place.host)
     if mirror.client is not None:
@@ -25,19 +26,21 @@ if (mirror := target.mirror) is not None:
 # One transaction for the packages of all roles, one look at the units of all roles: round trips are the cost.
 packages.installed(name="packages", names=target.packages, local=target.local_packages)
 
-base.configure(target.config.base)
+base.configure(target.paths.base)
 
 if target.is_rt:
-    rt, layout, group = target.rt, target.layout, target.config.base.realtime_group
-    rt_tuning.configure(rt.rt_tuning, layout, group)
-    rt_app.configure(rt.rt_app, layout, group)
+    rt_tuning.configure(target.paths.rt_tuning, target.live)
+    rt_app.configure(target.paths.application_user, target.paths.application)
     # Last of the changes: the reboot that follows brings up everything above at once.
-    rt_kernel.configure(rt.rt_kernel, layout, target.distribution)
-    rt_kernel.reboot(rt.rt_kernel, layout, target.distribution)
+    rt_kernel.configure(target.paths.boot_loader)
+    rt_kernel.reboot(target.rt.rt_kernel, target.layout, target.distribution)
 
 if target.telemetry.parts:
     # The checkers of configuration files are programs in these images.
     images.loaded(name="images", images=target.image_archives)
     telemetry.configure(target.telemetry)
+
+# What the host is to hold itself against from now on.
+drift.configure(target.drift_paths)
 
 units.ensure(name="units", units=target.units)

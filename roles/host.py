@@ -6,6 +6,8 @@ reads settings from nowhere else.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +18,7 @@ from roles.agents.model import AgentsSettings
 from roles.alertmanager.model import AlertmanagerSettings
 from roles.alloy.model import AlloySettings
 from roles.base.model import BaseSettings
+from roles.drift.model import DriftSettings
 from roles.elasticsearch.model import ElasticsearchSettings
 from roles.garage.model import GarageSettings
 from roles.gateways.model import GatewaysSettings
@@ -92,6 +95,7 @@ class HostConfig(Settings):
     telemetry: TelemetrySettings
     backends: BackendsSettings
     mirror: MirrorSettings
+    drift: DriftSettings
     prerequisites: PrerequisiteSettings | None = None
     cpu: CpuSettings | None = None
     rt_kernel: RtKernelSettings | None = None
@@ -125,6 +129,11 @@ class HostConfig(Settings):
         ]
         report_findings(findings, context)
         return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all these settings, to tell whether two of them are the same."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     @property
     def rt(self) -> RtHostConfig:

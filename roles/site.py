@@ -22,6 +22,8 @@ from rtinfra.quadlet import Container
 TENANT_PATTERN = r"^[a-z][a-z0-9-]{0,40}$"
 #: Tenant for what the stack says about itself.
 INFRA_TENANT = "infra-monitoring"
+#: Where node_exporter looks for metrics in files.
+TEXTFILE_DIRECTORY = "/var/lib/prometheus/node-exporter"
 #: Unit on the first host of the role `garage` that makes the cluster, its buckets and its key.
 GARAGE_SETUP = "rtinfra-garage-setup.service"
 

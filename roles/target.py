@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 from pyinfra import host, logger
@@ -11,12 +12,16 @@ from pyinfra.api.exceptions import DeployError
 
 from roles import wanted
 from roles.base import deploy as base
+from roles.drift import deploy as drift
 from roles.fleet import mirror_of, site_of
 from roles.host import HostConfig, RtHostConfig
+from roles.mirror_client import deploy as mirror_client
 from roles.mirror_client.model import MirrorClientSettings
+from roles.mirror_server import deploy as mirror_server
 from roles.mirror_server.model import MirrorServerSettings
 from roles.prerequisites import check_host
 from roles.rt_app import deploy as rt_app
+from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.site import MirrorPlace
 from roles.telemetry import Telemetry, telemetry_of
@@ -27,7 +32,7 @@ from rtinfra.facts.host import Host, HostState
 from rtinfra.facts.mirror import MirrorState, Release
 from rtinfra.images import ImageMissing, LocalStore, MirroredStore
 from rtinfra.inventory import fleet_host_of, fleet_of
-from rtinfra.operations.managed import Unit
+from rtinfra.operations.managed import Live, Managed, Unit
 from rtinfra.operations.mirror import MirrorUnreachable, asked
 from rtinfra.secrets import LocalSecrets
 
@@ -57,6 +62,31 @@ class Mirror:
         if self._release is None:
             raise TypeError(f"{self.place.host} was not asked what it serves")
         return self._release
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every path of a host that is known before the run begins, by the operation that is handed it.
+
+    Of a client of the mirror these are the files that no answer of the mirror's host goes into. The others follow what
+    it answers while the run is carried out: its certificates may be made in that run, another release may go live.
+    """
+
+    base: Sequence[Managed]
+    accounts: Sequence[Managed]
+    telemetry: Sequence[Managed]
+    rt_tuning: Sequence[Managed] = ()
+    application_user: Sequence[Managed] = ()
+    application: Sequence[Managed] = ()
+    boot_loader: Sequence[Managed] = ()
+    mirror_source: Sequence[Managed] = ()
+    mirror_server: Sequence[Managed] = ()
+    mirror_client: Sequence[Managed] = ()
+
+    @property
+    def all(self) -> list[Managed]:
+        """All of them."""
+        return [path for part in fields(self) for path in getattr(self, part.name)]
 
 
 @dataclass(frozen=True)
@@ -121,11 +151,64 @@ class Target:
 
     @property
     def units(self) -> list[Unit]:
-        """systemd units of all its roles."""
+        """systemd units of all its roles but those that serve the mirror, which are looked at before its clients."""
         found = base.units(self.config.base)
         if self.is_rt:
             found += [*rt_tuning.units(self.rt.rt_tuning), *rt_app.units()]
-        return [*found, *self.telemetry.units]
+        # Last: the check that it starts finds everything else done.
+        return [*found, *self.telemetry.units, *drift.units(self.config.drift)]
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Every path of all its roles but `drift`, which speaks of these."""
+        found = Paths(
+            base=base.files(self.config.base),
+            accounts=self.telemetry.accounts,
+            telemetry=self.telemetry.paths,
+        )
+        mirror = self.mirror
+        if mirror is not None and mirror.server is not None:
+            found = replace(
+                found,
+                mirror_source=mirror_server.source(mirror.place, mirror.release.index),
+                mirror_server=mirror_server.files(mirror.server, mirror.place),
+            )
+        if mirror is not None and mirror.is_used:
+            found = replace(found, mirror_client=mirror_client.settled_files(mirror.place))
+        if not self.is_rt:
+            return found
+        rt, layout, group = self.rt, self.layout, self.config.base.realtime_group
+        return replace(
+            found,
+            rt_tuning=rt_tuning.files(rt.rt_tuning, layout, group),
+            application_user=rt_app.user_files(rt.rt_app, group),
+            application=rt_app.files(rt.rt_app, layout),
+            boot_loader=rt_kernel.files(rt.rt_kernel, layout, self.distribution),
+        )
+
+    @cached_property
+    def live(self) -> list[Live]:
+        """What its roles make of the running kernel."""
+        return rt_tuning.live(self.rt.rt_tuning, self.layout) if self.is_rt else []
+
+    @cached_property
+    def drift_paths(self) -> list[Managed]:
+        """The paths of the role `drift`, among them what it expects of all others."""
+        kernel = None
+        if self.is_rt:
+            pattern = rt_kernel.source(self.rt.rt_kernel, self.distribution).image_pattern
+            kernel = drift.Kernel(pattern, self.rt.rt_kernel.command_line(self.layout))
+        expected = drift.Expectation(
+            host=self.fleet_host.name,
+            settings_sha256=self.config.sha256,
+            paths=self.paths.all,
+            units=[*(mirror_server.units() if self.paths.mirror_server else ()), *self.units],
+            packages=self.packages,
+            local_packages=self.local_packages,
+            live=self.live,
+            kernel=kernel,
+        )
+        return drift.files(self.config.drift, self.layout.housekeeping_list if self.is_rt else None, expected)
 
 
 def current_target() -> Target:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from roles.drift import deploy as drift
 from roles.host import RT_GROUP, HostConfig
 from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
@@ -27,7 +28,7 @@ def packages(host: FleetHost[HostConfig], distribution: str, telemetry: Telemetr
         names += rt.rt_tuning.packages
         names += rt_app.packages(rt.rt_app)
         names += rt_kernel.packages(rt.rt_kernel, distribution)
-    return [*names, *telemetry.packages]
+    return [*names, *telemetry.packages, *drift.packages(host.config.drift)]
 
 
 def local_packages(host: FleetHost[HostConfig], telemetry: Telemetry) -> list[LocalPackage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Connections:
         self._directory = tempfile.TemporaryDirectory(prefix="rtv-", dir="/tmp")  # nosec B108 - mode 0700
         self._hosts = {host.name: host for host in hosts}
         self._config = Path(self._directory.name) / "config"
+        self._round_trips: Counter[str] = Counter()
         self._config.write_text(ssh_config(self._hosts.values(), Path(self._directory.name)))
 
     def host(self, name: str) -> Host:
@@ -63,6 +65,7 @@ class Connections:
         Raises:
             Unreachable: there is no connection, or no end of it within `seconds`.
         """
+        self._round_trips[name] += 1
         # In braces the shell reads all of it before it begins, so that no command can take the rest for its input.
         whole = f"{{\n{script}\n}} </dev/null\n".encode()
         try:
@@ -75,6 +78,10 @@ class Connections:
         if ended.returncode == _SSH_FAILED:
             raise Unreachable(explain(self._hosts[name].ssh, stderr))
         return Output(ended.returncode, ended.stdout.decode("utf-8", "replace"), stderr)
+
+    def round_trips(self, name: str) -> int:
+        """Return how many scripts a host was fed."""
+        return self._round_trips[name]
 
     def command(self, name: str, command: str) -> list[str]:
         """Return the arguments of an ssh client that runs a command as root on a host."""

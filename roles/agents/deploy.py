@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from roles.agents.model import AgentsSettings
-from roles.site import Part, Site
+from roles.site import TEXTFILE_DIRECTORY, Part, Site
 from rtinfra.cpu import parse_cpu_list
 from rtinfra.operations.managed import Action, File, Managed, Unit
 from rtinfra.quadlet import WAIT_READY
@@ -98,6 +98,7 @@ def _node_exporter(settings: AgentsSettings, site: Site) -> list[Managed]:
             content=render(
                 "agents/node-exporter.j2",
                 listen=f"{site.address}:{settings.node_exporter.port}",
+                textfiles=TEXTFILE_DIRECTORY,
                 isolated=site.housekeeping is not None,
             ),
             restarts=(NODE_EXPORTER_UNIT,),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyinfra.api.deploy import deploy
 
 from roles.base.model import BaseSettings
@@ -54,6 +56,6 @@ def units(settings: BaseSettings) -> list[Unit]:
 
 
 @deploy("base")
-def configure(settings: BaseSettings) -> None:
+def configure(paths: Sequence[Managed]) -> None:
     """Place the files."""
-    file_operations.sync(name="files", paths=files(settings))
+    file_operations.sync(name="files", paths=paths)

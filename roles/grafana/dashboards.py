@@ -684,5 +684,53 @@ def preflight(datasource: str) -> Dashboard:
                     ),
                 ),
             ),
+            Row(
+                "Drift",
+                (
+                    answer(
+                        "Things that drifted",
+                        "Files, services and values of the kernel that no deploy made what they are. 0 is well.",
+                        "sum(rtinfra_drift_items) or vector(0)",
+                        steps=GOOD_WHEN_ZERO,
+                        width=6,
+                    ),
+                    answer(
+                        "Hosts that drifted",
+                        "Hosts with at least one such thing. Deploy them again.",
+                        "count(sum by (host) (rtinfra_drift_items) > 0) or vector(0)",
+                        steps=GOOD_WHEN_ZERO,
+                        width=6,
+                    ),
+                    answer(
+                        "Oldest check",
+                        "Time since the host whose check is the oldest looked at itself. More than a day is too long.",
+                        "time() - min(rtinfra_drift_last_run_timestamp_seconds)",
+                        "s",
+                        steps=((None, "green"), (93600, "red")),
+                        decimals=0,
+                        width=6,
+                    ),
+                    answer(
+                        "Hosts that check themselves",
+                        "Hosts whose own check has left a result.",
+                        "count(rtinfra_drift_last_run_timestamp_seconds)",
+                        steps=((None, "blue"),),
+                        width=6,
+                    ),
+                    bars(
+                        "What drifted",
+                        "By host and name. `journalctl -u rtinfra-drift` on the host says what was expected and found.",
+                        Query("rtinfra_drift_found", "{{host}} {{kind}} {{name}}"),
+                        width=12,
+                    ),
+                    graph(
+                        "Drift by kind",
+                        "When it began, and when a deploy ended it.",
+                        Query("sum by (host, kind) (rtinfra_drift_items) > 0", "{{host}} {{kind}}"),
+                        stacked=True,
+                        width=12,
+                    ),
+                ),
+            ),
         ),
     )

@@ -46,10 +46,8 @@ def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Man
     return [
         File(path=KEY, content=live.release.key),
         File(path=AUTHORITY, content=live.authority.pem),
-        File(
-            path=APT_CONFIGURATION,
-            content=render("mirror_client/apt.conf.j2", host=place.netloc_host, authority=AUTHORITY),
-        ),
+        File(path=_registry_authority(place), content=live.authority.pem),
+        *settled_files(place),
         File(path=PREFERENCES, content=render("mirror_client/preferences.j2", index=index, priority=PRIORITY)),
         File(
             path=SOURCE,
@@ -59,6 +57,16 @@ def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Man
                 index=index,
                 key=KEY,
             ),
+        ),
+    ]
+
+
+def settled_files(place: MirrorPlace) -> list[Managed]:
+    """Those of `files` that are the same whatever the mirror's host answers."""
+    return [
+        File(
+            path=APT_CONFIGURATION,
+            content=render("mirror_client/apt.conf.j2", host=place.netloc_host, authority=AUTHORITY),
         ),
         File(
             path=PIP,
@@ -71,7 +79,6 @@ def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Man
             content=render("mirror_client/registries.conf.j2", images=IMAGES, location=f"{place.netloc}/{REPOSITORY}"),
         ),
         File(path=IMAGE_POLICY, content=render_json(image_policy())),
-        File(path=_registry_authority(place), content=live.authority.pem),
     ]
 
 

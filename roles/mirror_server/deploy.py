@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv6Address
 
 from pyinfra.api.deploy import deploy
@@ -89,9 +90,14 @@ def units() -> list[Unit]:
 
 
 @deploy("mirror_server")
-def serve(settings: MirrorServerSettings, place: MirrorPlace, index: Index) -> None:
-    """Serve the live release; all of it before any client of the mirror is worked on."""
-    file_operations.sync(name="source", paths=source(place, index))
+def serve(
+    settings: MirrorServerSettings, place: MirrorPlace, own_source: Sequence[Managed], paths: Sequence[Managed]
+) -> None:
+    """Serve the live release; all of it before any client of the mirror is worked on.
+
+    `own_source` are the paths of `source`, `paths` those of `files`.
+    """
+    file_operations.sync(name="source", paths=own_source)
     package_operations.installed(name="packages", names=settings.packages, sources=OWN_SOURCE)
     mirror_operations.certificates(
         name="certificates",
@@ -102,5 +108,5 @@ def serve(settings: MirrorServerSettings, place: MirrorPlace, index: Index) -> N
         renew_days=settings.certificate.renew_days,
         unit=WEB_UNIT,
     )
-    file_operations.sync(name="files", paths=files(settings, place))
+    file_operations.sync(name="files", paths=paths)
     unit_operations.ensure(name="units", units=units())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,8 @@ def local_packages(settings: RtAppSettings) -> list[LocalPackage]:
 
 
 @deploy("rt_app")
-def configure(settings: RtAppSettings, layout: CpuLayout, realtime_group: str) -> None:
+def configure(user: Sequence[Managed], paths: Sequence[Managed]) -> None:
     """Make the user, then place the files."""
     # In one operation with the other files a file could belong to a user that is only just being made.
-    file_operations.sync(name="user", paths=user_files(settings, realtime_group))
-    file_operations.sync(name="files", paths=files(settings, layout))
+    file_operations.sync(name="user", paths=user)
+    file_operations.sync(name="files", paths=paths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyinfra.api.deploy import deploy
 
 from roles.rt_kernel.model import KernelSource, RtKernelSettings
@@ -37,8 +39,9 @@ def local_packages(settings: RtKernelSettings) -> list[LocalPackage]:
     return [read_deb(PROJECT / name) for name in settings.debs]
 
 
-def files(settings: RtKernelSettings, layout: CpuLayout, image_pattern: str) -> list[Managed]:
+def files(settings: RtKernelSettings, layout: CpuLayout, distribution: str) -> list[Managed]:
     """The GRUB drop-in: kernel command line, and the RT kernel as the default entry."""
+    image_pattern = source(settings, distribution).image_pattern
     return [
         File(
             path="/etc/default/grub.d/60-rtinfra.cfg",
@@ -56,10 +59,9 @@ def files(settings: RtKernelSettings, layout: CpuLayout, image_pattern: str) -> 
 
 
 @deploy("rt_kernel")
-def configure(settings: RtKernelSettings, layout: CpuLayout, distribution: str) -> None:
+def configure(paths: Sequence[Managed]) -> None:
     """Write the kernel's command line. Nothing takes effect before `reboot`."""
-    pattern = source(settings, distribution).image_pattern
-    file_operations.sync(name="boot loader", paths=files(settings, layout, pattern))
+    file_operations.sync(name="boot loader", paths=paths)
 
 
 @deploy("rt_kernel")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyinfra.api.deploy import deploy
 
 from roles.rt_tuning.model import RtTuningSettings
 from rtinfra.cpu import CpuLayout
 from rtinfra.operations import files as file_operations
-from rtinfra.operations.managed import Absent, Action, Directory, File, Managed, Unit
+from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.render import render
 
 _DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
@@ -131,6 +133,72 @@ def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Managed]:
     ]
 
 
+def live(settings: RtTuningSettings, layout: CpuLayout) -> list[Live]:
+    """What this role makes of the running kernel, and what puts it back when somebody changed it by hand."""
+    tune = Action("tune", f"systemctl restart {TUNE}")
+    housekeeping, isolated, mask = layout.housekeeping_list, layout.isolated_list, layout.housekeeping_mask
+    workqueues = "/sys/devices/virtual/workqueue"
+    priorities = settings.kthread_priorities
+    return [
+        *(
+            Live(kind="sysctl", name=key, paths=f"/proc/sys/{key.replace('.', '/')}", value=str(value), action=_SYSCTL)
+            for key, value in settings.sysctl.items()
+        ),
+        Live(
+            kind="memory",
+            name="transparent huge pages",
+            paths="/sys/kernel/mm/transparent_hugepage/enabled",
+            value=settings.transparent_hugepage,
+            form="choice",
+            action=tune,
+        ),
+        Live(
+            kind="governor",
+            paths="/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+            value=settings.governor,
+            action=tune,
+        ),
+        Live(kind="workqueue", paths=f"{workqueues}/cpumask", value=mask, form="mask", action=tune),
+        Live(kind="workqueue", paths=f"{workqueues}/*/cpumask", value=mask, form="workqueue", action=tune),
+        Live(kind="interrupt", paths="/proc/irq/default_smp_affinity", value=mask, form="mask", action=tune),
+        Live(
+            kind="interrupt",
+            paths="/proc/irq/[0-9]*/smp_affinity_list",
+            value=housekeeping,
+            form="interrupt",
+            action=tune,
+        ),
+        Live(kind="kernel thread", paths="ksoftirqd/*", value=str(priorities.ksoftirqd), form="fifo", action=tune),
+        Live(kind="kernel thread", paths="ktimers/*", value=str(priorities.ktimers), form="fifo", action=tune),
+        *(
+            Live(
+                kind="cgroup",
+                name=unit,
+                paths=f"/sys/fs/cgroup/{unit}/cpuset.cpus.effective",
+                value=cpus,
+                form="cpus",
+                action=_cpuset(unit, cpus),
+            )
+            for unit, cpus in (
+                *((unit, housekeeping) for unit in HOUSEKEEPING_GROUPS),
+                (RT_SLICE, layout.isolated_list),
+            )
+        ),
+        # What the kernel was told when it started; only a reboot changes it.
+        Live(kind="isolation", paths="/sys/devices/system/cpu/isolated", value=isolated, form="cpus"),
+        Live(kind="isolation", paths="/sys/devices/system/cpu/nohz_full", value=isolated, form="cpus"),
+    ]
+
+
+def _cpuset(unit: str, cpus: str) -> Action:
+    """Make systemd write a unit's cpuset again. It does so with a drop-in for this boot, which would hide ours."""
+    drop_in = f"/run/systemd/system.control/{unit}.d/50-AllowedCPUs.conf"
+    return Action(
+        f"cpuset-{unit}",
+        f"systemctl set-property --runtime {unit} AllowedCPUs={cpus} && rm -f {drop_in} && systemctl daemon-reload",
+    )
+
+
 def units(settings: RtTuningSettings) -> list[Unit]:
     """Every unit this role has a say in."""
     return [
@@ -141,6 +209,6 @@ def units(settings: RtTuningSettings) -> list[Unit]:
 
 
 @deploy("rt_tuning")
-def configure(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str) -> None:
-    """Place the files."""
-    file_operations.sync(name="files", paths=files(settings, layout, realtime_group))
+def configure(paths: Sequence[Managed], values: Sequence[Live]) -> None:
+    """Place the files, and put back what was changed by hand in the running kernel."""
+    file_operations.sync(name="files", paths=paths, live=values)

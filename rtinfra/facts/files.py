@@ -15,6 +15,8 @@ from rtinfra.facts import sections
 #: Actions that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
 #: everything with the new files, so nothing is pending after one.
 PENDING_DIR = "/run/rtinfra/pending"
+#: Where the role `drift` puts the program that looks for values somebody changed by hand.
+DRIFT_CHECKER = "/usr/local/lib/rtinfra/drift.py"
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,15 @@ class PathState:
 
 @dataclass(frozen=True)
 class FilesState:
-    """States by path (absent paths are missing) and the names of pending actions."""
+    """States by path (absent paths are missing) and the names of pending actions.
+
+    `drift` are values of the running kernel that are not as the last deploy made them, in words, each with the name of
+    the action that puts it back; empty unless asked for.
+    """
 
     paths: Mapping[str, PathState]
     pending: frozenset[str]
+    drift: tuple[tuple[str, str], ...] = ()
 
 
 def parse_files_state(lines: list[str]) -> FilesState:
@@ -52,21 +59,29 @@ def parse_files_state(lines: list[str]) -> FilesState:
         # An empty file is "regular empty file" to stat(1).
         kind = "regular file" if kind == "regular empty file" else kind
         paths[path] = PathState(kind, mode.zfill(4), owner, group, hashes.get(path))
-    return FilesState(paths=paths, pending=frozenset(line.strip() for line in found.get("pending", [])))
+    drift = (line.partition("\t") for line in found.get("drift", []))
+    return FilesState(
+        paths=paths,
+        pending=frozenset(line.strip() for line in found.get("pending", [])),
+        drift=tuple((action, text) for action, separator, text in drift if separator),
+    )
 
 
 class Files(FactBase[FilesState]):
     """State of the given absolute paths; paths must not contain line breaks or backslashes.
 
-    `patterns` are shell patterns of more paths, for what is there without being known by name.
+    `patterns` are shell patterns of more paths, for what is there without being known by name. With `live` the host's
+    drift checker, where there is one, looks at the running kernel too: in the same round trip.
     """
 
     @override
-    def command(self, paths: Sequence[str], patterns: Sequence[str] = ()) -> StringCommand:
+    def command(self, paths: Sequence[str], patterns: Sequence[str] = (), live: bool = False) -> StringCommand:
         quoted = " ".join([*(shlex.quote(path) for path in paths), *patterns])
+        drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live"} if live else {}
         return StringCommand(
             sections.script(
                 {
+                    **drift,
                     "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",
                     # Directories make sha256sum complain, which is fine: their section line is just absent.
                     "sha256": f"sha256sum -- {quoted}",

@@ -27,11 +27,11 @@ from rtinfra.deb import LocalPackage
 from rtinfra.local import programs
 from rtinfra.local.archive import Archive
 from rtinfra.local.errors import LocalError
+from rtinfra.local.files import replace_file
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import LOCAL, LockedPackage, Origin, Sha256, ordered
-from rtinfra.mirror.store import replace_file
 from rtinfra.mirror.wanted import BASE_SET, EVERY_HOST, Want
 
 TOOLS = (Tool("apt-get", "apt"), Tool("gpgv", "gpgv"), Tool("dpkg-deb", "dpkg"))

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from rtinfra.local.files import replace_file, sync_directory
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import installer, signing
 from rtinfra.mirror.errors import MirrorError
@@ -39,9 +40,9 @@ from rtinfra.mirror.model import (
     lock_content,
     read_document,
 )
-from rtinfra.mirror.pool import Pool, require_space, sync_directory
+from rtinfra.mirror.pool import Pool, require_space
 from rtinfra.mirror.sbom import sbom
-from rtinfra.mirror.store import Imported, Mirror, replace_file
+from rtinfra.mirror.store import Imported, Mirror
 
 #: Bytes of a part, unless told otherwise: fits any file system of a USB stick, and little to carry again.
 PART_SIZE = 1 << 30

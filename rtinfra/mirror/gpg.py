@@ -19,10 +19,10 @@ from pathlib import Path
 
 from rtinfra.local import programs
 from rtinfra.local.errors import LocalError
+from rtinfra.local.files import sync_directory
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.errors import MirrorError
-from rtinfra.mirror.pool import sync_directory
 
 TOOLS = (Tool("gpg", "gpg"), Tool("gpgv", "gpgv"), Tool("gpg-agent", "gpg-agent"), Tool("gpgconf", "gpgconf"))
 #: What the key says it was made at: earlier than any lock, whose time its signatures bear.

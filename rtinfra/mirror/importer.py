@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from rtinfra.config.types import Settings
-from rtinfra.local import programs
+from rtinfra.local import programs, signatures
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import bundle, signing
 from rtinfra.mirror.errors import MirrorError
@@ -163,7 +163,7 @@ def _accept(
     architecture: str | None,
     report: Reporter,
 ) -> _Accepted:
-    programs.ensure((signing.TOOL,), report)
+    programs.ensure((signatures.TOOL,), report)
     now = now or datetime.now(UTC)
     if not (folder / bundle.MANIFEST_NAME).is_file():
         raise MirrorError(
@@ -192,7 +192,7 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     """The folder has every file of the manifest and nothing else."""
     derived = bundle.manifest_files(manifest)
     listed = {part.file for part in (*manifest.parts, *manifest.files)} | derived.keys() | {signing.PUBLIC_NAME}
-    listed |= {signing.signature_of(folder / name).name for name in bundle.SIGNED}
+    listed |= {signatures.signature_of(folder / name).name for name in bundle.SIGNED}
     found = {path.name: path.lstat().st_mode for path in folder.iterdir()}
     if missing := sorted(listed - found.keys()):
         raise MirrorError(

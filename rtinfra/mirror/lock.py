@@ -19,13 +19,14 @@ from rtinfra.config.merge import Located
 from rtinfra.config.yaml import load_yaml, parse_yaml
 from rtinfra.images import LocalStore
 from rtinfra.local.archive import Archive
+from rtinfra.local.files import replace_file
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import images, tool, wheels
 from rtinfra.mirror.apt import AptRoot, LocalFile, Solution, read_local
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import FORMAT, Blob, Content, Lock, LockedFile
 from rtinfra.mirror.pool import Pool, require_space
-from rtinfra.mirror.store import Mirror, replace_file
+from rtinfra.mirror.store import Mirror
 from rtinfra.mirror.wanted import TOOL, Wants
 
 _HEADER = """\

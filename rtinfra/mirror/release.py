@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from rtinfra.config.types import Settings
+from rtinfra.local.files import sync_directory
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import tree as trees
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.gpg import SigningKey, signing_key
 from rtinfra.mirror.model import FORMAT, Instant, Lock, Sha256, canonical, read_document
-from rtinfra.mirror.pool import require_space, sync_directory
+from rtinfra.mirror.pool import require_space
 from rtinfra.mirror.registry import registry
 from rtinfra.mirror.repository import Sign, repository
 from rtinfra.mirror.store import Mirror, Published, State

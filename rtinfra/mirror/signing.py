@@ -9,23 +9,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtinfra.local import programs
-from rtinfra.local.programs import Tool
+from rtinfra.local import programs, signatures
+from rtinfra.local.files import replace_file
 from rtinfra.local.progress import Reporter
+from rtinfra.local.signatures import SignatureError
 from rtinfra.mirror.errors import MirrorError
-from rtinfra.mirror.store import Mirror, replace_file
+from rtinfra.mirror.store import Mirror
 
-TOOL = Tool("ssh-keygen", "openssh-client")
 #: What the signatures are for: one made for anything else is worth nothing here.
 NAMESPACE = "rtinfra-bundle"
 #: The public key in a bundle's folder, for people and for the first import.
 PUBLIC_NAME = "bundle.pub"
-#: What is added to the name of a signed file.
-SIGNATURE_SUFFIX = ".sig"
 
 _PRIVATE_NAME = "bundle_ed25519"
 # In ssh-keygen's format of trusted keys, below the folder of the mirror.
@@ -72,15 +69,11 @@ class PublicKey:
 
 def signing_key(mirror: Mirror, report: Reporter) -> Path:
     """Return the private key that signs this mirror's bundles; the first call makes it."""
-    programs.ensure((TOOL,), report)
     path = mirror.keys / _PRIVATE_NAME
-    if not path.exists():
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=mirror.keys) as folder:
-            made = Path(folder, _PRIVATE_NAME)
-            options = ["-q", "-t", "ed25519", "-N", "", "-C", NAMESPACE]
-            programs.execute(["ssh-keygen", *options, "-f", made], timeout=_SECONDS)
-            replace_file(path, made.read_bytes(), 0o600)
-        report.note(f"Made the key that signs bundles: {path}. Whoever has it can make bundles; keep a copy in a safe")
+    is_new = not path.exists()
+    signatures.ensure_key(path, NAMESPACE, report)
+    if is_new:
+        report.note("Whoever has that key can make bundles; keep a copy in a safe")
     return path
 
 
@@ -91,14 +84,7 @@ def public_key(private: Path) -> PublicKey:
 
 def sign(private: Path, file: Path) -> None:
     """Write the signature of a file next to it."""
-    # An older one would make ssh-keygen ask.
-    signature_of(file).unlink(missing_ok=True)
-    programs.execute(["ssh-keygen", "-q", "-Y", "sign", "-f", private, "-n", NAMESPACE, file], timeout=_SECONDS)
-
-
-def signature_of(file: Path) -> Path:
-    """Return where the signature of a file is."""
-    return file.with_name(file.name + SIGNATURE_SUFFIX)
+    signatures.sign(file, private, NAMESPACE)
 
 
 def verify(file: Path, trusted: PublicKey) -> None:
@@ -107,38 +93,27 @@ def verify(file: Path, trusted: PublicKey) -> None:
     Raises:
         MirrorError: there is none, it is another key's (both fingerprints are in the message), or the file has changed.
     """
-    signature = signature_of(file)
+    signature = signatures.signature_of(file)
     if not signature.is_file():
         raise MirrorError(
             f"{file.name} is not signed: {signature.name} is missing",
             "do not use this bundle unless its signature can be carried here from where it was made",
         )
-    with tempfile.TemporaryDirectory(prefix="rtinfra-") as folder:
-        signers = Path(folder, "allowed_signers")
-        signers.write_text(trusted.trusted, encoding="ascii")
-        found = _ask("verify", file, "-f", signers, "-I", _IDENTITY)
-    if found is not None:
-        return
-    # Why not? The signature itself says whose it is.
-    signer = _ask("check-novalidate", file)
-    if signer is None:
+    try:
+        signatures.verify(file, trusted.trusted, NAMESPACE)
+    except SignatureError as error:
+        # The signature itself says whose it is.
+        signer = signatures.signer(file, NAMESPACE)
+        if signer is None:
+            raise MirrorError(
+                f"{file.name} is not what was signed, or its signature is damaged",
+                "do not use this bundle; carry it again from where it was made, and find out who changed it",
+            ) from error
         raise MirrorError(
-            f"{file.name} is not what was signed, or its signature is damaged",
-            "do not use this bundle; carry it again from where it was made, and find out who changed it",
-        )
-    raise MirrorError(
-        f"{file.name} is signed by the key {signer}, but the key trusted here is {trusted.fingerprint}",
-        "do not use this bundle, unless those who made it confirm the new fingerprint on another way (by telephone);"
-        " then import it with --key and that fingerprint",
-    )
-
-
-def _ask(what: str, file: Path, *options: str | Path) -> str | None:
-    """The fingerprint of the key that made a good signature of the file, or None."""
-    words = ["ssh-keygen", "-Y", what, "-n", NAMESPACE, "-s", signature_of(file), *options]
-    done = programs.execute(words, timeout=_SECONDS, check=False, stdin=file)
-    fingerprint = re.search(r"\bSHA256:\S+", done.stdout)
-    return fingerprint[0] if done.returncode == 0 and fingerprint else None
+            f"{file.name} is signed by the key {signer}, but the key trusted here is {trusted.fingerprint}",
+            "do not use this bundle, unless those who made it confirm the new fingerprint on another way (by"
+            " telephone); then import it with --key and that fingerprint",
+        ) from error
 
 
 def trusted_key(mirror: Mirror, folder: Path, fingerprint: str | None) -> PublicKey:

@@ -21,11 +21,11 @@ from pydantic import ValidationError
 from rtinfra.config.types import Settings
 from rtinfra.local import programs
 from rtinfra.local.errors import LocalError
+from rtinfra.local.files import replace_file
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Content, LockedWheel, Sha256
 from rtinfra.mirror.pool import Pool
-from rtinfra.mirror.store import replace_file
 
 #: Machine of wheels by dpkg architecture.
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}

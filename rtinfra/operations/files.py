@@ -17,7 +17,7 @@ from pyinfra.api.operation import operation
 
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, FilesState
-from rtinfra.operations.managed import Absent, Action, Directory, File, Managed
+from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed
 
 # The script is the same for every role and every run.
 _SCRIPT = (Path(__file__).parent / "sync.sh").read_text(encoding="utf-8")
@@ -29,22 +29,25 @@ def restart_marker(unit: str) -> str:
 
 
 @operation()
-def sync(paths: Sequence[Managed]) -> Generator[StringCommand, None, None]:
+def sync(paths: Sequence[Managed], live: Sequence[Live] = ()) -> Generator[StringCommand, None, None]:
     """Make all `paths` what they should be.
 
     One fact reads the state of all of them, one command sends those that differ: staged in a directory only
     root can read, checked by each file's own validator, then fsynced and renamed one by one, then the
-    actions. An action that an interrupted run left undone is done too.
+    actions. An action that an interrupted run left undone is done too. `live` are values of the running kernel: those
+    that somebody changed by hand are put back.
 
     Raises:
         OperationError: when a path is given twice, or something else is where a directory should be.
     """
-    found: FilesState = host.get_fact(Files, paths=[path.path for path in paths])
-    yield from changes(paths, found)
+    found: FilesState = host.get_fact(Files, paths=[path.path for path in paths], live=bool(live))
+    yield from changes(paths, found, live)
 
 
-def changes(paths: Sequence[Managed], found: FilesState) -> Iterator[StringCommand]:
+def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = ()) -> Iterator[StringCommand]:
     """Yield the command that makes all `paths` what they should be, for an operation that has looked itself.
+
+    `live` as for `sync`.
 
     Raises:
         OperationError: when a path is given twice, or something else is where a directory should be.
@@ -54,6 +57,10 @@ def changes(paths: Sequence[Managed], found: FilesState) -> Iterator[StringComma
     actions = {action.name: action for path, _ in changed for action in path.actions}
     # Left undone by an interrupted run.
     actions |= {action.name: action for path in paths for action in path.actions if action.name in found.pending}
+    for _, text in found.drift:
+        logger.info("%s%s", host.print_prefix, text)
+    mends = {value.action.name: value.action for value in live if value.action}
+    actions |= {name: mends[name] for name in (*(name for name, _ in found.drift), *found.pending) if name in mends}
     if not changed and not actions:
         host.noop(f"all {len(paths)} paths are as they should be")
         return

@@ -123,6 +123,24 @@ class Absent(Managed):
         return "removed" if state.kind != "directory" else "is a directory, not a file"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """A value that exists only while the kernel runs, which no file shows: somebody may have changed it by hand.
+
+    `paths` is a shell pattern of files with that value, or of names of kernel threads for the form `fifo`. `form` says
+    how it is compared: as words (`text`), as the chosen one of several (`choice`), as a list or mask of CPUs, as a
+    priority. A `workqueue` and an `interrupt` have to stay within the value. `name` is what people call it; without one
+    it is the path. `action` puts it back; None where only a reboot does.
+    """
+
+    kind: str
+    paths: str
+    value: str
+    form: Literal["text", "choice", "cpus", "mask", "workqueue", "interrupt", "fifo"] = "text"
+    name: str = ""
+    action: Action | None = None
+
+
 @dataclass(frozen=True)
 class Unit:
     """A systemd unit and what it should be.

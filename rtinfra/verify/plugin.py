@@ -6,12 +6,12 @@ failure of every control.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +20,13 @@ import pytest
 from roles.fleet import mirror_of
 from roles.host import RT_GROUP, HostConfig
 from roles.site import MirrorPlace, Site
-from rtinfra.config import Fleet, FleetHost
+from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
 from rtinfra.hosts import HostsError, fleet_in, selected
 from rtinfra.programs import Program, programs_of, site_without_secrets
 from rtinfra.verify import endpoints, expect, probe, snapshot
+from rtinfra.verify.explained import explanations
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -37,7 +38,10 @@ from rtinfra.verify.report import (
     Status,
     now,
 )
+from rtinfra.verify.waivers import WAIVERS, Waiver, load_waivers
 
+# Each is a process of ssh on this computer.
+_MOST_AT_A_TIME: Final = 16
 _DISRUPTIVE: Final = "disruptive"
 _EVERY_HOST: Final = "every_host"
 _ON: Final = "on"
@@ -76,18 +80,20 @@ class Subject:
     def facts(self) -> HostFacts:
         """The circumstances that belong to every result and measurement."""
         seen = self.snapshot
-        settings = json.dumps(self.host.config.to_json(), sort_keys=True).encode()
         return HostFacts(
             kernel=f"{seen.release} {seen.kernel_version}",
             machine=seen.machine or "unknown machine",
             virtualisation=seen.virtualisation,
-            config_sha256=hashlib.sha256(settings).hexdigest(),
+            config_sha256=self.host.config.sha256,
             snapshot_seconds=self.snapshot_seconds,
             latency=(
                 f"Latency on this host is {NOT_A_LATENCY_PROOF}: it is a virtual machine ({seen.virtualisation})."
                 if seen.is_virtual
                 else "Latency figures of this host hold for it and for the load they were measured under."
             ),
+            machine_id_sha256=seen.machine_id_sha256,
+            host_key=seen.host_key,
+            boot_id=seen.boot_id,
         )
 
 
@@ -98,6 +104,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--control", action="append", default=[], help="only this control or requirement")
     group.addoption("--disruptive", action="store_true", help="also kill and restart things on the host")
     group.addoption("--report-json", type=Path, help="where to write the report")
+    group.addoption("--waivers", type=Path, default=WAIVERS, help="file with the waivers")
     group.addoption("--evidence", type=Path, help="folder for histograms")
     group.addoption("--progress-fd", type=int, help="descriptor for lines that say what is being done")
     group.addoption("--latency-seconds", type=int, default=10, help="how long latency is measured")
@@ -169,13 +176,15 @@ class Verification:
         try:
             self._fleet = fleet_in(self._option.inventory)
             self._hosts = selected(self._fleet, self._option.verify_hosts)
-        except HostsError as error:
+            self._waivers = load_waivers(self._option.waivers)
+        except (HostsError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from error
         # Of every host: a control follows what it sends to wherever that is kept.
         self.connections = Connections(self._fleet.hosts.values())
         self._subjects: dict[str, Subject] = {}
         self._results: list[ControlResult] = []
         self._problems: list[HostProblem] = []
+        self._notes: list[str] = []
         self._not_run = 0
 
     def subject(self, name: str) -> Subject:
@@ -199,6 +208,7 @@ class Verification:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Keep what was asked for, then look at the hosts that are left."""
         selected = []
+        self._check_waivers({control.id for item in items if (control := control_of(item))})
         for item in items:
             control = control_of(item)
             if control is None or _host_name(item) is None:
@@ -217,15 +227,28 @@ class Verification:
         selected.sort(key=lambda item: item.get_closest_marker(_DISRUPTIVE) is not None)
         items[:] = selected
 
+    def _check_waivers(self, controls: set[str]) -> None:
+        try:
+            self._waivers.check(self._fleet.hosts, controls)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+
     def _look_at(self, names: set[str]) -> None:
-        for name, host in self._hosts.items():
-            if name not in names:
-                continue
-            self._tell(f"looking at {name}")
-            try:
-                self._subjects[name] = look(self._fleet, host, self.connections)
-            except (Unreachable, ValueError) as error:
-                self._problems.append(HostProblem(name, str(error)))
+        """Look at all hosts at the same time: what takes long is that they answer."""
+        hosts = [host for name, host in self._hosts.items() if name in names]
+        with ThreadPoolExecutor(_MOST_AT_A_TIME) as pool:
+            for host, found in zip(hosts, pool.map(self._looked, hosts), strict=True):
+                if isinstance(found, Subject):
+                    self._subjects[host.name] = found
+                else:
+                    self._problems.append(found)
+
+    def _looked(self, host: FleetHost[HostConfig]) -> Subject | HostProblem:
+        self._tell(f"looking at {host.name}")
+        try:
+            return look(self._fleet, host, self.connections)
+        except (Unreachable, ValueError) as error:
+            return HostProblem(host.name, str(error))
 
     # --- what became of them
 
@@ -252,15 +275,39 @@ class Verification:
         outcome = yield
         # A control ends with its call, or with a set-up that did not get there.
         if call.when == "call" or (call.when == "setup" and not outcome.passed):
-            self._results.append(_result(item, call, outcome))
+            found = _result(item, call, outcome)
+            if waiver := self._waivers.of(found.control, found.host):
+                found = self._waived(found, waiver)
+            if found.status == Status.WAIVED:
+                # So that pytest, and whoever reads its JUnit file, do not count it as failed either.
+                outcome.outcome = "skipped"
+                outcome.longrepr = (str(item.path), 0, found.note)
+            self._results.append(found)
         return outcome
+
+    def _waived(self, found: ControlResult, waiver: Waiver) -> ControlResult:
+        """Return what a result is in the light of its waiver; one that is not needed is noted."""
+        if found.status != Status.FAIL:
+            self._notes.append(
+                f"{self._waivers.place(waiver)}: the waiver of {found.control} on {found.host} is not needed: "
+                f"the control ended with {found.status}. Remove it."
+            )
+            return found
+        said = f"{waiver.owner}: {waiver.reason}"
+        if waiver.has_expired(date.today()):
+            note = (
+                f"its waiver ({self._waivers.place(waiver)}) expired on {waiver.expires} ({said}): mend it, or have "
+                "the waiver renewed by its owner"
+            )
+            return replace(found, note=note)
+        return replace(found, status=Status.WAIVED, note=f"waived until {waiver.expires} by {said}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the report; a run that proved nothing is no success."""
         self.connections.close()
         report = self._report()
-        if session.config.option.collectonly:
+        if session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR:
             return
         if report.exit_code == EXIT_UNUSABLE:
             session.exitstatus = pytest.ExitCode.INTERRUPTED
@@ -279,8 +326,12 @@ class Verification:
             inventory=str(self._option.inventory),
             disruptive=self._option.disruptive,
             results=tuple(self._results),
-            hosts={name: subject.facts for name, subject in self._subjects.items()},
+            hosts={
+                name: replace(subject.facts, round_trips=self.connections.round_trips(name))
+                for name, subject in self._subjects.items()
+            },
             problems=tuple(self._problems),
+            notes=tuple(self._notes),
             not_run=self._not_run,
             duration=time.monotonic() - self._clock,
         )
@@ -338,7 +389,7 @@ def _result(item: pytest.Item, call: pytest.CallInfo[None], outcome: pytest.Test
         status = Status.FAIL
         error = call.excinfo.value if call.excinfo else None
         if isinstance(error, expect.Mismatch):
-            observations, note = [error.observation], error.observation.what
+            observations = [error.observation]
         else:
             observations, note = [], f"the check itself failed: {type(error).__name__}: {error}"
     elif record.measured is not None:
@@ -354,4 +405,5 @@ def _result(item: pytest.Item, call: pytest.CallInfo[None], outcome: pytest.Test
         actual="; ".join(f"{seen.what}: {seen.actual}" for seen in observations),
         note=note,
         duration=round(call.duration, 3),
+        **asdict(explanations().of(control.id)),
     )

@@ -13,6 +13,9 @@ from typing import Final
 
 from roles.agents.deploy import FILEBEAT_UNIT
 from roles.agents.deploy import SLICE as AGENTS_SLICE
+from roles.drift.deploy import RESULT as DRIFT_RESULT
+from roles.drift.deploy import SERVICE as DRIFT_SERVICE
+from roles.drift.deploy import TIMER as DRIFT_TIMER
 from roles.host import HostConfig
 from roles.mirror_server.deploy import REGISTRY_UNIT, WEB_UNIT
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
@@ -114,12 +117,12 @@ def questions(
     that it uses or serves.
     """
     members = list(config.base.realtime_members)
-    units = [CHRONY, LOGROTATE, "systemd-journald.service", *OTHER_CLOCK_UNITS]
+    units = [CHRONY, LOGROTATE, DRIFT_TIMER, "systemd-journald.service", *OTHER_CLOCK_UNITS]
     packages = list(config.base.packages)
     own_services: list[str] = []
     application = None
     if config.rt_tuning is not None:
-        own_services += [TUNE, IRQ_WATCH]
+        own_services += [TUNE, IRQ_WATCH, *([DRIFT_SERVICE] if config.drift.enabled else [])]
         units += [*HOUSEKEEPING_GROUPS, RT_SLICE, *config.rt_tuning.masked_units]
         packages += config.rt_tuning.packages
     if config.rt_app is not None:
@@ -200,6 +203,13 @@ def _general(asked: Questions) -> Mapping[str, str]:
         ]
     )
     commands = {
+        # Which installation this is, without telling the id itself, machine-id(5).
+        "machine_id": "{ echo rtinfra; cat /etc/machine-id; } | sha256sum",
+        "host_key": (
+            "for key in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_*_key.pub; do "
+            "ssh-keygen -l -f $key && break; done | cut -d' ' -f2"
+        ),
+        "boot_id": "cat /proc/sys/kernel/random/boot_id",
         "kernel": "uname -r; uname -v",
         "kernel_config": (
             "grep -h '^CONFIG_PREEMPT_RT=' /boot/config-$(uname -r) || "
@@ -240,6 +250,7 @@ def _general(asked: Questions) -> Mapping[str, str]:
             "command -v logrotate && "
             "logrotate -d -f /etc/logrotate.conf 2>&1 | grep -E '^(error|renaming|copying|truncating)'"
         ),
+        "drift": f"cat {DRIFT_RESULT}",
         "uptime": "cat /proc/uptime",
     }
     if asked.login_user is not None:

@@ -15,10 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from rtinfra.local.files import replace_file
+
 EXIT_PASSED: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_UNUSABLE: Final = 2
 
+#: Name of the file in the report's folder.
+REPORT_FILE: Final = "report.json"
 NOT_A_LATENCY_PROOF: Final = "measured, not a latency proof"
 
 Severity = Literal["critical", "high", "medium", "low"]
@@ -30,6 +34,8 @@ class Status(StrEnum):
 
     PASS = "PASS"  # nosec B105 - no password
     FAIL = "FAIL"
+    #: Fails, and somebody answers for that until a day; `note` says who, why and until when.
+    WAIVED = "WAIVED"
     #: Has no meaning on this host; `note` says why.
     NOT_APPLICABLE = "N/A"
     #: Looked at and reported, not judged; `note` says why.
@@ -39,6 +45,7 @@ class Status(StrEnum):
 _STYLES: Final = {
     Status.PASS: "green",
     Status.FAIL: "bold red",
+    Status.WAIVED: "yellow",
     Status.NOT_APPLICABLE: "dim",
     Status.MEASURED: "cyan",
 }
@@ -53,8 +60,10 @@ class ControlResult:
         area: heading it belongs under.
         expected: what should be seen; empty when the control did not get as far as looking.
         actual: what was seen.
-        note: why it does not apply, was not judged, or could not be done; else empty.
+        note: why it does not apply, was not judged, is waived, or could not be done; else empty.
         duration: seconds.
+        why: what it is good for.
+        fix: what to do when it does not hold.
     """
 
     host: str
@@ -67,11 +76,22 @@ class ControlResult:
     actual: str = ""
     note: str = ""
     duration: float = 0.0
+    why: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """The circumstances on one host that a result means nothing without."""
+    """The circumstances on one host that a result means nothing without.
+
+    Attributes:
+        config_sha256: of its effective settings.
+        snapshot_seconds: what the look at it took.
+        machine_id_sha256: which installation it is; the id itself is not to be shown, machine-id(5).
+        host_key: fingerprint of its SSH host key.
+        boot_id: which boot the look was at.
+        round_trips: scripts that were run on it one after the other, the look included.
+    """
 
     kernel: str
     machine: str
@@ -79,6 +99,10 @@ class HostFacts:
     config_sha256: str
     snapshot_seconds: float
     latency: str
+    machine_id_sha256: str = ""
+    host_key: str = ""
+    boot_id: str = ""
+    round_trips: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +121,7 @@ class Report:
         started: local time with its offset, ISO 8601.
         directory: where the files are; None while they have not been written.
         not_run: number of disruptive controls left out because nobody asked for them.
+        notes: what else the operator should know, for example a waiver that is not needed.
     """
 
     started: str
@@ -108,6 +133,7 @@ class Report:
     not_run: int = 0
     duration: float = 0.0
     directory: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def count(self, status: Status) -> int:
         """Return how many controls ended so."""
@@ -138,6 +164,7 @@ class Report:
         counts = [
             f"{self.count(Status.PASS)} passed",
             f"{self.count(Status.FAIL)} failed",
+            *([f"{self.count(Status.WAIVED)} waived"] if self.count(Status.WAIVED) else []),
             f"{self.count(Status.NOT_APPLICABLE)} not applicable",
             f"{self.count(Status.MEASURED)} measured",
         ]
@@ -158,6 +185,7 @@ class Report:
             "summary": {str(status): self.count(status) for status in Status} | {"not_run": self.not_run},
             "hosts": {name: asdict(facts) for name, facts in self.hosts.items()},
             "problems": [asdict(problem) for problem in self.problems],
+            "notes": list(self.notes),
             "controls": [asdict(result) for result in self.results],
         }
 
@@ -176,11 +204,12 @@ class Report:
             not_run=data["summary"]["not_run"],
             duration=data["duration"],
             directory=directory,
+            notes=tuple(data.get("notes", ())),
         )
 
     def write(self, path: Path) -> None:
         """Write the JSON file."""
-        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace_file(path, (json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read(path: Path) -> Report:
@@ -210,12 +239,14 @@ def rendered(report: Report) -> RenderableType:
                 f"{facts.latency}"
             )
         )
+    for note in report.notes:
+        parts.append(Text(note, style="yellow"))
     for problem in report.problems:
         parts.append(Text(f"{problem.host}: {problem.message}", style="bold red"))
     style = {EXIT_PASSED: "bold green"}.get(report.exit_code, "bold red")
     parts.append(Text(report.summary, style=style))
     if report.directory is not None:
-        parts.append(Text(f"Report: {report.directory}"))
+        parts.append(Text(f"Report: {report.directory} (open report.html in a browser)"))
     return Group(*parts)
 
 
@@ -227,7 +258,7 @@ def _table(report: Report) -> Table:
     table.add_column("Control", no_wrap=True)
     table.add_column("Result", no_wrap=True)
     table.add_column("What", overflow="fold", ratio=1)
-    for area, results in _by_area(report.results):
+    for area, results in by_area(report.results):
         table.add_row(*([""] if several_hosts else []), "", "", f"\n[bold]{escape(area)}[/bold]")
         for result in results:
             table.add_row(
@@ -239,7 +270,8 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _by_area(results: Iterable[ControlResult]) -> list[tuple[str, list[ControlResult]]]:
+def by_area(results: Iterable[ControlResult]) -> list[tuple[str, list[ControlResult]]]:
+    """Return the results under their headings, in the order of their ids."""
     areas: dict[str, list[ControlResult]] = {}
     for result in results:
         areas.setdefault(result.area, []).append(result)
@@ -260,6 +292,13 @@ def _what(result: ControlResult) -> Text:
         if result.expected:
             text.append(f"\n  expected  {result.expected}", style="green")
         text.append(f"\n  found     {result.actual or result.note}", style="red")
+        if result.fix:
+            text.append(f"\n  to do     {result.fix}")
+        if result.actual and result.note:
+            text.append(f"\n  {result.note}", style="red")
+    elif result.status == Status.WAIVED:
+        text.append(f"\n  found     {result.actual or result.expected}", style="yellow")
+        text.append(f"\n  {result.note}", style="yellow")
     elif result.status == Status.MEASURED:
         text.append(f"\n  {result.actual} ({result.note})", style="cyan")
     elif result.status == Status.NOT_APPLICABLE:

@@ -16,13 +16,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from rtinfra.hosts import HostsError, fleet_in, inventory_file, selected
+from rtinfra.local.errors import LocalError
+from rtinfra.local.files import replace_file
 from rtinfra.paths import PROJECT
-from rtinfra.verify.report import Report, read, show
+from rtinfra.verify import evidence, metrics, page
+from rtinfra.verify.report import REPORT_FILE, Report, read, show
 
 TESTS: Final = PROJECT / "tests" / "compliance"
 REPORTS: Final = PROJECT / "reports"
 _LAST_LINES = 15
-_REPORT = "report.json"
 _LOG = "pytest.log"
 
 
@@ -38,6 +40,8 @@ def run(
     disruptive: bool = False,
     output: Path = REPORTS,
     latency_seconds: int = 10,
+    waivers: Path | None = None,
+    textfiles: Path | None = None,
     tests: Path = TESTS,
     console: Console | None = None,
 ) -> Report:
@@ -50,22 +54,29 @@ def run(
         disruptive: also run what kills and restarts things on the hosts.
         output: folder in which a folder named after the time is made, and a link `latest` to it.
         latency_seconds: how long latency is measured.
+        waivers: file with the waivers; None for that of the project.
+        textfiles: folder of a node_exporter's textfile collector on this computer, which gets the metrics too.
         tests: folder of the tests.
         console: where to show what is being done, and the table; None to stay silent.
 
     Raises:
-        VerifyError: wrong configuration, host or control, or tests that cannot be loaded.
+        VerifyError: wrong configuration, host, control or waiver, no key to sign with, or tests that cannot be
+            loaded.
     """
     try:
         place = inventory_file(inventory)
         selected(fleet_in(place), hosts)
-    except HostsError as error:
+        key = evidence.signing_key()
+    except (HostsError, LocalError) as error:
         raise VerifyError(str(error)) from error
+    if textfiles is not None and not textfiles.is_dir():
+        raise VerifyError(f"there is no folder {textfiles} to put metrics into; is node_exporter on this computer?")
     directory = _new_directory(output)
     arguments = [
-        *("--inventory", str(place), "--report-json", str(directory / _REPORT), "--evidence", str(directory)),
+        *("--inventory", str(place), "--report-json", str(directory / REPORT_FILE), "--evidence", str(directory)),
         *("--junitxml", str(directory / "junit.xml"), "-o", "junit_suite_name=rtinfra"),
         *("--latency-seconds", str(latency_seconds)),
+        *(["--waivers", str(waivers.absolute())] if waivers else []),
         *(["--disruptive"] if disruptive else []),
         *(word for name in hosts for word in ("--host", name)),
         *(word for name in controls for word in ("--control", name)),
@@ -74,11 +85,16 @@ def run(
         _run_pytest(
             tests, arguments, directory / _LOG, (lambda step: status.update(escape(step))) if status else _silent
         )
-    if not (directory / _REPORT).is_file():
+    if not (directory / REPORT_FILE).is_file():
         raise VerifyError(_why(directory / _LOG))
-    report = replace(read(directory / _REPORT), directory=directory)
+    report = replace(read(directory / REPORT_FILE), directory=directory)
     if not report.results and not report.problems and controls:
         raise VerifyError(f"no control {', '.join(controls)} is to be run here; those of RT-12 need --disruptive")
+    replace_file(directory / page.FILE, page.render(report))
+    replace_file(directory / metrics.FILE, metrics.text(report))
+    if textfiles is not None:
+        replace_file(textfiles / metrics.FILE, metrics.text(report))
+    evidence.seal(directory, key)
     if console is not None:
         show(report, console)
     return report

@@ -165,12 +165,15 @@ class Snapshot:
     """One host at one moment.
 
     `directories` are mode, user and group of the programs' data directories by path, `data_files` some of the files
-    in them with their sizes.
+    in them with their sizes. `drift` is the last result of the host's own drift checker, empty without one.
     `values` are files of one line under /proc and /sys, by path; a file that does not exist is absent. Unit and
     manager properties are systemd's, by name.
     """
 
     state: HostState
+    machine_id_sha256: str
+    host_key: str
+    boot_id: str
     release: str
     kernel_version: str
     kernel_config: str
@@ -218,6 +221,7 @@ class Snapshot:
     filebeat: tuple[str, ...]
     mirror_client: MirrorClientSeen | None
     mirror_server: MirrorServerSeen | None
+    drift: Mapping[str, Any]
 
     @property
     def is_virtual(self) -> bool:
@@ -304,6 +308,9 @@ def parse(text: str) -> Snapshot:
     release, version = [*many("kernel"), ""][:2]
     return Snapshot(
         state=parse_host_state(lines),
+        machine_id_sha256=one("machine_id").partition(" ")[0],
+        host_key=one("host_key"),
+        boot_id=one("boot_id"),
         release=release,
         kernel_version=version,
         kernel_config=one("kernel_config"),
@@ -362,6 +369,7 @@ def parse(text: str) -> Snapshot:
         filebeat=tuple(line for line in many("filebeat") if line.strip()),
         mirror_client=parse_client(found),
         mirror_server=parse_server(found),
+        drift=_json_object("\n".join(many("drift"))),
     )
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from roles.host import RtHostConfig
+from roles.drift.deploy import SERVICE as DRIFT_SERVICE
+from roles.host import HostConfig, RtHostConfig
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_app.model import ProcessSettings, RtAppSettings
 from roles.rt_tuning.deploy import IRQ_WATCH, RT_SLICE, TUNE
@@ -310,9 +311,11 @@ def test_non_rt_exposure(snapshot: Snapshot) -> None:
 
 
 @pytest.mark.control(id="RT-8.18", severity="medium", title="Break-ins through our helper services are hard")
-def test_helper_exposure(snapshot: Snapshot) -> None:
+def test_helper_exposure(snapshot: Snapshot, config: HostConfig) -> None:
     _expect_exposure(snapshot, IRQ_WATCH)
     _expect_exposure(snapshot, TUNE)
+    if config.drift.enabled:
+        _expect_exposure(snapshot, DRIFT_SERVICE)
 
 
 def _expect_exposure(snapshot: Snapshot, unit: str) -> None:

@@ -128,11 +128,20 @@ def lab_project(project: Project, machine: Machine, monkeypatch: pytest.MonkeyPa
     return project
 
 
+def wait_for_own_check(machine: Machine) -> None:
+    """Wait until the host has looked at itself after the last deploy; it does so again only the next day."""
+    script = (
+        'since=$(date -d "$(systemctl show -P ActiveEnterTimestamp rtinfra-drift.timer)" +%s); for i in $(seq 60); do '
+        "[ $(stat -c %Y /var/lib/rtinfra/drift/result.json || echo 0) -ge $since ] && exit 0; sleep 5; done; exit 1"
+    )
+    machine.run(script, timeout=400)
+
+
 def fingerprint(machine: Machine) -> str:
     """What a deploy may change on a host, as one hash: files, packages, units, boot."""
     return machine.run(
         "{ find /etc /boot /usr/local /var/lib/dpkg/info /var/lib/rtinfra /var/mxrc -xdev -type f"
-        " -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
+        " ! -path /var/lib/rtinfra/drift/result.json -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
         " cat /proc/sys/kernel/random/boot_id; cat /var/lib/dpkg/status; } | sort | sha256sum"
     ).stdout
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 from rtinfra.lab import Machine
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, wait_for_own_check
 
 PROVISIONED = "provisioned"
 # What an unchanged host must keep: the boot, and the moments its services were started.
@@ -53,6 +53,8 @@ def test_a_second_run_changes_nothing(lab_project: Project, machine: Machine) ->
 
 def test_an_interrupted_file_change_is_completed(lab_project: Project, machine: Machine) -> None:
     """Cut off between the files and what follows from them: the markers of the first run finish it."""
+    # Its own check would find what is changed below, should it come just then.
+    wait_for_own_check(machine)
     machine.run(
         "mkdir -p /run/rtinfra/pending && touch /run/rtinfra/pending/sysctl /run/rtinfra/pending/restart@chrony.service"
     )

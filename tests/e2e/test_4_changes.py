@@ -35,17 +35,17 @@ def changed_files(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 def test_one_sysctl(settled: Project, machine: Machine) -> None:
-    """One sysctl in group_data: one file, applied at once, no restart, no reboot; and back."""
+    """One sysctl in group_data: one file and what the host holds itself against, at once, no restart; and back."""
     boot, before = boot_id(machine), managed_files(machine)
     settled.edit("group_data/rt_hosts.yaml", "vm.swappiness: 10", "vm.swappiness: 1")
     result = settled.deploy()
     assert result.ok, result.log
-    assert result.changed_operations == ("rt_tuning | files",)
+    assert result.changed_operations == ("rt_tuning | files", "drift | files")
     assert changed_files(before, managed_files(machine)) == {"/etc/sysctl.d/60-rtinfra.conf"}
     assert out(machine, "cat /proc/sys/vm/swappiness") == "1"
 
     settled.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
-    assert settled.deploy().changed == 1
+    assert settled.deploy().changed == 2
     assert out(machine, "cat /proc/sys/vm/swappiness") == "10"
     assert managed_files(machine) == before
     assert boot_id(machine) == boot
@@ -66,6 +66,7 @@ def test_isolated_cores(settled: Project, machine: Machine) -> None:
         "/etc/systemd/system/mxrc-non-rt.service",
         "/etc/systemd/system/mxrc-rt.service",
         "/etc/systemd/system/rt.slice",
+        "/etc/systemd/system/rtinfra-drift.service",
         "/etc/systemd/system/system.slice.d/60-rtinfra.conf",
         "/etc/systemd/system/user.slice.d/60-rtinfra.conf",
     }

@@ -17,6 +17,7 @@ from pyinfra.context import ctx_state
 from ruamel.yaml import YAML
 
 from roles.base import deploy as base
+from roles.drift import deploy as drift
 from roles.fleet import site_of
 from roles.host import HostConfig, load_hosts
 from roles.mirror_client import deploy as mirror_client
@@ -63,22 +64,16 @@ def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> 
     rt = host.config.rt
     layout, findings = resolve_layout(rt.cpu.isolated, rt.cpu.housekeeping, topology)
     assert layout is not None, findings
-    group = rt.base.realtime_group
     target = Target(host, distribution, telemetry(host, layout.housekeeping_list), layout)
-    paths = [
-        *base.files(rt.base),
-        *rt_tuning.files(rt.rt_tuning, layout, group),
-        *rt_app.user_files(rt.rt_app, group),
-        *rt_app.files(rt.rt_app, layout),
-        *rt_kernel.files(rt.rt_kernel, layout, rt_kernel.source(rt.rt_kernel, distribution).image_pattern),
-    ]
+    paths = [*target.paths.all, *target.drift_paths]
 
     def steps(state: State) -> None:
         add_op(state, packages.installed, name="packages", names=target.packages)
-        add_deploy(state, base.configure, rt.base)
-        add_deploy(state, rt_tuning.configure, rt.rt_tuning, layout, group)
-        add_deploy(state, rt_app.configure, rt.rt_app, layout, group)
-        add_deploy(state, rt_kernel.configure, rt.rt_kernel, layout, distribution)
+        add_deploy(state, base.configure, target.paths.base)
+        add_deploy(state, rt_tuning.configure, target.paths.rt_tuning, target.live)
+        add_deploy(state, rt_app.configure, target.paths.application_user, target.paths.application)
+        add_deploy(state, rt_kernel.configure, target.paths.boot_loader)
+        add_deploy(state, drift.configure, target.drift_paths)
         add_op(state, units.ensure, name="units", units=target.units)
 
     return "\n".join(
@@ -109,7 +104,8 @@ def mirror_plan(role: str) -> str:
 
     def steps(state: State) -> None:
         if serves:
-            add_deploy(state, mirror_server.serve, server, PLACE, INDEX)
+            files = mirror_server.files(server, PLACE)
+            add_deploy(state, mirror_server.serve, server, PLACE, mirror_server.source(PLACE, INDEX), files)
         else:
             # The host that is asked what the mirror serves is the fake one too.
             add_deploy(state, mirror_client.configure, client, replace(PLACE, host="@fake/golden"), False)
@@ -183,10 +179,10 @@ def _path(path: Managed) -> list[str]:
         case File():
             head = f"file {path.path} {path.mode} {path.owner}:{path.group}"
             # Programs have their own tests; here it is enough that one is placed.
-            is_program = (
-                path.path.startswith("/usr/local/bin/") or path.path.endswith(".py") or path.path.endswith(".py")
-            )
+            is_program = path.path.startswith("/usr/local/bin/") or path.path.endswith(".py")
             body = ["(a program)"] if is_program else path.content.decode().rstrip("\n").split("\n")
+            if path.path == drift.EXPECTED:
+                body = ["(what all of this comes to, as JSON)"]
         case Directory():
             head, body = f"directory {path.path} {path.mode} {path.owner}:{path.group}", []
         case Absent():

@@ -43,6 +43,7 @@ PREFLIGHT = {
     "rtinfra_preflight_realcheck_postgres_latency_seconds_bucket",
     "rtinfra_preflight_ready_for_live",
 }
+DRIFT = {"rtinfra_drift_items", "rtinfra_drift_found", "rtinfra_drift_last_run_timestamp_seconds"}
 COMPLIANCE = {"rtinfra_compliance_controls", "rtinfra_compliance_last_run_timestamp_seconds"}
 
 SITES = {
@@ -137,6 +138,7 @@ def test_preflight_and_compliance_are_shown_in_rows_of_their_own() -> None:
     assert len(rows["Preflight"]) >= 4
     assert metrics["Preflight"] >= PREFLIGHT
     assert metrics["Compliance"] >= COMPLIANCE
+    assert metrics["Drift"] >= DRIFT
 
 
 def test_ids_are_unique_and_the_same_every_time() -> None:

@@ -31,6 +31,7 @@ SHIPPED_YAML = (
     *(str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "group_data").glob("*.yaml"))),
     "images/catalogue.yaml",
     "inventory/hosts.example.yaml",
+    "waivers.yaml",
 )
 DOCS = ("README.md", *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").rglob("*.md")))
 
@@ -155,7 +156,7 @@ def test_every_masked_unit_is_explained(rt_host: str) -> None:
     assert not [unit for unit in units if f"| `{unit}` |" not in rt_host]
 
 
-ROW = r"(?:RT|OB|AL|OF)-\d+"
+ROW = r"(?:RT|OB|AL|OF|L)-\d+"
 CONTROL = ROW + r"\.\d+"
 
 
@@ -245,7 +246,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.stack": SHARED
     | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local"},
-    "rtinfra.verify": SHARED | {"rtinfra.quadlet", "rtinfra.secrets"},
+    "rtinfra.verify": SHARED | {"rtinfra.local", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.demo": VALUES
     | {"rtinfra.images", "rtinfra.inventory", "rtinfra.lab", "rtinfra.local", "rtinfra.runner", "rtinfra.verify"},
     "rtinfra.cli": {"rtinfra", "roles.fleet"},

@@ -108,9 +108,10 @@ def test_a_difference_has_the_lock_and_what_is_new_and_names_the_rest(journey: J
 
 
 def test_the_key_is_readable_by_its_owner_alone(journey: Journey) -> None:
-    assert [(path.name, path.stat().st_mode & 0o777) for path in journey.mirror.keys.iterdir()] == [
-        ("bundle_ed25519", 0o600)
-    ]
+    assert {path.name: path.stat().st_mode & 0o777 for path in journey.mirror.keys.iterdir()} == {
+        "bundle_ed25519": 0o600,
+        "bundle_ed25519.pub": 0o644,
+    }
     assert journey.mirror.keys.stat().st_mode & 0o777 == 0o700
 
 

@@ -9,10 +9,12 @@ import tomllib
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from roles.drift.deploy import EXPECTED
 from roles.fleet import load_checked_hosts, mirror_of, site_of
 from roles.host import HostConfig, load_hosts
 from roles.mirror_client import deploy as client
@@ -329,3 +331,39 @@ def test_a_client_needs_no_images_on_this_computer(tmp_path: Path, monkeypatch: 
     path.write_text(HOSTS.replace("[mirror_client]", "[jaeger]"))
     with pytest.raises(ConfigError, match="jaeger is not in images/store"):
         load_checked_hosts(PROJECT, path)
+
+
+# ---- what the hosts hold themselves against ---------------------------------------------------------------
+
+
+def expected_by(host: Target) -> dict[str, Any]:
+    (document,) = [path for path in host.drift_paths if path.path == EXPECTED]
+    assert isinstance(document, File)
+    found: dict[str, Any] = json.loads(document.content)
+    return found
+
+
+def test_a_client_watches_the_files_that_it_can_know_beforehand(tmp_path: Path) -> None:
+    watched = {entry["path"] for entry in expected_by(target(tmp_path))["files"]}
+    assert watched & set(client.paths(PLACE)) == {path.path for path in client.settled_files(PLACE)}
+    off = expected_by(target(tmp_path, ", settings: {mirror_client: {enabled: false}}"))
+    assert not {entry["path"] for entry in off["files"]} & set(client.paths(PLACE)), "what was there before is back"
+
+
+def test_the_files_known_beforehand_are_those_that_are_written(pointed: dict[str, str]) -> None:
+    for path in client.settled_files(PLACE):
+        assert isinstance(path, File)
+        assert pointed[path.path] == path.content.decode()
+
+
+def test_the_server_watches_what_it_serves_by(tmp_path: Path) -> None:
+    host = fleet(tmp_path).hosts["mirror"]
+    settings = host.config.mirror_server
+    assert settings is not None
+    telemetry = telemetry_of(host, site_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets()))
+    serving = Target(host, "debian-13", telemetry, None, Mirror(PLACE, settings, None, LIVE.release))
+    expected = expected_by(serving)
+    paths = {path.path for path in (*server.source(PLACE, INDEX), *server.files(settings, PLACE))}
+    assert paths <= {entry["path"] for entry in expected["files"]}
+    assert {server.WEB_UNIT, server.REGISTRY_UNIT} <= {unit["name"] for unit in expected["units"]}
+    assert set(settings.packages) <= expected["packages"].keys()

@@ -1,0 +1,61 @@
+"""Drift: the host itself watches whether it stays what the last deploy made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from roles.drift.deploy import TIMER
+from roles.host import HostConfig
+from rtinfra.verify import expect
+from rtinfra.verify.snapshot import Snapshot
+
+pytestmark = pytest.mark.every_host
+
+# A day, and some time for a host that is busy when its turn comes.
+_OLDEST_HOURS = 26
+# The first check comes two minutes after the deploy; on an emulated host it takes its time.
+_FIRST_SECONDS = 600
+
+
+@pytest.fixture
+def timer(snapshot: Snapshot, config: HostConfig) -> Mapping[str, str]:
+    """systemd's view of the timer; without the role these controls mean nothing."""
+    if not config.drift.enabled:
+        expect.not_applicable("the settings switch the check off (drift.enabled)")
+    return snapshot.unit(TIMER)
+
+
+@pytest.fixture
+def last(snapshot: Snapshot, timer: Mapping[str, str]) -> Mapping[str, Any]:
+    """The last result."""
+    since = snapshot.uptime - int(timer.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    # A deploy that changes or puts back something starts the timer anew; an older result speaks of what was before.
+    age = snapshot.state.clock - int(snapshot.drift.get("finished", 0))
+    if age > since and since < _FIRST_SECONDS:
+        expect.not_applicable("the host looks two minutes after it was deployed or started, and has not done so yet")
+    return expect.found(snapshot.drift or None, "result of the last check", "none")
+
+
+@pytest.mark.control(id="L-5.1", severity="high", title="The host checks itself for drift every day")
+def test_timer(timer: Mapping[str, str]) -> None:
+    expect.entries(timer, {"ActiveState": "active", "UnitFileState": "enabled"}, TIMER)
+
+
+@pytest.mark.control(id="L-5.2", severity="high", title="The host's last check of itself is recent")
+def test_fresh(snapshot: Snapshot, last: Mapping[str, Any]) -> None:
+    hours = (snapshot.state.clock - int(last["finished"])) / 3600
+    expect.below(hours, _OLDEST_HOURS, "age of the last check", "hours")
+
+
+@pytest.mark.control(id="L-5.3", severity="high", title="The host's last check of itself found no drift")
+def test_no_drift(last: Mapping[str, Any]) -> None:
+    found = (f"{it['kind']} {it['name']} is {it['actual']}, not {it['expected']}" for it in last["drift"])
+    expect.nothing(found, "what is not as the last deploy made it")
+
+
+@pytest.mark.control(id="L-5.4", severity="medium", title="The host was last deployed with exactly these settings")
+def test_settings_are_deployed(config: HostConfig, last: Mapping[str, Any]) -> None:
+    expect.equal(last.get("settings_sha256"), config.sha256, "hash of the settings")

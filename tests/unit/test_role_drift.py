@@ -1,0 +1,223 @@
+"""What the `drift` role puts on a host: the checker, when it runs, and what it expects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from pyinfra.api.deploy import add_deploy
+
+from roles.drift import deploy as drift
+from roles.drift.deploy import Expectation, document
+from roles.drift.model import DriftSettings
+from roles.rt_tuning import deploy as rt_tuning
+from roles.target import Target
+from rtinfra.cpu import Topology, resolve_layout
+from rtinfra.facts.files import PENDING_DIR
+from rtinfra.operations import files as file_operations
+from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
+from rtinfra.paths import PROJECT
+from tests.golden.plan import commands, host_with, telemetry
+
+KINDS = {"file": "regular file", "directory": "directory"}
+SETTINGS = DriftSettings(enabled=True, packages=("python3",), at="04:10")
+
+
+def expectation(
+    paths: Sequence[Managed] = (),
+    units: Sequence[Unit] = (),
+    packages: Sequence[str] = (),
+    sysctl: Mapping[str, int] = {},
+) -> Expectation:
+    """Return what a small host should be."""
+    return Expectation(
+        host="robot",
+        settings_sha256="0" * 64,
+        paths=paths,
+        units=units,
+        packages=packages,
+        local_packages=(),
+        live=[
+            Live(
+                kind="sysctl",
+                name=key,
+                paths=f"/proc/sys/{key.replace('.', '/')}",
+                value=str(value),
+                action=Action("sysctl", "sysctl -p"),
+            )
+            for key, value in sysctl.items()
+        ],
+        kernel=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    host = host_with({})
+    layout, _ = resolve_layout("2-3", None, Topology.flat(4, nodes=2))
+    assert layout is not None
+    return Target(host, "debian-13", telemetry(host, layout.housekeeping_list), layout)
+
+
+def expected_by(target: Target) -> dict[str, object]:
+    (file,) = [path for path in target.drift_paths if path.path == drift.EXPECTED]
+    assert isinstance(file, File)
+    found: dict[str, object] = json.loads(file.content)
+    return found
+
+
+def test_every_path_of_the_host_is_expected(target: Target) -> None:
+    """The very values that operations are handed; the golden plan shows the same ones."""
+    found = {entry["path"] for entry in expected_by(target)["files"]}  # type: ignore[attr-defined, union-attr]
+    plan = (PROJECT / "tests/golden/expected/debian-13.txt").read_text(encoding="utf-8")
+    planned = set(re.findall(r"^(?:file|directory|absent) (/\S+)", plan, re.MULTILINE))
+    assert found == planned - {drift.EXPECTED}, "all but the file that says so"
+
+
+def test_every_unit_and_package_is_expected(target: Target) -> None:
+    expected = expected_by(target)
+    assert [unit["name"] for unit in expected["units"]] == [unit.name for unit in target.units]  # type: ignore[attr-defined, union-attr]
+    assert drift.TIMER in [unit.name for unit in target.units]
+    assert set(expected["packages"]) >= {"chrony", "python3", "linux-image-rt-amd64"}  # type: ignore[call-overload]
+
+
+def test_the_kernel_is_expected_as_it_was_told(target: Target) -> None:
+    expected = expected_by(target)
+    kernel = expected["kernel"]
+    assert isinstance(kernel, dict)
+    assert kernel["release"] == "*-rt-amd64"
+    assert "isolcpus=managed_irq,domain,2-3" in kernel["words"]
+    sysctl = yaml.safe_load((PROJECT / "group_data/rt_hosts.yaml").read_text())["rt_tuning"]["sysctl"]
+    live = {entry["name"]: entry["value"] for entry in expected["live"] if entry["kind"] == "sysctl"}  # type: ignore[attr-defined, union-attr]
+    assert live == {key: str(value) for key, value in sysctl.items()}
+
+
+def test_what_can_be_put_back_names_its_action(target: Target) -> None:
+    """Everything but what only a reboot changes."""
+    without = {value.kind for value in target.live if value.action is None}
+    assert without == {"isolation"}
+
+
+def test_the_file_with_hashes_of_secrets_is_for_root_alone(target: Target) -> None:
+    (file,) = [path for path in target.drift_paths if path.path == drift.EXPECTED]
+    assert isinstance(file, File)
+    assert (file.mode, file.secret) == ("0600", True)
+
+
+def test_the_same_settings_give_the_same_bytes(target: Target) -> None:
+    again = replace(target)
+    assert [path for path in target.drift_paths if isinstance(path, File)] == [
+        path for path in again.drift_paths if isinstance(path, File)
+    ]
+
+
+def test_what_is_expected_changes_with_every_setting() -> None:
+    one = document(expectation(sysctl={"vm.swappiness": 10}), [])
+    other = document(expectation(sysctl={"vm.swappiness": 1}), [])
+    assert one != other
+
+
+def test_a_path_that_two_roles_ask_for_is_there_once() -> None:
+    twice = [Directory(path="/etc/a"), Directory(path="/etc/a")]
+    assert len(document(expectation(paths=twice), twice)["files"]) == 1
+
+
+def test_switched_off_everything_goes_away() -> None:
+    settings = SETTINGS.model_copy(update={"enabled": False})
+    paths = drift.files(settings, None, expectation())
+    assert all(isinstance(path, Absent) for path in paths)
+    assert {path.path for path in drift.files(SETTINGS, None, expectation()) if isinstance(path, File)} <= {
+        path.path for path in paths
+    }
+    assert drift.units(settings) == [Unit(drift.TIMER, startup="disabled", running=False)]
+    assert drift.packages(settings) == ()
+
+
+def test_drift_that_was_found_asks_the_next_deploy_for_a_new_check(target: Target) -> None:
+    """The marker that the service is told to leave is the one of an action that the role's operation knows."""
+    (service,) = [path for path in target.drift_paths if path.path.endswith(drift.SERVICE)]
+    assert isinstance(service, File)
+    (marker,) = re.findall(r"--marker (\S+)", service.content.decode())
+    directory, _, name = marker.rpartition("/")
+    assert directory == PENDING_DIR
+    assert name in {action.name for path in target.drift_paths for action in path.actions}
+
+
+def test_the_checker_runs_on_housekeeping_cores() -> None:
+    def service(housekeeping: str | None) -> str:
+        paths = drift.files(SETTINGS, housekeeping, expectation())
+        return next(
+            path.content.decode() for path in paths if path.path.endswith(".service") and isinstance(path, File)
+        )
+
+    assert "CPUAffinity=0-1" in service("0-1")
+    assert "CPUAffinity" not in service(None)
+
+
+# ---- the deploy puts back what the checker found
+
+
+@pytest.fixture
+def sent(target: Target, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """What the deploy sends for rt_tuning to a host that has all its files; @fake answers as the host would."""
+    paths = target.paths.rt_tuning
+    answer = ["@@stat"]
+    answer += [
+        f"{path.mode}\t{path.owner}\t{path.group}\t{KINDS[path.kind]}\t{path.path}"
+        for path in paths
+        if isinstance(path, File | Directory)
+    ]
+    answer += ["@@sha256", *(f"{path.sha256}  {path.path}" for path in paths if isinstance(path, File)), "@@pending"]
+
+    def run(*drifted: str, pending: Sequence[str] = ()) -> list[str]:
+        found: set[str] = set()
+
+        def bundle(paths: Sequence[Managed], actions: Sequence[Action], restarts: Sequence[str]) -> str:
+            found.update([*(path.path for path in paths), *(action.command for action in actions), *restarts])
+            return ""
+
+        monkeypatch.setattr(file_operations, "bundle", bundle)
+        commands(
+            lambda state: add_deploy(state, rt_tuning.configure, paths, target.live),
+            {"echo @@": ["@@drift", *drifted, *answer, *pending]},
+        )
+        return sorted(found)
+
+    return run
+
+
+def test_an_unchanged_host_costs_nothing(sent: Callable[..., list[str]]) -> None:
+    assert sent() == []
+
+
+@pytest.mark.parametrize(
+    ("action", "command"),
+    [
+        ("sysctl", "sysctl -q -p /etc/sysctl.d/60-rtinfra.conf"),
+        ("tune", "systemctl restart rtinfra-tune.service"),
+        (
+            "cpuset-system.slice",
+            "systemctl set-property --runtime system.slice AllowedCPUs=0-1 && "
+            "rm -f /run/systemd/system.control/system.slice.d/50-AllowedCPUs.conf && systemctl daemon-reload",
+        ),
+    ],
+)
+def test_the_deploy_does_exactly_what_is_called_for(sent: Callable[..., list[str]], action: str, command: str) -> None:
+    assert sent(f"{action}\tsomething: expected this, found that") == [command]
+    # Cut off after its marker was left: the next run does it, whatever the checker says.
+    assert sent(pending=[action]) == [command]
+
+
+def test_an_action_that_nobody_knows_is_left_alone(sent: Callable[..., list[str]]) -> None:
+    assert sent("tomorrow\tsomething that an older checker calls for") == []
+
+
+def test_the_checker_is_the_file_that_is_sent() -> None:
+    (program,) = [path for path in drift.files(SETTINGS, None, expectation()) if path.path.endswith("/drift.py")]
+    assert isinstance(program, File)
+    assert program.content == Path(PROJECT / "roles/drift/checker/drift.py").read_bytes()
