@@ -219,9 +219,10 @@ install_tool() {
         [ -z "$sha256" ] || mv "$work/contents/$sha256" "$work/wheels/$name"
     done
     python3 -m venv --clear "$venv"
-    # --isolated: neither the environment nor configuration files lead pip anywhere else.
-    "$venv/bin/python" -m pip --isolated --quiet --disable-pip-version-check --no-cache-dir install --no-index \
-        --find-links "$work/wheels" --only-binary :all: --require-hashes -r "$target/requirements/runtime.txt" >&2
+    # --isolated: neither the environment nor configuration files lead pip anywhere else. --no-compile: Python does so
+    # for what is used, which is a small part.
+    "$venv/bin/python" -m pip --isolated --quiet --disable-pip-version-check --no-cache-dir install --no-compile \
+        --no-index --find-links "$work/wheels" --only-binary :all: --require-hashes -r "$target/requirements/runtime.txt" >&2
     # rtinfra runs from its folder, where its settings and templates are: no building, so nothing that builds is needed.
     echo "$target" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rtinfra.pth"
     printf '#!%s\nfrom rtinfra.cli import app\n\napp()\n' "$venv/bin/python" >"$venv/bin/rtinfra"
@@ -232,8 +233,12 @@ install_tool() {
         if [ ! -e "${link#* }" ] || [ -L "${link#* }" ]; then ln -sfn "${link% *}" "${link#* }"; fi
     done
     rm -rf "$work"
+    # Last, and only when all of the above is on the disk: a power cut must not leave a mark without what it marks, nor
+    # an empty one, which would mean to install everything once more.
+    echo "$installed" >"$target/.installed.new"
     sync
-    echo "$installed" >"$target/.installed"
+    mv "$target/.installed.new" "$target/.installed"
+    sync "$target"
 }
 
 # The files of the tool from the folder $1. What was changed here in group_data/ and inventory/ stays: the new file is
