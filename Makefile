@@ -41,12 +41,15 @@ molecule: $(DONE) ## The same deploy and the same compliance tests, driven by mo
 bench: $(DONE) ## Round trips and time of an unchanged host, against Ansible
 	@$(PY) -m benchmarks.noop
 
+COMPILE = $(VENV)/bin/pip-compile --quiet $(UPGRADE) --generate-hashes --allow-unsafe --no-strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+# UPGRADE= keeps all versions that still fit.
+lock: UPGRADE ?= --upgrade
 lock: $(DONE) ## Renew requirements/*.txt; versions and hashes only, no index
-	@for extra in "" "--extra dev"; do \
-	  $(VENV)/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --no-strip-extras --no-header \
-	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$extra \
-	    -o requirements/$$([ -z "$$extra" ] && echo runtime || echo dev).txt pyproject.toml; \
-	done
+	@$(COMPILE) -o requirements/runtime.txt pyproject.toml
+	@$(COMPILE) --extra dev -o requirements/dev.txt pyproject.toml
+	@$(COMPILE) -o requirements/preflight.txt requirements/preflight.in
 
 clean: ## Remove the environment, reports and lab machines (the cached base image stays)
 	@test ! -x $(VENV)/bin/rtinfra || $(VENV)/bin/rtinfra lab down --all

@@ -14,10 +14,10 @@ from pydantic import BaseModel
 from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
 from roles.site import INFRA_TENANT, Member, Secrets, Site, Store
 from roles.telemetry import telemetry_of
-from rtinfra.config import ConfigError, Fleet, FleetHost, Problem
+from rtinfra.config import ABSENT, ConfigError, Fleet, FleetHost, Problem
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing, LocalStore
-from rtinfra.secrets import LocalSecrets, SecretError
+from rtinfra.secrets import SecretError, operator_secrets
 
 #: Which role answers for a signal's exporter of `telemetry`; exporters that no role of ours runs are absent.
 EXPORTER_ROLES: Mapping[str, str] = {
@@ -37,6 +37,10 @@ def load_checked_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
         ConfigError: with all problems found.
     """
     fleet = load_hosts(root, inventory)
+    try:
+        operator_secrets()
+    except SecretError as error:
+        raise ConfigError([Problem("secrets.yaml", None, "", ABSENT, error.message, error.next_step)]) from error
     problems = [problem for host in fleet.hosts.values() for problem in _host_problems(fleet, host)]
     # Roles rely on what was checked above: tenants and secrets that exist.
     if not problems:
@@ -110,7 +114,7 @@ def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
 
 
 def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
-    secrets = LocalSecrets()
+    secrets = operator_secrets()
     for role in TELEMETRY_ROLES:
         if role not in host.groups:
             continue
@@ -123,13 +127,18 @@ def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
 
 
 def secret_names(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Return the secrets that settings ask for, by key: every field that ends in `_secret`."""
+    """Return the secrets that settings ask for, by key: every field that ends in `_secret` or `_secrets`."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if isinstance(value, BaseModel):
-            yield from secret_names(value, f"{prefix}{name}.")
-        elif isinstance(value, str) and name.endswith("_secret"):
-            yield f"{prefix}{name}", value
+        for key, one in [(name, value)] if not isinstance(value, tuple) else _numbered(name, value):
+            if isinstance(one, BaseModel):
+                yield from secret_names(one, f"{prefix}{key}.")
+            elif isinstance(one, str) and name.endswith(("_secret", "_secrets")):
+                yield f"{prefix}{key}", one
+
+
+def _numbered(name: str, values: tuple[object, ...]) -> list[tuple[str, object]]:
+    return [(f"{name}.{number}", value) for number, value in enumerate(values)]
 
 
 class _NotingStore:
@@ -157,7 +166,7 @@ class _NotingStore:
 def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
     store = _NotingStore()
     try:
-        telemetry = telemetry_of(host, site_of(fleet, host, store, LocalSecrets()))
+        telemetry = telemetry_of(host, site_of(fleet, host, store, operator_secrets()))
     except ValueError as error:
         # A role that cannot work with what the rest of the fleet is; its words say what to change.
         yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))

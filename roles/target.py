@@ -23,7 +23,7 @@ from rtinfra.facts.host import Host, HostState
 from rtinfra.images import LocalStore
 from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations.managed import Unit
-from rtinfra.secrets import LocalSecrets
+from rtinfra.secrets import operator_secrets
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def current_target() -> Target:
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
         raise DeployError(f"{host.name} is refused, nothing was changed on any host:\n{listed}")
-    site = site_of(fleet_of(host), fleet_host, LocalStore(), LocalSecrets())
+    site = site_of(fleet_of(host), fleet_host, LocalStore(), operator_secrets())
     if layout is not None:
         site = replace(site, housekeeping=layout.housekeeping_list)
     return Target(fleet_host, state.distribution, telemetry_of(fleet_host, site), layout)

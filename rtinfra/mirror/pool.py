@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtinfra.local.files import sync_directory as sync_directory
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Content, pool_path
 
@@ -127,15 +128,6 @@ def check(file: io.BufferedRandom | io.BufferedReader, content: Content, shown: 
             f"{shown} is not what was locked: its sha256 is {found}, {content.sha256} is expected",
             "do not use it; bring it again from where it came from, and find out who changed it",
         )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut."""
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def require_space(directory: Path, needed: int, purpose: str) -> None:

@@ -21,10 +21,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rtinfra.config.types import Settings
+from rtinfra.local.files import replace_file as replace_file
 from rtinfra.local.lock import locked
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Instant, Sha256
-from rtinfra.mirror.pool import Pool, sync_directory
+from rtinfra.mirror.pool import Pool
 from rtinfra.paths import PROJECT
 
 #: Where the environment says the folder is.
@@ -118,19 +119,6 @@ class Mirror:
         """Remember, atomically and for good."""
         text = json.dumps(state.to_json(), indent=1, sort_keys=True) + "\n"
         replace_file(self.root / "state.json", text.encode())
-
-
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file in one step that survives a power cut: readers see the old or the new content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
 
 
 def mirror_directory() -> Path:
