@@ -67,15 +67,21 @@ def _configured(path: Path, local: LocalSecrets) -> Secrets:
     # Only who has such a file pays for the parser and the providers.
     import yaml
 
+    from rtinfra.config.explain import explain
     from rtinfra.secrets.age import AgeSecrets
     from rtinfra.secrets.infisical import InfisicalSecrets
     from rtinfra.secrets.settings import SecretSources
 
+    reasons = ""
     try:
-        sources = SecretSources.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        # Settings hide values in their errors; a YAML error shows the line, in a file without secrets.
-        raise SecretError(f"{path} is wrong: {error}", "compare it with secrets.example.yaml") from None
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sources = SecretSources.model_validate(document)
+    except yaml.YAMLError as error:
+        reasons = " ".join(str(error).split())
+    except ValidationError as error:
+        reasons = "; ".join(f"{found.key} {found.reason}" for found in explain(error, SecretSources, document, ""))
+    if reasons:
+        raise SecretError(f"{path} is wrong: {reasons}", "compare it with secrets.example.yaml")
     providers: list[Provider] = [local]
     root = path.parent
     if (age := sources.age) is not None:

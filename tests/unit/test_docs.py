@@ -231,7 +231,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.images": VALUES | {"rtinfra.config", "rtinfra.local"},
     "rtinfra.runner": {"rtinfra.paths"},
     "rtinfra.metrics": {"rtinfra.paths"},
-    "rtinfra.secrets": {"rtinfra.config.types", "rtinfra.local", "rtinfra.paths"},
+    "rtinfra.secrets": {"rtinfra.config", "rtinfra.local", "rtinfra.paths"},
     "rtinfra.notify": {"rtinfra.config.types", "rtinfra.local", "rtinfra.secrets"},
     # Runs on hosts, from wheels: nothing of pyinfra, no role.
     "rtinfra.preflight": {"rtinfra.config.types", "rtinfra.cpu", "rtinfra.local", "rtinfra.notify", "rtinfra.secrets"},

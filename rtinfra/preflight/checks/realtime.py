@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,18 +10,16 @@ from rtinfra.cpu import format_cpu_list, parse_cpu_list
 from rtinfra.preflight.check import Check, Result, Status
 from rtinfra.preflight.settings import CheckSettings, RealtimeSettings
 
-ROOT = Path("/")
-
 
 def checks(settings: CheckSettings) -> Iterator[Check]:
     """One check, on hosts that are to be real-time hosts."""
     realtime = settings.realtime
     if realtime is not None:
-        yield Check("realtime", lambda context: _run(realtime, ROOT))
+        yield Check("realtime", lambda _: _run(realtime, Path("/"), os.uname().version))
 
 
-def _run(settings: RealtimeSettings, root: Path) -> Result:
-    wrong = [*_kernel(root), *_cores(settings, root), *_units(settings, root)]
+def _run(settings: RealtimeSettings, root: Path, kernel: str) -> Result:
+    wrong = [*_kernel(kernel), *_cores(settings, root), *_units(settings, root)]
     if wrong:
         next_step = "run `rtinfra verify` for this host: it says what to do about each; a deploy usually mends it"
         return Result(Status.FAIL, "; ".join(wrong), next_step)
@@ -28,9 +27,9 @@ def _run(settings: RealtimeSettings, root: Path) -> Result:
     return Result(Status.PASS, f"real-time kernel, isolated cores {cores}, {', '.join(settings.units)} active")
 
 
-def _kernel(root: Path) -> Iterator[str]:
+def _kernel(version: str) -> Iterator[str]:
     # uname -v; not /sys/kernel/realtime, which only kernels with the patch set of before 6.12 have.
-    if "PREEMPT_RT" not in _text(root / "proc/version").split():
+    if "PREEMPT_RT" not in version.split():
         yield "the running kernel is not PREEMPT_RT"
 
 
