@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
-from roles.site import INFRA_TENANT, Member, Secrets, Site, Store
+from roles.site import INFRA_TENANT, Member, Secrets, Site, Store, secret_names
 from roles.telemetry import telemetry_of
 from rtinfra.config import ABSENT, ConfigError, Fleet, FleetHost, Problem
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing, LocalStore
 from rtinfra.secrets import SecretError, operator_secrets
+from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
 
 #: Which role answers for a signal's exporter of `telemetry`; exporters that no role of ours runs are absent.
 EXPORTER_ROLES: Mapping[str, str] = {
@@ -126,21 +125,6 @@ def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
                 yield host.problem(key, name, str(error))
 
 
-def secret_names(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Return the secrets that settings ask for, by key: every field that ends in `_secret` or `_secrets`."""
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        for key, one in [(name, value)] if not isinstance(value, tuple) else _numbered(name, value):
-            if isinstance(one, BaseModel):
-                yield from secret_names(one, f"{prefix}{key}.")
-            elif isinstance(one, str) and name.endswith(("_secret", "_secrets")):
-                yield f"{prefix}{key}", one
-
-
-def _numbered(name: str, values: tuple[object, ...]) -> list[tuple[str, object]]:
-    return [(f"{name}.{number}", value) for number, value in enumerate(values)]
-
-
 class _NotingStore:
     """The store of this computer, for a look at everything that a host needs of it: misses are noted, not raised."""
 
@@ -172,5 +156,10 @@ def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
         yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))
         return
     dict(telemetry.images)  # asks for the image of every container
+    carried = any(not environment.from_index for environment in telemetry.environments)
+    if carried and not any(Wheelhouse().has(python) for python in PYTHONS.values()):
+        yield host.problem(
+            f"hosts.{host.name}.groups", "preflight", "needs Python wheels, and none are on this computer", FETCH
+        )
     for name, reason in store.missing.items():
         yield host.problem(f"hosts.{host.name}.groups", name, reason)

@@ -24,6 +24,7 @@ from roles.jaeger.model import JaegerSettings
 from roles.kibana.model import KibanaSettings
 from roles.loki.model import LokiSettings
 from roles.mimir.model import MimirSettings
+from roles.preflight.model import PreflightSettings
 from roles.prometheus.model import PrometheusSettings
 from roles.rt_app.model import RtAppSettings
 from roles.rt_kernel.model import RtKernelSettings
@@ -51,6 +52,7 @@ TELEMETRY_ROLES = (
     "elasticsearch",
     "kibana",
     "garage",
+    "preflight",
 )
 #: Every group that has a meaning in deploy.py; others only carry settings.
 KNOWN_GROUPS = ("all", RT_GROUP, *TELEMETRY_ROLES, "lab")
@@ -105,6 +107,7 @@ class HostConfig(Settings):
     elasticsearch: ElasticsearchSettings | None = None
     kibana: KibanaSettings | None = None
     garage: GarageSettings | None = None
+    preflight: PreflightSettings | None = None
 
     @model_validator(mode="after")
     def _cross_checks(self, info: ValidationInfo) -> HostConfig:

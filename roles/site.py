@@ -6,15 +6,15 @@ the fleet as seen from one host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from rtinfra.config.types import Duration, Settings
 from rtinfra.deb import LocalPackage
-from rtinfra.operations.managed import Managed, Unit
+from rtinfra.operations.managed import Managed, PythonEnvironment, Unit
 from rtinfra.quadlet import Container
 
 #: Name of a tenant: it becomes an HTTP header, a label and a part of file names.
@@ -23,6 +23,10 @@ TENANT_PATTERN = r"^[a-z][a-z0-9-]{0,40}$"
 INFRA_TENANT = "infra-monitoring"
 #: Unit on the first host of the role `garage` that makes the cluster, its buckets and its key.
 GARAGE_SETUP = "rtinfra-garage-setup.service"
+#: Slice of everything that watches a host: bounded, and on a real-time host off the isolated cores.
+AGENTS_SLICE = "agents.slice"
+#: Where node_exporter looks for metrics in files.
+TEXTFILE_DIRECTORY = "/var/lib/prometheus/node-exporter"
 
 
 class TenantSettings(Settings):
@@ -138,10 +142,30 @@ class Site:
 
 @dataclass(frozen=True)
 class Part:
-    """What one role puts on a host. Containers bring their own paths and unit."""
+    """What one role puts on a host. Containers bring their own paths and unit.
+
+    `accounts` are files that make accounts which own other paths: they come first.
+    """
 
     containers: tuple[Container, ...] = ()
     paths: tuple[Managed, ...] = ()
     units: tuple[Unit, ...] = ()
     packages: tuple[str, ...] = ()
     local_packages: tuple[LocalPackage, ...] = ()
+    accounts: tuple[Managed, ...] = ()
+    environments: tuple[PythonEnvironment, ...] = ()
+
+
+def secret_names(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Return the secrets that settings ask for, by key: every field that ends in `_secret` or `_secrets`."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for key, one in [(name, value)] if not isinstance(value, tuple) else _numbered(name, value):
+            if isinstance(one, BaseModel):
+                yield from secret_names(one, f"{prefix}{key}.")
+            elif isinstance(one, str) and name.endswith(("_secret", "_secrets")):
+                yield f"{prefix}{key}", one
+
+
+def _numbered(name: str, values: tuple[object, ...]) -> list[tuple[str, object]]:
+    return [(f"{name}.{number}", value) for number, value in enumerate(values)]

@@ -16,7 +16,7 @@ from roles.rt_app import deploy as rt_app
 from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.telemetry import Telemetry, telemetry_of
-from rtinfra.config import FleetHost
+from rtinfra.config import FleetHost, Problem
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
@@ -24,6 +24,7 @@ from rtinfra.images import LocalStore
 from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations.managed import Unit
 from rtinfra.secrets import operator_secrets
+from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def current_target() -> Target:
     for problem in problems:
         if problem.severity == "warning":
             logger.warning("%s%s", host.print_prefix, problem)
+    problems = [*problems, *_without_wheels(fleet_host, state.distribution)]
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
@@ -110,3 +112,14 @@ def current_target() -> Target:
     if layout is not None:
         site = replace(site, housekeeping=layout.housekeeping_list)
     return Target(fleet_host, state.distribution, telemetry_of(fleet_host, site), layout)
+
+
+def _without_wheels(fleet_host: FleetHost[HostConfig], distribution: str) -> list[Problem]:
+    """Say so when the wheels for this distribution's Python are not on the control machine."""
+    settings, python = fleet_host.config.preflight, PYTHONS.get(distribution)
+    if "preflight" not in fleet_host.groups or settings is None or settings.wheels == "index" or python is None:
+        return []
+    if Wheelhouse().has(python):
+        return []
+    reason = f"and the wheels for Python {python} of {distribution} are not on this computer"
+    return [fleet_host.problem("preflight.wheels", settings.wheels, reason, FETCH)]

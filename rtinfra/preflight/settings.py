@@ -83,16 +83,16 @@ class ApiSettings(Settings):
 
 
 class ApplicationSettings(Settings):
-    """How the application itself says that it is ready: an address or a program."""
+    """How the application itself says that it is ready: an address or a program; neither: it is not asked."""
 
-    url: Url | None = None
-    command: tuple[str, ...] = ()
+    url: Url | None
+    command: tuple[str, ...]
     slow: Duration
 
     @model_validator(mode="after")
     def _one_hook(self) -> Self:
-        if (self.url is None) == (not self.command):
-            raise SettingError("needs either url or command")
+        if self.url is not None and self.command:
+            raise SettingError("has both url and command", "keep one of them")
         if self.command and not PurePosixPath(self.command[0]).is_absolute():
             raise SettingError("command must begin with the absolute path of a program")
         return self
@@ -120,7 +120,7 @@ class CheckSettings(Settings):
     redis: RedisSettings | None
     postgres: PostgresSettings | None
     apis: tuple[ApiSettings, ...]
-    application: ApplicationSettings | None
+    application: ApplicationSettings
     deployed_tree: AbsolutePath | None = Field(description="git work tree the application is deployed from")
     realtime: RealtimeSettings | None
 

@@ -89,7 +89,8 @@ def differences(model: type[BaseModel], tree: Located, prefix: str = "") -> Iter
         inner = model_of(field.annotation)
         # A section that is switched off: what it may hold stands in its comment.
         is_off = child.value is None and type(None) in get_args(field.annotation)
-        if inner is None or is_off:
+        # What the entries of a list may hold stands in the comment of the list.
+        if inner is None or is_off or isinstance(child.value, tuple):
             continue
         if issubclass(dict, getattr(field.annotation, "__origin__", type(None))):
             # A mapping with free keys: each value is a section of its own.
@@ -211,7 +212,8 @@ def test_every_command_that_is_named_exists(name: str) -> None:
 # ---- layers -----------------------------------------------------------------------------------------------
 
 VALUES = {"rtinfra.cpu", "rtinfra.deb", "rtinfra.paths", "rtinfra.render"}
-MODEL = {"rtinfra.config.types", "rtinfra.cpu"}
+# Settings of programs that are ours: a role adds to them how they run on a host.
+MODEL = {"rtinfra.config.types", "rtinfra.cpu", "rtinfra.notify.settings", "rtinfra.preflight.settings"}
 # Commands that work on hosts: which they are, how they are reached, what runs there.
 SHARED = VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "roles"}
 SHARED |= {"rtinfra.connection", "rtinfra.hosts", "rtinfra.programs"}
@@ -223,8 +225,11 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.paths": set(),
     "rtinfra.render": {"rtinfra.paths"},
     "rtinfra.config": {"rtinfra.cpu"},
+    "rtinfra.wheelhouse": {"rtinfra.local", "rtinfra.paths"},
+    "rtinfra.preflight.cli": {"roles.preflight.model", "rtinfra"},
+    "rtinfra.notify.cli": {"rtinfra.local", "rtinfra.notify", "rtinfra.preflight.cli", "rtinfra.secrets"},
     "rtinfra.facts": VALUES | {"rtinfra.config"},
-    "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts"},
+    "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.wheelhouse"},
     "rtinfra.inventory": VALUES | {"rtinfra.config"},
     "rtinfra.local": VALUES,
     "rtinfra.lab": VALUES | {"rtinfra.local"},
@@ -251,15 +256,16 @@ ALLOWED: Mapping[str, set[str]] = {
     "roles": VALUES | {"roles.site", "rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet"},
     "roles.site": {"rtinfra.config.types", "rtinfra.deb", "rtinfra.operations.managed", "rtinfra.quadlet"},
     "roles.host": {"roles.site", "rtinfra.config", "rtinfra.cpu"},
-    "roles.telemetry": VALUES | {"rtinfra.config", "rtinfra.operations", "rtinfra.quadlet", "roles"},
+    "roles.telemetry": VALUES
+    | {"rtinfra.config", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.wheelhouse", "roles"},
     "roles.fleet": {
         *("roles.host", "roles.site", "roles.telemetry"),
-        *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets"),
+        *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets", "rtinfra.wheelhouse"),
     },
     "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host"},
     "roles.target": VALUES
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"}
-    | {"rtinfra.images", "rtinfra.secrets"},
+    | {"rtinfra.images", "rtinfra.secrets", "rtinfra.wheelhouse"},
 }
 
 

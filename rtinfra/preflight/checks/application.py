@@ -19,7 +19,7 @@ _LONGEST_LINE = 300
 def checks(settings: CheckSettings) -> Iterator[Check]:
     """One check, when a hook is named."""
     hook = settings.application
-    if hook is not None:
+    if hook.url is not None or hook.command:
         yield Check("application", partial(_run, hook), ("httpx",) if hook.url else ())
 
 
