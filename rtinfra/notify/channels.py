@@ -227,8 +227,9 @@ class Apprise:
     def __init__(self, urls: SecretStr) -> None:
         import apprise
 
-        # Its log may name addresses, which hold passwords.
-        logging.getLogger("apprise").setLevel(logging.CRITICAL)
+        # Their logs name addresses, which hold passwords.
+        for library in ("apprise", "urllib3", "requests"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         self._types = {Priority.P0: apprise.NotifyType.FAILURE, Priority.P1: apprise.NotifyType.WARNING}
         self._apprise = apprise.Apprise()
         for number, url in enumerate(urls.get_secret_value().split(), start=1):
