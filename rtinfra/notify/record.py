@@ -30,7 +30,7 @@ _CREATE = f"""CREATE TABLE IF NOT EXISTS {TABLE} (
 )"""
 # An entry that was written just before a crash is not written twice.
 _INSERT = f"""INSERT INTO {TABLE} VALUES (%(id)s, %(at)s, %(priority)s, %(source)s, %(host)s, %(environment)s,
-    %(title)s, %(withheld)s, %(notification)s, %(deliveries)s) ON CONFLICT (id) DO NOTHING"""  # nosec B608 - a constant
+    %(title)s, %(withheld)s, %(notification)s, %(deliveries)s) ON CONFLICT (id) DO NOTHING"""
 _LOCK_SECONDS = 10.0
 # More waiting entries than this are a data base that nobody misses.
 _MOST_WAITING = 10_000

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from rtinfra.local.errors import LocalError
 from rtinfra.preflight import evidence, metrics
 from rtinfra.preflight.check import Check, Context, Result, Secrets, Status
 from rtinfra.preflight.checks import all_checks
+from rtinfra.preflight.errors import PreflightError
 from rtinfra.preflight.report import Report
 from rtinfra.preflight.runner import Outcome, run_checks
 from rtinfra.preflight.settings import PreflightSettings
@@ -57,8 +58,12 @@ def preflight(
     """Run all checks and return the report; what it says has been counted, kept and told by then.
 
     Raises:
+        PreflightError: the settings ask for no check: there would be nothing behind a "ready".
         NotifyError: a channel is configured and cannot be used; nothing was checked.
     """
+    checks = all_checks(settings.checks)
+    if not checks:
+        raise PreflightError("the settings ask for no check", "name what must be well in `preflight.checks`")
     state = options.state or Path(str(settings.state_directory))
     # First: who is silent about a missing credential now would be silent about a failure later. Not loaded otherwise.
     notifier = None
@@ -66,7 +71,7 @@ def preflight(
         from rtinfra.notify.notifier import Notifier
 
         notifier = Notifier(settings.notify, secrets, state)
-    report = _checked(settings, secrets, options, variables)
+    report = _checked(checks, settings, secrets, options, variables)
     report = _kept(report, settings, state, options)
     if notifier is not None and report.verdict is not Status.PASS:
         sent = notifier.notify(_notification(report, settings))
@@ -75,10 +80,16 @@ def preflight(
     return report
 
 
-def _checked(settings: PreflightSettings, secrets: Secrets, options: Options, variables: Mapping[str, str]) -> Report:
+def _checked(
+    checks: Sequence[Check],
+    settings: PreflightSettings,
+    secrets: Secrets,
+    options: Options,
+    variables: Mapping[str, str],
+) -> Report:
     context = Context(settings.environment, settings.timeout.seconds, secrets, variables)
     started, clock = datetime.now(UTC), time.monotonic()
-    outcomes = run_checks(all_checks(settings.checks), context)
+    outcomes = run_checks(checks, context)
     text = json.dumps(settings.to_json(), sort_keys=True)
     return Report(
         id=uuid.uuid4().hex[:12],
