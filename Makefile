@@ -38,7 +38,8 @@ lint: $(DONE) ## Lint, format, types, security
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule
 
-bench: $(DONE) ## Round trips and time of an unchanged host, against Ansible
+bench: $(DONE) ## Time of a preflight; round trips and time of an unchanged host, against Ansible
+	@$(PY) -m benchmarks.preflight
 	@$(PY) -m benchmarks.noop
 
 COMPILE = $(VENV)/bin/pip-compile --quiet $(UPGRADE) --generate-hashes --allow-unsafe --no-strip-extras --no-header \
