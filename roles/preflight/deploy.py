@@ -19,6 +19,8 @@ CONFIGURATION: Final = "/etc/rtinfra/preflight"
 SERVICE: Final = "rtinfra-preflight.service"
 TIMER: Final = "rtinfra-preflight.timer"
 COMMAND: Final = "/usr/local/bin/rtinfra-preflight"
+#: What systemd's StateDirectory= is relative to.
+STATE_ROOT: Final = "/var/lib"
 _UNITS = "/etc/systemd/system"
 _DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 _SYSUSERS = Action("sysusers-preflight", "systemd-sysusers")
@@ -28,12 +30,14 @@ def part(settings: PreflightSettings, site: Site) -> Part:
     """Return files, units, packages and the environment.
 
     Raises:
-        ValueError: nobody would read the metrics on this host.
+        ValueError: nobody would read the metrics on this host, or a directory is where the service cannot write.
     """
     if not any(member.host == site.host for member in site.members("agents")):
         raise ValueError("preflight leaves its metrics to node_exporter: put the host into the group agents too")
     if str(settings.textfile_directory) != TEXTFILE_DIRECTORY:
         raise ValueError(f"preflight.textfile_directory must be {TEXTFILE_DIRECTORY}, where node_exporter looks")
+    if not settings.state_directory.is_relative_to(STATE_ROOT) or str(settings.state_directory) == STATE_ROOT:
+        raise ValueError(f"preflight.state_directory must be below {STATE_ROOT}: systemd makes it for the account")
     environment = PythonEnvironment(ENVIRONMENT, "rtinfra.preflight", from_index=settings.wheels == "index")
     return Part(
         accounts=(
@@ -85,7 +89,7 @@ def _units(settings: PreflightSettings, site: Site, environment: PythonEnvironme
         "housekeeping": site.housekeeping,
         "host": site.host,
         "python": environment.python,
-        "service": SERVICE,
+        "state": settings.state_directory.relative_to(STATE_ROOT),
     }
     # The account writes here, and whoever else did goes on doing so.
     yield Directory(path=TEXTFILE_DIRECTORY, mode="0775", group=ACCOUNT)

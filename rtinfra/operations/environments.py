@@ -27,11 +27,13 @@ def installed(environment: PythonEnvironment, wheelhouse: Wheelhouse) -> Generat
     begun again by the next one; wheels that had arrived are not sent again.
 
     Raises:
-        OperationError: the host has no Python, or this computer has no wheels for it.
+        OperationError: this computer has no wheels for the host's Python.
     """
     found: EnvironmentState = host.get_fact(Environment, directory=environment.directory)
     if not found.python:
-        raise OperationError("the host has no python3; the package python3-venv brings it")
+        # While pyinfra only plans, a bare host has none yet: the packages of this very run bring it.
+        yield StringCommand("command -v python3 >&2 || { echo 'no python3: install python3-venv' >&2; exit 1; }")
+        return
     own = wheelhouse.own()
     requirements = f"{wheelhouse.requirements.read_text(encoding='utf-8')}\n{own.requirement}\n"
     name = name_of(found.python, requirements)

@@ -14,6 +14,7 @@ from typing import Final
 from roles.agents.deploy import FILEBEAT_UNIT
 from roles.agents.deploy import SLICE as AGENTS_SLICE
 from roles.host import HostConfig
+from roles.preflight import deploy as preflight
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
 from rtinfra.facts import http, sections
@@ -84,6 +85,7 @@ class Questions:
     application: ApplicationPlaces | None
     programs: tuple[Program, ...]
     requests: tuple[Request, ...]
+    private_directories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,12 @@ def questions(config: HostConfig, programs: Sequence[Program] = (), requests: Se
             health_ports=tuple(process.health_port for process in processes),
             metrics_ports=tuple(process.metrics_port for process in processes),
         )
+    private_directories: tuple[str, ...] = ()
+    if config.preflight is not None:
+        own_services.append(preflight.SERVICE)
+        units.append(preflight.TIMER)
+        packages += config.preflight.packages
+        private_directories = (preflight.CONFIGURATION, str(config.preflight.state_directory))
     if programs:
         units += [AGENTS_SLICE, SLICE, *(program.unit for program in programs)]
         packages += [package for program in programs for package in program.packages]
@@ -138,6 +146,7 @@ def questions(config: HostConfig, programs: Sequence[Program] = (), requests: Se
         application=application,
         programs=tuple(programs),
         requests=tuple(requests),
+        private_directories=private_directories,
     )
 
 
@@ -221,6 +230,9 @@ def _general(asked: Questions) -> Mapping[str, str]:
         # runuser opens a session with pam_limits as a login does, and starts no user manager.
         user = shlex.quote(asked.login_user)
         commands["login"] = f"runuser -l -s /bin/sh {user} -c 'id -nG; cat /proc/self/limits'"
+    if asked.private_directories:
+        places = " ".join(shlex.quote(path) for path in asked.private_directories)
+        commands["private_files"] = f"find {places} -printf '%p %m %u\\n'"
     if services:
         commands["exposure"] = f"systemd-analyze security --no-pager {services} | grep -i 'overall exposure'"
     return commands

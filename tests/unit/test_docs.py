@@ -153,7 +153,7 @@ def test_every_masked_unit_is_explained(rt_host: str) -> None:
     assert not [unit for unit in units if f"| `{unit}` |" not in rt_host]
 
 
-ROW = r"(?:RT|OB|AL|OF)-\d+"
+ROW = r"(?:RT|OB|AL|OF|PF)-\d+"
 CONTROL = ROW + r"\.\d+"
 
 

@@ -116,6 +116,12 @@ def test_another_textfile_directory_is_refused() -> None:
         preflight.part(shipped("preflight", textfile_directory="/tmp"), rt_site())
 
 
+@pytest.mark.parametrize("path", ["/srv/preflight", "/var/lib"])
+def test_a_state_directory_that_systemd_cannot_make_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="must be below /var/lib"):
+        preflight.part(shipped("preflight", state_directory=path), rt_site())
+
+
 def test_the_shipped_settings_name_the_units_of_the_application() -> None:
     assert shipped("preflight").checks.realtime.units == (RT_UNIT, NON_RT_UNIT)
 

@@ -154,5 +154,8 @@ def test_a_python_without_wheels_is_refused(tmp_path: Path) -> None:
     found = house(tmp_path)
     with pytest.raises(OperationError, match=r"Python 3\.9"):
         sent(found, "@@python\n3.9\n@@current\n@@wheels\n")
-    with pytest.raises(OperationError, match="no python3"):
-        sent(found, "@@python\n@@current\n@@wheels\n")
+
+
+def test_a_host_that_gets_its_python_in_the_same_run_can_be_planned(tmp_path: Path) -> None:
+    (line,) = sent(house(tmp_path), "@@python\n@@current\n@@wheels\n")
+    assert "install python3-venv" in line
