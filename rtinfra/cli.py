@@ -36,10 +36,8 @@ app.add_typer(lab_app, name="lab")
 app.add_typer(notify_app, name="notify")
 app.command("verify")(verify)
 # Its options are those of the program on the hosts, which has a parser of its own.
-app.command(
-    "preflight",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)(preflight)
+_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.command("preflight", context_settings=_FORWARDED)(preflight)
 
 
 @app.command()

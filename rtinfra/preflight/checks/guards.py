@@ -28,8 +28,12 @@ def _run(guard: GuardSettings, context: Context) -> Result:
     except OSError as error:
         return _wrong(guard, f"{place} cannot be read ({error.strerror})", wanted, context)
     if found != wanted:
-        return _wrong(guard, f"{place} says {found!r}" if found else f"{place} is not set", wanted, context)
-    return Result(Status.PASS, f"{guard.name} is {wanted!r}, as it must be in {context.environment}")
+        return _wrong(guard, f"{place} is {_shown(found)}", wanted, context)
+    return Result(Status.PASS, f"{guard.name} is {_shown(found)}, as it must be in {context.environment}")
+
+
+def _shown(value: str) -> str:
+    return repr(value) if value else "not set"
 
 
 def _value(guard: GuardSettings, context: Context) -> str:
@@ -42,6 +46,6 @@ def _value(guard: GuardSettings, context: Context) -> str:
 def _wrong(guard: GuardSettings, what: str, wanted: str, context: Context) -> Result:
     return Result(
         Status.FAIL,
-        f"{what}; in {context.environment} it must be {wanted!r}",
+        f"{what}; in {context.environment} it must be {_shown(wanted)}",
         f"put the switch {guard.name} right before anything moves, and find out who changed it",
     )

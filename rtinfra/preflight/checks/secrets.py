@@ -31,4 +31,4 @@ def _run(names: tuple[str, ...], context: Context) -> Result:
             wrong.append(f"the secret {name} is a placeholder")
     if wrong:
         return Result(Status.FAIL, "; ".join(wrong), "define them where the settings' secrets are kept, then deploy")
-    return Result(Status.PASS, f"all {len(names)} are defined")
+    return Result(Status.PASS, f"{len(names)} of {len(names)} are defined")

@@ -20,7 +20,7 @@ def _run(wanted: tuple[VariableSettings, ...], context: Context) -> Result:
     wrong = [f"{one.name} {reason}" for one in wanted if (reason := _reason(one, context.variables.get(one.name)))]
     if wrong:
         return Result(Status.FAIL, "; ".join(wrong), "correct them in the environment file of the application")
-    return Result(Status.PASS, f"all {len(wanted)} are set")
+    return Result(Status.PASS, f"{len(wanted)} of {len(wanted)} are set")
 
 
 def _reason(one: VariableSettings, value: str | None) -> str:
