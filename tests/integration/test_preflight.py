@@ -48,7 +48,7 @@ class Place:
                 "redis": {"url": f"redis://127.0.0.1:{self.redis.port}/0", "slow": "500ms"},
                 "postgres": {"conninfo": conninfo, "password_secret": "postgres_password", "slow": "700ms"},
                 "apis": [{"name": "orders", "url": f"{self.services.url}/health", "slow": "900ms"}],
-                "application": {"url": f"{self.services.url}/health/ready", "slow": "900ms"},
+                "application": {"url": f"{self.services.url}/health/ready", "command": [], "slow": "900ms"},
                 "deployed_tree": str(self.root / "tree"),
                 "realtime": None,
             },
@@ -278,6 +278,7 @@ def test_runs_at_the_same_time_lose_no_count(place: Place) -> None:
     checks = dict.fromkeys(place.settings["checks"]) | {
         **{name: [] for name in ("variables", "required_secrets", "guards", "apis")},
         "redis": place.settings["checks"]["redis"],
+        "application": {"url": None, "command": [], "slow": "1s"},
     }
     path.write_text(json.dumps(place.settings | {"checks": checks}))
     command = [sys.executable, "-I", "-m", "rtinfra.preflight", "--settings", str(path), "--no-alerts"]
