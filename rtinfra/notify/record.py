@@ -15,8 +15,8 @@ from rtinfra.local.lock import locked
 from rtinfra.notify.errors import DeliveryError
 from rtinfra.notify.settings import RecordSettings
 
-TABLE = "rtinfra_notifications"
-_CREATE = f"""CREATE TABLE IF NOT EXISTS {TABLE} (
+_EXISTS = "SELECT to_regclass('rtinfra_notifications')"
+_CREATE = """CREATE TABLE IF NOT EXISTS rtinfra_notifications (
     id uuid PRIMARY KEY,
     at timestamptz NOT NULL,
     priority text NOT NULL,
@@ -29,8 +29,8 @@ _CREATE = f"""CREATE TABLE IF NOT EXISTS {TABLE} (
     deliveries jsonb NOT NULL
 )"""
 # An entry that was written just before a crash is not written twice.
-_INSERT = f"""INSERT INTO {TABLE} VALUES (%(id)s, %(at)s, %(priority)s, %(source)s, %(host)s, %(environment)s,
-    %(title)s, %(withheld)s, %(notification)s, %(deliveries)s) ON CONFLICT (id) DO NOTHING"""
+_INSERT = """INSERT INTO rtinfra_notifications VALUES (%(id)s, %(at)s, %(priority)s, %(source)s, %(host)s,
+    %(environment)s, %(title)s, %(withheld)s, %(notification)s, %(deliveries)s) ON CONFLICT (id) DO NOTHING"""
 _LOCK_SECONDS = 10.0
 # More waiting entries than this are a data base that nobody misses.
 _MOST_WAITING = 10_000
@@ -72,7 +72,7 @@ class Record:
                 options=f"-c statement_timeout={math.ceil(timeout * 1000)} -c client_min_messages=warning",
             ) as connection:
                 # Asked first: creating takes a right that is not needed any more once the table is there.
-                if connection.execute("SELECT to_regclass(%s)", (TABLE,)).fetchone() == (None,):
+                if connection.execute(_EXISTS).fetchone() == (None,):
                     connection.execute(_CREATE)
                 for line in lines:
                     entry = json.loads(line)

@@ -9,12 +9,16 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
+from rtinfra.cli import app
 from rtinfra.notify.errors import NotifyError
 from rtinfra.notify.message import Notification, Priority, Problem
 from rtinfra.notify.notifier import Notifier
 from rtinfra.notify.settings import NotifySettings
+from rtinfra.paths import PROJECT
 from rtinfra.secrets import SecretError
 from tests.integration.http_services import (
     GENIE_KEY,
@@ -240,3 +244,19 @@ def test_an_entry_that_was_written_before_a_crash_is_not_written_twice(
     for _ in range(2):
         notifier(services, tmp_path, settings=chosen).notify(once)
     assert [title for _, _, title, _ in rows(database)].count("exactly once") == 1
+
+
+@pytest.mark.parametrize(("down", "code"), [(set(), 0), ({"webhook"}, 1)])
+def test_a_trial_from_the_command_line(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: set[str], code: int
+) -> None:
+    services.down = down
+    shipped = yaml.safe_load((PROJECT / "group_data" / "preflight.yaml").read_text())
+    shipped["preflight"]["notify"] |= {"webhook": {"url_secret": "trial_webhook"}, "attempts": 1}
+    (tmp_path / "preflight.yaml").write_text(yaml.safe_dump(shipped))
+    monkeypatch.setenv("RTINFRA_SECRET_TRIAL_WEBHOOK", services.url + WEBHOOK_PATH)
+    result = CliRunner().invoke(app, ["notify", "test", "--settings", str(tmp_path / "preflight.yaml")])
+    assert result.exit_code == code, result.output
+    assert ("webhook: taken" in result.output) == (code == 0)
+    assert WEBHOOK_PATH not in result.output
+    assert [request.body["environment"] for request in services.taken("webhook")] == ["trial"] * (code == 0)
