@@ -38,16 +38,20 @@ lint: $(DONE) ## Lint, format, types, security
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule
 
-bench: $(DONE) ## Round trips and time of an unchanged host, against Ansible, and of a verification
+bench: $(DONE) ## Time of a preflight, round trips and time of an unchanged host against Ansible, time of a verification
+	@$(PY) -m benchmarks.preflight
 	@$(PY) -m benchmarks.noop
 	@$(PY) -m benchmarks.verify
 
+COMPILE = $(VENV)/bin/pip-compile --quiet $(UPGRADE) --generate-hashes --allow-unsafe --no-strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+# UPGRADE= keeps all versions that still fit.
+lock: UPGRADE ?= --upgrade
 lock: $(DONE) ## Renew requirements/*.txt; versions and hashes only, no index
-	@for extra in "" "--extra dev"; do \
-	  $(VENV)/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --no-strip-extras --no-header \
-	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$extra \
-	    -o requirements/$$([ -z "$$extra" ] && echo runtime || echo dev).txt pyproject.toml; \
-	done
+	@$(COMPILE) -o requirements/runtime.txt pyproject.toml
+	@$(COMPILE) -c requirements/runtime.txt --extra dev -o requirements/dev.txt pyproject.toml
+	@$(COMPILE) -o requirements/preflight.txt requirements/preflight.in
 
 clean: ## Remove the environment, reports and lab machines (the cached base image stays)
 	@test ! -x $(VENV)/bin/rtinfra || $(VENV)/bin/rtinfra lab down --all

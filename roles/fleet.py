@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
-from roles.site import INFRA_TENANT, Member, MirrorPlace, Secrets, Site, Store
+from roles.site import INFRA_TENANT, Member, MirrorPlace, Secrets, Site, Store, secret_names
 from roles.telemetry import telemetry_of
-from rtinfra.config import ConfigError, Fleet, FleetHost, Problem
+from rtinfra.config import ABSENT, ConfigError, Fleet, FleetHost, Problem
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing, LocalStore
-from rtinfra.secrets import LocalSecrets, SecretError
+from rtinfra.secrets import SecretError, operator_secrets
+from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
 
 #: Which role answers for a signal's exporter of `telemetry`; exporters that no role of ours runs are absent.
 EXPORTER_ROLES: Mapping[str, str] = {
@@ -37,6 +36,10 @@ def load_checked_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
         ConfigError: with all problems found.
     """
     fleet = load_hosts(root, inventory)
+    try:
+        operator_secrets()
+    except SecretError as error:
+        raise ConfigError([Problem("secrets.yaml", None, "", ABSENT, error.message, error.next_step)]) from error
     problems = [problem for host in fleet.hosts.values() for problem in _host_problems(fleet, host)]
     # Roles rely on what was checked above: tenants and secrets that exist.
     if not problems:
@@ -159,7 +162,7 @@ def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
 
 
 def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
-    secrets = LocalSecrets()
+    secrets = operator_secrets()
     for role in TELEMETRY_ROLES:
         if role not in host.groups:
             continue
@@ -169,16 +172,6 @@ def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
             except SecretError as error:
                 # The name of a secret is no secret; its value is not part of the message.
                 yield host.problem(key, name, str(error))
-
-
-def secret_names(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Return the secrets that settings ask for, by key: every field that ends in `_secret`."""
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, BaseModel):
-            yield from secret_names(value, f"{prefix}{name}.")
-        elif isinstance(value, str) and name.endswith("_secret"):
-            yield f"{prefix}{name}", value
 
 
 class _NotingStore:
@@ -206,7 +199,7 @@ class _NotingStore:
 def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
     store = _NotingStore()
     try:
-        telemetry = telemetry_of(host, site_of(fleet, host, store, LocalSecrets()))
+        telemetry = telemetry_of(host, site_of(fleet, host, store, operator_secrets()))
     except ValueError as error:
         # A role that cannot work with what the rest of the fleet is; its words say what to change.
         yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))
@@ -215,5 +208,10 @@ def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
     client = host.config.mirror_client
     if client is not None and client.enabled:
         return  # from the mirror; what is not on it is said when it has been asked
+    carried = any(not environment.from_index for environment in telemetry.environments)
+    if carried and not any(Wheelhouse().has(python) for python in PYTHONS.values()):
+        yield host.problem(
+            f"hosts.{host.name}.groups", "preflight", "needs Python wheels, and none are on this computer", FETCH
+        )
     for name, reason in store.missing.items():
         yield host.problem(f"hosts.{host.name}.groups", name, reason)

@@ -29,6 +29,7 @@ from roles.loki.model import LokiSettings
 from roles.mimir.model import MimirSettings
 from roles.mirror_client.model import MirrorClientSettings
 from roles.mirror_server.model import MirrorServerSettings
+from roles.preflight.model import PreflightSettings
 from roles.prometheus.model import PrometheusSettings
 from roles.rt_app.model import RtAppSettings
 from roles.rt_kernel.model import RtKernelSettings
@@ -56,6 +57,7 @@ TELEMETRY_ROLES = (
     "elasticsearch",
     "kibana",
     "garage",
+    "preflight",
 )
 #: Roles of the offline mirror; the names of their groups and sections too.
 MIRROR_ROLES = ("mirror_server", "mirror_client")
@@ -116,6 +118,7 @@ class HostConfig(Settings):
     garage: GarageSettings | None = None
     mirror_server: MirrorServerSettings | None = None
     mirror_client: MirrorClientSettings | None = None
+    preflight: PreflightSettings | None = None
 
     @model_validator(mode="after")
     def _cross_checks(self, info: ValidationInfo) -> HostConfig:

@@ -6,16 +6,16 @@ the fleet as seen from one host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from rtinfra.config.types import Distribution, Duration, Settings
 from rtinfra.deb import LocalPackage
-from rtinfra.operations.managed import Managed, Unit
+from rtinfra.operations.managed import Managed, PythonEnvironment, Unit
 from rtinfra.quadlet import Container
 
 #: Name of a tenant: it becomes an HTTP header, a label and a part of file names.
@@ -26,6 +26,8 @@ INFRA_TENANT = "infra-monitoring"
 TEXTFILE_DIRECTORY = "/var/lib/prometheus/node-exporter"
 #: Unit on the first host of the role `garage` that makes the cluster, its buckets and its key.
 GARAGE_SETUP = "rtinfra-garage-setup.service"
+#: Slice of everything that watches a host: bounded, and on a real-time host off the isolated cores.
+AGENTS_SLICE = "agents.slice"
 
 
 class TenantSettings(Settings):
@@ -199,10 +201,30 @@ class MirrorPlace:
 
 @dataclass(frozen=True)
 class Part:
-    """What one role puts on a host. Containers bring their own paths and unit."""
+    """What one role puts on a host. Containers bring their own paths and unit.
+
+    `accounts` are files that make accounts which own other paths: they come first.
+    """
 
     containers: tuple[Container, ...] = ()
     paths: tuple[Managed, ...] = ()
     units: tuple[Unit, ...] = ()
     packages: tuple[str, ...] = ()
     local_packages: tuple[LocalPackage, ...] = ()
+    accounts: tuple[Managed, ...] = ()
+    environments: tuple[PythonEnvironment, ...] = ()
+
+
+def secret_names(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Return the secrets that settings ask for, by key: every field that ends in `_secret` or `_secrets`."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for key, one in [(name, value)] if not isinstance(value, tuple) else _numbered(name, value):
+            if isinstance(one, BaseModel):
+                yield from secret_names(one, f"{prefix}{key}.")
+            elif isinstance(one, str) and name.endswith(("_secret", "_secrets")):
+                yield f"{prefix}{key}", one
+
+
+def _numbered(name: str, values: tuple[object, ...]) -> list[tuple[str, object]]:
+    return [(f"{name}.{number}", value) for number, value in enumerate(values)]

@@ -25,7 +25,7 @@ from roles.rt_kernel import deploy as rt_kernel
 from roles.rt_tuning import deploy as rt_tuning
 from roles.site import MirrorPlace
 from roles.telemetry import Telemetry, telemetry_of
-from rtinfra.config import FleetHost
+from rtinfra.config import FleetHost, Problem
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import Host, HostState
@@ -34,7 +34,8 @@ from rtinfra.images import ImageMissing, LocalStore, MirroredStore
 from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations.managed import Live, Managed, Unit
 from rtinfra.operations.mirror import MirrorUnreachable, asked
-from rtinfra.secrets import LocalSecrets
+from rtinfra.secrets import operator_secrets
+from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
 
 
 @dataclass(frozen=True)
@@ -224,13 +225,14 @@ def current_target() -> Target:
     for problem in problems:
         if problem.severity == "warning":
             logger.warning("%s%s", host.print_prefix, problem)
+    problems = [*problems, *_without_wheels(fleet_host, state.distribution)]
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
         raise DeployError(f"{host.name} is refused, nothing was changed on any host:\n{listed}")
     # What is on the mirror decides which images its clients run, not what lies on this computer.
     store = MirroredStore(mirror.release.images) if mirror is not None and mirror.is_used else LocalStore()
-    site = site_of(fleet_of(host), fleet_host, store, LocalSecrets())
+    site = site_of(fleet_of(host), fleet_host, store, operator_secrets())
     if layout is not None:
         site = replace(site, housekeeping=layout.housekeeping_list)
     try:
@@ -255,3 +257,14 @@ def _mirror(fleet_host: FleetHost[HostConfig]) -> tuple[Mirror | None, MirrorSta
     except MirrorUnreachable as error:
         raise DeployError(f"{host.name} gets its packages from the mirror; nothing was changed: {error}") from error
     return replace(mirror, _release=live.release), live
+
+
+def _without_wheels(fleet_host: FleetHost[HostConfig], distribution: str) -> list[Problem]:
+    """Say so when the wheels for this distribution's Python are not on the control machine."""
+    settings, python = fleet_host.config.preflight, PYTHONS.get(distribution)
+    if "preflight" not in fleet_host.groups or settings is None or settings.wheels == "index" or python is None:
+        return []
+    if Wheelhouse().has(python):
+        return []
+    reason = f"and the wheels for Python {python} of {distribution} are not on this computer"
+    return [fleet_host.problem("preflight.wheels", settings.wheels, reason, FETCH)]

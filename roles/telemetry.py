@@ -21,16 +21,19 @@ from roles.jaeger import deploy as jaeger
 from roles.kibana import deploy as kibana
 from roles.loki import deploy as loki
 from roles.mimir import deploy as mimir
+from roles.preflight import deploy as preflight
 from roles.prometheus import deploy as prometheus
 from roles.site import Part, Site
 from roles.tempo import deploy as tempo
 from rtinfra import quadlet
 from rtinfra.config import FleetHost
 from rtinfra.deb import LocalPackage
+from rtinfra.operations import environments as environment_operations
 from rtinfra.operations import files as file_operations
-from rtinfra.operations.managed import Directory, File, Managed, Unit
+from rtinfra.operations.managed import Directory, File, Managed, PythonEnvironment, Unit
 from rtinfra.quadlet import Container
 from rtinfra.render import render
+from rtinfra.wheelhouse import Wheelhouse
 
 #: What each role puts on a host, by the name of its group.
 PARTS: Mapping[str, Callable[[Any, Site], Part]] = {
@@ -47,6 +50,7 @@ PARTS: Mapping[str, Callable[[Any, Site], Part]] = {
     "elasticsearch": elasticsearch.part,
     "kibana": kibana.part,
     "garage": garage.part,
+    "preflight": preflight.part,
 }
 
 
@@ -81,8 +85,14 @@ class Telemetry:
 
     @property
     def accounts(self) -> list[Managed]:
-        """The accounts of all containers; must exist before files that belong to them."""
-        return [quadlet.accounts_file(self.containers)] if self.containers else []
+        """The accounts of all containers and roles; must exist before files that belong to them."""
+        own = [path for part in self.parts for path in part.accounts]
+        return [*([quadlet.accounts_file(self.containers)] if self.containers else []), *own]
+
+    @property
+    def environments(self) -> list[PythonEnvironment]:
+        """Python environments of all roles."""
+        return [environment for part in self.parts for environment in part.environments]
 
     @property
     def paths(self) -> list[Managed]:
@@ -123,7 +133,11 @@ def _common(settings: BackendsSettings) -> Sequence[Managed]:
 
 @deploy("telemetry")
 def configure(telemetry: Telemetry) -> None:
-    """Make the accounts, then place the files of all roles at once."""
+    """Make the accounts and environments, then place the files of all roles at once."""
+    for environment in telemetry.environments:
+        environment_operations.installed(
+            name=f"environment {environment.directory}", environment=environment, wheelhouse=Wheelhouse()
+        )
     if telemetry.accounts:
         file_operations.sync(name="accounts", paths=telemetry.accounts)
     if telemetry.paths:

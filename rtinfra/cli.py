@@ -16,10 +16,15 @@ from rtinfra.demo import run as run_demo
 from rtinfra.images.cli import app as images_app
 from rtinfra.inventory import source
 from rtinfra.lab.cli import app as lab_app
+from rtinfra.local.errors import LocalError
+from rtinfra.local.progress import ConsoleReporter
 from rtinfra.mirror.cli import app as mirror_app
+from rtinfra.notify.cli import app as notify_app
 from rtinfra.paths import PROJECT, lab_inventory
+from rtinfra.preflight.cli import preflight
 from rtinfra.stack.cli import app as stack_app
 from rtinfra.verify.cli import verify
+from rtinfra.wheelhouse import PYTHONS, Wheelhouse
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +35,11 @@ app.add_typer(images_app, name="images")
 app.add_typer(stack_app, name="stack")
 app.add_typer(lab_app, name="lab")
 app.add_typer(mirror_app, name="mirror")
+app.add_typer(notify_app, name="notify")
 app.command("verify")(verify)
+# Its options are those of the program on the hosts, which has a parser of its own.
+_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.command("preflight", context_settings=_FORWARDED)(preflight)
 
 
 @app.command()
@@ -64,6 +73,26 @@ def check(
     lines += [f"{name}: settings are fine ({', '.join(host.groups)})" for name, host in fleet.hosts.items()]
     lines.append("Next: pyinfra inventory deploy.py")
     _report(True, warnings, "\n".join(lines), as_json)
+
+
+@app.command()
+def wheels() -> None:
+    """Fetch the Python wheels that hosts of the group preflight need, for every supported distribution.
+
+    They lie in wheels/ and are carried to hosts by the deploy.
+
+    Example:
+
+        rtinfra wheels
+    """
+    house = Wheelhouse()
+    try:
+        for python in PYTHONS.values():
+            house.fetch(python, ConsoleReporter())
+    except LocalError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"The wheels for Python {', '.join(PYTHONS.values())} are in {house.directory.relative_to(PROJECT)}/")
 
 
 @app.command()

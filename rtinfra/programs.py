@@ -29,7 +29,7 @@ STARTING_ORDER: Final = (
     *("garage", "elasticsearch", "mimir", "loki", "tempo", "jaeger", "alertmanager", "prometheus"),
     *("kibana", "grafana"),
     *("alloy", "gateways"),
-    "agents",
+    *("agents", "preflight"),
 )
 # 64 digits satisfy whatever a role demands of a secret's form.
 _STAND_IN: Final = "0" * 64
@@ -81,7 +81,7 @@ class Program:
     @property
     def tier(self) -> int:
         """0: stores or shows, 1: passes on, 2: sends. Lower ones start first and stop last."""
-        return {"alloy": 1, "gateways": 1, "agents": 2}.get(self.role, 0)
+        return {"alloy": 1, "gateways": 1, "agents": 2, "preflight": 2}.get(self.role, 0)
 
 
 def site_without_secrets(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Site:

@@ -6,13 +6,13 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from roles.agents.model import AgentsSettings
-from roles.site import TEXTFILE_DIRECTORY, Part, Site
+from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY, Part, Site
 from rtinfra.cpu import parse_cpu_list
 from rtinfra.operations.managed import Action, File, Managed, Unit
 from rtinfra.quadlet import WAIT_READY
 from rtinfra.render import render
 
-SLICE = "agents.slice"
+SLICE = AGENTS_SLICE
 COLLECTOR_UNIT = "rtinfra-otelcol.service"
 NODE_EXPORTER_UNIT = "prometheus-node-exporter.service"
 FILEBEAT_UNIT = "filebeat.service"

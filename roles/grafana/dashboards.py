@@ -588,11 +588,12 @@ def preflight(datasource: str) -> Dashboard:
                         width=6,
                     ),
                     answer(
-                        "Last preflight succeeded",
-                        "All checks of the last run passed.",
-                        f"min(rtinfra_preflight_last_success{{{env}}})",
-                        steps=((None, "red"), (1, "green")),
-                        texts=_YES_NO,
+                        "Since the last good preflight",
+                        "Time since a run without a failed check. More than half an hour is too long.",
+                        f"time() - min(rtinfra_preflight_last_success{{{env}}})",
+                        "s",
+                        steps=((None, "green"), (1200, "orange"), (1800, "red")),
+                        decimals=0,
                         width=6,
                     ),
                     answer(

@@ -1,7 +1,12 @@
 """What the operator writes, loaded, merged and checked: every error with its file, line and a suggestion."""
 
-from rtinfra.config.fleet import Fleet, FleetHost, SshSettings, load_fleet
-from rtinfra.config.problems import ABSENT, ConfigError, CrossCheckError, Finding, Problem, report_findings
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtinfra.config.fleet import Fleet, FleetHost, SshSettings, load_fleet
+    from rtinfra.config.problems import ABSENT, ConfigError, CrossCheckError, Finding, Problem, report_findings
 
 __all__ = [
     "ABSENT",
@@ -15,3 +20,14 @@ __all__ = [
     "load_fleet",
     "report_findings",
 ]
+
+_FLEET = frozenset(("Fleet", "FleetHost", "SshSettings", "load_fleet"))
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is first asked for: who only wants `rtinfra.config.types` pays for no YAML parser."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{'fleet' if name in _FLEET else 'problems'}"), name)

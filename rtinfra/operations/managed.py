@@ -152,3 +152,22 @@ class Unit:
     name: str
     startup: Literal["enabled", "disabled", "masked"] | None = "enabled"
     running: bool | None = True
+
+
+@dataclass(frozen=True)
+class PythonEnvironment:
+    """A virtual environment of a host with our own modules and what requirements/preflight.txt pins.
+
+    `directory` has one environment for each set of contents, and `current` that points at the one in use.
+    `check` is a module that must answer `--help` before it comes into use. `from_index`: third-party wheels come from
+    the index that the host's pip is configured for, and only our own is carried.
+    """
+
+    directory: str
+    check: str
+    from_index: bool = False
+
+    @property
+    def python(self) -> str:
+        """Its interpreter."""
+        return f"{self.directory}/current/bin/python"

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from roles.fleet import secret_names
 from roles.host import TELEMETRY_ROLES, HostConfig
-from roles.site import Secrets, Store
+from roles.site import Secrets, Store, secret_names
 from rtinfra.config import FleetHost
 from rtinfra.facts import sections
 from rtinfra.local.errors import LocalError

@@ -20,7 +20,7 @@ from rtinfra.hosts import HostsError
 from rtinfra.images import LocalStore
 from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import DATA_ROOT
-from rtinfra.secrets import LocalSecrets
+from rtinfra.secrets import operator_secrets
 from rtinfra.stack import check, run, scripts
 
 EXIT_FAILED = 1
@@ -163,7 +163,7 @@ def env_check(
         def parse(text: str, own: Sequence[Program]) -> list[check.Check]:
             entry = stack.hosts[own[0].host]
             every = programs_of(stack.fleet, entry)
-            return check.checks(entry, own, every, check.parse(text), LocalSecrets(), LocalStore())
+            return check.checks(entry, own, every, check.parse(text), operator_secrets(), LocalStore())
 
         results = run.on_hosts(connections, stack.all, check.script, parse)
     if as_json:

@@ -11,7 +11,7 @@ from typing import Any
 from rtinfra.connection import Connections
 from rtinfra.facts import http
 from rtinfra.facts.http import HttpAnswer, Request
-from rtinfra.secrets import LocalSecrets, SecretError
+from rtinfra.secrets import SecretError, operator_secrets
 from rtinfra.verify import expect
 
 _PAUSE_SECONDS = 0.5
@@ -68,6 +68,6 @@ def basic(user: str, secret: str) -> dict[str, str]:
 def known(secret: str) -> bytes:
     """Return a secret; the control is not applicable where it is not defined on this computer."""
     try:
-        return LocalSecrets().read(secret)
+        return operator_secrets().read(secret)
     except SecretError:
         expect.not_applicable(f"the secret {secret} is not defined on this computer")

@@ -18,6 +18,7 @@ from roles.drift.deploy import SERVICE as DRIFT_SERVICE
 from roles.drift.deploy import TIMER as DRIFT_TIMER
 from roles.host import HostConfig
 from roles.mirror_server.deploy import REGISTRY_UNIT, WEB_UNIT
+from roles.preflight import deploy as preflight
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
 from roles.site import MirrorPlace
@@ -92,6 +93,7 @@ class Questions:
     programs: tuple[Program, ...]
     requests: tuple[Request, ...]
     mirror: MirrorQuestions | None
+    private_directories: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,12 @@ def questions(
     if config.mirror_server is not None:
         units += [WEB_UNIT, REGISTRY_UNIT]
         packages += config.mirror_server.packages
+    private_directories: tuple[str, ...] = ()
+    if config.preflight is not None:
+        own_services.append(preflight.SERVICE)
+        units.append(preflight.TIMER)
+        packages += config.preflight.packages
+        private_directories = (preflight.CONFIGURATION, str(config.preflight.state_directory))
     if programs:
         units += [AGENTS_SLICE, SLICE, *(program.unit for program in programs)]
         packages += [package for program in programs for package in program.packages]
@@ -156,6 +164,7 @@ def questions(
         programs=tuple(programs),
         requests=tuple(requests),
         mirror=None if place is None else _about_mirror(config, place),
+        private_directories=private_directories,
     )
 
 
@@ -257,6 +266,9 @@ def _general(asked: Questions) -> Mapping[str, str]:
         # runuser opens a session with pam_limits as a login does, and starts no user manager.
         user = shlex.quote(asked.login_user)
         commands["login"] = f"runuser -l -s /bin/sh {user} -c 'id -nG; cat /proc/self/limits'"
+    if asked.private_directories:
+        places = " ".join(shlex.quote(path) for path in asked.private_directories)
+        commands["private_files"] = f"find {places} -printf '%p %m %u\\n'"
     if services:
         commands["exposure"] = f"systemd-analyze security --no-pager {services} | grep -i 'overall exposure'"
     return commands

@@ -165,7 +165,8 @@ class Snapshot:
     """One host at one moment.
 
     `directories` are mode, user and group of the programs' data directories by path, `data_files` some of the files
-    in them with their sizes. `drift` is the last result of the host's own drift checker, empty without one.
+    in them with their sizes. `private_files` are mode and user of everything in directories that are for one account,
+    by path. `drift` is the last result of the host's own drift checker, empty without one.
     `values` are files of one line under /proc and /sys, by path; a file that does not exist is absent. Unit and
     manager properties are systemd's, by name.
     """
@@ -218,6 +219,7 @@ class Snapshot:
     containers: Mapping[str, ContainerState]
     directories: Mapping[str, str]
     data_files: Mapping[str, int]
+    private_files: Mapping[str, str]
     filebeat: tuple[str, ...]
     mirror_client: MirrorClientSeen | None
     mirror_server: MirrorServerSeen | None
@@ -366,6 +368,7 @@ def parse(text: str) -> Snapshot:
         containers=dict(_containers(many("containers"), many("images"))),
         directories=dict(_pairs(many("directories"))),
         data_files={path: int(size) for size, path in _pairs(many("data_files")) if size.isdecimal()},
+        private_files=dict(_pairs(many("private_files"))),
         filebeat=tuple(line for line in many("filebeat") if line.strip()),
         mirror_client=parse_client(found),
         mirror_server=parse_server(found),

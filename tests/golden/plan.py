@@ -81,7 +81,7 @@ def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> 
             *_heading("Commands on a bare host, without those that only look"),
             *(command for command in commands(steps)),
             *_heading("Paths"),
-            *(line for path in paths for line in _path(path)),
+            *(line for path in paths for line in path_lines(path)),
             *_heading("Units"),
             *(f"{unit.name}: {unit.startup or 'as it is'}, {_running(unit)}" for unit in target.units),
             "",
@@ -116,7 +116,7 @@ def mirror_plan(role: str) -> str:
             *_heading("Commands on a bare host, without those that only look"),
             *commands(steps, {"echo @@": answer}),
             *_heading("Paths"),
-            *(line for path in paths for line in _path(path)),
+            *(line for path in paths for line in path_lines(path)),
             *_heading("Units"),
             *(f"{unit.name}: {unit.startup}, {_running(unit)}" for unit in (mirror_server.units() if serves else ())),
             "",
@@ -172,7 +172,8 @@ def _heading(text: str) -> Sequence[str]:
     return ["", f"# {text}", ""]
 
 
-def _path(path: Managed) -> list[str]:
+def path_lines(path: Managed) -> list[str]:
+    """Return what a path is to be, as lines of a plan."""
     effects = [f"run {action.name}: {action.command}" for action in path.actions]
     effects += [f"restart {unit}" for unit in path.restarts]
     match path:

@@ -93,7 +93,8 @@ def differences(model: type[BaseModel], tree: Located, prefix: str = "") -> Iter
         inner = model_of(field.annotation)
         # A section that is switched off: what it may hold stands in its comment.
         is_off = child.value is None and type(None) in get_args(field.annotation)
-        if inner is None or is_off:
+        # What the entries of a list may hold stands in the comment of the list.
+        if inner is None or is_off or isinstance(child.value, tuple):
             continue
         if issubclass(dict, getattr(field.annotation, "__origin__", type(None))):
             # A mapping with free keys: each value is a section of its own.
@@ -156,7 +157,7 @@ def test_every_masked_unit_is_explained(rt_host: str) -> None:
     assert not [unit for unit in units if f"| `{unit}` |" not in rt_host]
 
 
-ROW = r"(?:RT|OB|AL|OF|L)-\d+"
+ROW = r"(?:RT|OB|AL|OF|L|PF)-\d+"
 CONTROL = ROW + r"\.\d+"
 
 
@@ -215,7 +216,8 @@ def test_every_command_that_is_named_exists(name: str) -> None:
 # ---- layers -----------------------------------------------------------------------------------------------
 
 VALUES = {"rtinfra.cpu", "rtinfra.deb", "rtinfra.paths", "rtinfra.render"}
-MODEL = {"rtinfra.config.types", "rtinfra.cpu"}
+# Settings of programs that are ours: a role adds to them how they run on a host.
+MODEL = {"rtinfra.config.types", "rtinfra.cpu", "rtinfra.notify.settings", "rtinfra.preflight.settings"}
 # Commands that work on hosts: which they are, how they are reached, what runs there.
 SHARED = VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "roles"}
 SHARED |= {"rtinfra.connection", "rtinfra.hosts", "rtinfra.programs"}
@@ -227,8 +229,11 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.paths": set(),
     "rtinfra.render": {"rtinfra.paths"},
     "rtinfra.config": {"rtinfra.cpu"},
+    "rtinfra.wheelhouse": {"rtinfra.local", "rtinfra.paths"},
+    "rtinfra.preflight.cli": {"roles.preflight.model", "rtinfra"},
+    "rtinfra.notify.cli": {"rtinfra.local", "rtinfra.notify", "rtinfra.preflight.cli", "rtinfra.secrets"},
     "rtinfra.facts": VALUES | {"rtinfra.config"},
-    "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts"},
+    "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.wheelhouse"},
     "rtinfra.inventory": VALUES | {"rtinfra.config"},
     "rtinfra.local": VALUES,
     "rtinfra.commands": {"rtinfra.config", "rtinfra.local"},
@@ -236,7 +241,10 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.images": VALUES | {"rtinfra.commands", "rtinfra.config", "rtinfra.local"},
     "rtinfra.runner": {"rtinfra.paths"},
     "rtinfra.metrics": {"rtinfra.paths"},
-    "rtinfra.secrets": {"rtinfra.paths"},
+    "rtinfra.secrets": {"rtinfra.config", "rtinfra.local", "rtinfra.paths"},
+    "rtinfra.notify": {"rtinfra.config.types", "rtinfra.local", "rtinfra.secrets"},
+    # Runs on hosts, from wheels: nothing of pyinfra, no role.
+    "rtinfra.preflight": {"rtinfra.config.types", "rtinfra.cpu", "rtinfra.local", "rtinfra.notify", "rtinfra.secrets"},
     "rtinfra.quadlet": {"rtinfra.operations.managed", "rtinfra.render"},
     "rtinfra.adapters": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.fleet"},
     "rtinfra.connection": {"rtinfra.config"},
@@ -253,16 +261,17 @@ ALLOWED: Mapping[str, set[str]] = {
     "roles": VALUES | {"roles.site", "rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet"},
     "roles.site": {"rtinfra.config.types", "rtinfra.deb", "rtinfra.operations.managed", "rtinfra.quadlet"},
     "roles.host": {"roles.site", "rtinfra.config", "rtinfra.cpu"},
-    "roles.telemetry": VALUES | {"rtinfra.config", "rtinfra.operations", "rtinfra.quadlet", "roles"},
+    "roles.telemetry": VALUES
+    | {"rtinfra.config", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.wheelhouse", "roles"},
     "roles.fleet": {
         *("roles.host", "roles.site", "roles.telemetry"),
-        *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets"),
+        *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets", "rtinfra.wheelhouse"),
     },
     "roles.wanted": VALUES | {"rtinfra.config", "rtinfra.images", "roles"},
     "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host", "roles.site"},
     "roles.target": VALUES
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"}
-    | {"rtinfra.images", "rtinfra.secrets"},
+    | {"rtinfra.images", "rtinfra.secrets", "rtinfra.wheelhouse"},
 }
 
 

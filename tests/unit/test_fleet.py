@@ -107,5 +107,5 @@ def test_a_role_that_cannot_work_in_this_fleet_says_why(write: Write) -> None:
 
 def refusals_without_secrets(path: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("roles.fleet.LocalSecrets", FakeSecrets)
+        patch.setattr("roles.fleet.operator_secrets", FakeSecrets)
         return refusals(path)

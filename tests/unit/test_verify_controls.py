@@ -31,7 +31,7 @@ SAMPLE = (Path(__file__).parent / "test_verify_sample.txt").read_text(encoding="
 CLOCK = int(SAMPLE.partition(CLOCK_LINE)[2].splitlines()[0])
 DIGEST = "sha256:" + "ab" * 32
 INVENTORY = """hosts:
-  robot: {groups: [rt_hosts, lab, agents], ssh: {address: 192.0.2.1}}
+  robot: {groups: [rt_hosts, lab, agents, preflight], ssh: {address: 192.0.2.1}}
   backend:
     groups: [gateways, jaeger, prometheus, alertmanager, loki, mimir, alloy]
     ssh: {address: 192.0.2.2}
@@ -39,13 +39,35 @@ INVENTORY = """hosts:
   second: {groups: [tempo, mirror_client], ssh: {address: 192.0.2.4}}
   mirror: {groups: [mirror_server, mirror_client], ssh: {address: 192.0.2.5}}
 """
+PREFLIGHT_METRICS = (
+    "node_time_seconds 1000\n"
+    'node_textfile_mtime_seconds{file="/var/lib/prometheus/node-exporter/rtinfra_preflight.prom"} 700\n'
+    'rtinfra_preflight_ready_for_live{env="paper"} 1\n'
+    'rtinfra_preflight_checks_total{env="paper",check="redis",status="pass"} 3\n'
+) + "".join(
+    f'rtinfra_preflight_{name}{{env="paper"}} 3\n'
+    for name in (
+        *("runs_total", "last_success", "duration_seconds_count"),
+        *("realcheck_redis_latency_seconds_count", "realcheck_postgres_latency_seconds_count"),
+    )
+)
+PREFLIGHT_UNITS = (
+    "Id=rtinfra-preflight.timer\nActiveState=active\nUnitFileState=enabled\n",
+    "Id=rtinfra-preflight.service\nSlice=agents.slice\nAllowedCPUs=0-1\n",
+)
+PREFLIGHT_FILES = (
+    "/etc/rtinfra/preflight 750 root",
+    "/etc/rtinfra/preflight/settings.json 600 rtinfra-preflight",
+    "/etc/rtinfra/preflight/secrets 700 rtinfra-preflight",
+    "/var/lib/rtinfra-preflight/evidence/20261120T120000.000000Z-paper-1.json 640 rtinfra-preflight",
+)
 # Controls that ask by themselves or do something; the snapshot is not what they look at.
 ACTIVE = {"OB-4.1", "OB-15.1", "AL-1.3", "AL-2.4"}
 CONTROLS = sorted(
     {
         name
         for path in TESTS.glob("test_*.py")
-        for name in re.findall(r'id="((?:OB|AL|OF)-\d+\.\d+)"', path.read_text(encoding="utf-8"))
+        for name in re.findall(r'id="((?:OB|AL|OF|PF)-\d+\.\d+)"', path.read_text(encoding="utf-8"))
     }
     - ACTIVE
 )
@@ -86,7 +108,8 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     if name == "robot":
         agents = config.agents
         assert agents is not None
-        node = 'node_uname_info{nodename="robot"} 1\nnode_cpu_seconds_total{cpu="0"} 1\nnode_textfile_scrape_error 0'
+        node = 'node_uname_info{nodename="robot"} 1\nnode_cpu_seconds_total{cpu="0"} 1\nnode_textfile_scrape_error 0\n'
+        node += PREFLIGHT_METRICS
         return {
             endpoints.collector_metrics(site, agents): collector(2.0**30),
             f"http://192.0.2.1:{agents.node_exporter.port}/metrics": node,
@@ -231,12 +254,14 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
     serves = host.config.mirror_server is not None
     text = SAMPLE.rstrip("\n")
     for section, lines in (
-        ("units", [*(unit(one) for one in own), *(server_units() if serves else ())]),
+        ("units", [*(unit(one) for one in own), *PREFLIGHT_UNITS, *(server_units() if serves else ())]),
+        ("exposure", ["Overall exposure level for rtinfra-preflight.service: 2.0 OK"]),
         ("values", list(values(fleet, name, own))),
         ("thread_stat", stat),
         ("thread_status", status),
         ("cgroups", groups),
         ("packages", [f"{package} installed" for one in own for package in one.packages]),
+        ("packages", ["python3-venv installed", "git installed"]),
     ):
         text = text.replace(f"@@{section}\n", "\n".join([f"@@{section}", *lines, ""]), 1)
     containers = [one for one in own if one.container is not None]
@@ -247,7 +272,7 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
         account = one.container.account.name
         more += [f"{path} 750 {account} {account}" for path in one.directories]
     more += ["@@data_files", *(f"1 {path}/block" for one in containers for path in one.directories)]
-    more.append("@@http_telemetry")
+    more += ["@@private_files", *PREFLIGHT_FILES, "@@http_telemetry"]
     for request in endpoints.requests(host, site, own):
         body = "" if is_silent else said.get(request.url, "")
         code = 0 if is_silent else next((one.ready_status[0] for one in own if one.ready == request.url), 200)
@@ -328,6 +353,20 @@ def test_healthy_hosts_pass(verify: Callable[..., Report]) -> None:
         ('send_failed_spans_total{exporter="otlp_grpc"} 0', 'send_failed_spans_total{exporter="x"} 1', "OB-6.5"),
         ("node_textfile_scrape_error 0", "node_textfile_scrape_error 1", "OB-5.21"),
         ("watchdog_missing 0", "watchdog_missing 1", "AL-2.1"),
+        ('ready_for_live{env="paper"} 1', 'ready_for_live{env="paper"} 0', "PF-1.1"),
+        ("rtinfra_preflight_last_success", "other_last_success", "PF-2.1"),
+        ('runs_total{env="paper"}', 'runs_total{env="Environment.PAPER"}', "PF-2.2"),
+        ("-paper-1.json 640", "-paper-1.tmp 640", "PF-4.1"),
+        (
+            "Id=rtinfra-preflight.timer\nActiveState=active",
+            "Id=rtinfra-preflight.timer\nActiveState=inactive",
+            "PF-5.1",
+        ),
+        ("node_time_seconds 1000", "node_time_seconds 9000", "PF-5.2"),
+        ("rtinfra-preflight.service: 2.0", "rtinfra-preflight.service: 9.0", "PF-5.3"),
+        ("Slice=agents.slice\nAllowedCPUs", "Slice=system.slice\nAllowedCPUs", "PF-5.4"),
+        ("AllowedCPUs=0-1", "AllowedCPUs=", "PF-5.5"),
+        ("settings.json 600", "settings.json 644", "OF-2.1"),
         ("/otel-gateway-2/block", "/other/block", "OB-6.4"),
         ("rtinfra.sources\n", "rtinfra.sources\n/etc/apt/sources.list.d/vendor.list\n", "OF-1.1"),
         ("@@mirror_targets\n", "@@mirror_targets\nhttp://192.0.2.99/debian/ /usr/share/keyrings/x.gpg\n", "OF-1.1"),

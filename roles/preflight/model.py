@@ -1,0 +1,40 @@
+"""Typed settings of the `preflight` role (PF-1 to PF-5): those of the preflight itself, and how it runs on a host."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rtinfra.config.types import AbsolutePath, ByteSize, Duration
+from rtinfra.preflight import settings
+
+
+class PreflightSettings(settings.PreflightSettings):
+    """Settings of the `preflight` role."""
+
+    packages: tuple[str, ...]
+    interval: Duration
+    memory_max: ByteSize
+    environment_file: AbsolutePath | None = Field(description="file with variables of the application")
+    wheels: Literal["carried", "index"] = Field(description="where the host's Python packages come from")
+
+    def on_host(
+        self, housekeeping: str | None, ready_url: str | None, runbooks_url: str | None
+    ) -> settings.PreflightSettings:
+        """Return what the program on the host gets: without what is the role's, with what only the fleet knows.
+
+        `housekeeping` are the cores of a real-time host that are not isolated, None elsewhere; `ready_url` is where the
+        application of this project would answer, `runbooks_url` where the pages are.
+        """
+        own = {name: getattr(self, name) for name in settings.PreflightSettings.model_fields}
+        realtime = self.checks.realtime
+        if realtime is not None:
+            kept = realtime.housekeeping or housekeeping
+            realtime = realtime.model_copy(update={"housekeeping": kept}) if housekeeping is not None else None
+        application = self.checks.application
+        if application.url is None and not application.command:
+            application = application.model_copy(update={"url": ready_url})
+        own["checks"] = self.checks.model_copy(update={"realtime": realtime, "application": application})
+        own["notify"] = self.notify.model_copy(update={"runbooks_url": self.notify.runbooks_url or runbooks_url})
+        return settings.PreflightSettings(**own)

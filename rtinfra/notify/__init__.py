@@ -1,0 +1,1 @@
+"""Notifications to people: one place that decides what goes out, to whom, how often."""

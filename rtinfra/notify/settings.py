@@ -1,0 +1,86 @@
+"""Typed settings of notifications: which channels there are, where they answer, which secrets they need."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from rtinfra.config.types import Duration, SecretName, SettingError, Settings
+
+
+def _url(url: str) -> str:
+    if "@" in url.partition("//")[2].partition("/")[0]:
+        raise SettingError("must not contain a user name or password", "name a secret for that")
+    return url
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]\S*$"), AfterValidator(_url)]
+"""An address of HTTP, without user name and password."""
+
+BaseUrl = Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))]
+"""Where an API answers: scheme, host, perhaps a port and a path. On a closed network it is the operator's own relay."""
+
+
+def _conninfo(text: str) -> str:
+    if re.search(r"\bpass(word|file)\s*=", text) or "://" in text:
+        raise SettingError(
+            "must be of the form keyword=value, without a password",
+            "write for example host=127.0.0.1 port=5432 dbname=app user=preflight, and the secret's name apart",
+        )
+    return text
+
+
+Conninfo = Annotated[str, Field(pattern=r"^\w+\s*=.+$"), AfterValidator(_conninfo)]
+"""Where a PostgreSQL answers, libpq's keyword=value notation."""
+
+
+class WebhookSettings(Settings):
+    """A channel whose whole address is a secret: Slack, Microsoft Teams, a program of one's own."""
+
+    url_secret: SecretName
+
+
+class TelegramSettings(Settings):
+    """A Telegram bot."""
+
+    token_secret: SecretName
+    chat_id: int
+    api_url: BaseUrl = "https://api.telegram.org"
+
+
+class OnCallSettings(Settings):
+    """An on-call service that speaks OpsGenie's protocol; it hears of failures (P0) only."""
+
+    key_secret: SecretName
+    api_url: BaseUrl
+
+
+class AppriseSettings(Settings):
+    """Whatever else the library Apprise can reach: mail, Mattermost, ntfy, Rocket.Chat and others."""
+
+    urls_secret: SecretName = Field(description="name of the secret with Apprise's URLs, one a line")
+
+
+class RecordSettings(Settings):
+    """The PostgreSQL data base in which every notification is written down."""
+
+    conninfo: Conninfo
+    password_secret: SecretName | None = None
+
+
+class NotifySettings(Settings):
+    """Settings of notifications."""
+
+    p1_interval: Duration
+    timeout: Duration
+    attempts: int = Field(ge=1, le=10)
+    runbooks_url: BaseUrl | None
+    telegram: TelegramSettings | None
+    slack: WebhookSettings | None
+    teams: WebhookSettings | None
+    on_call: OnCallSettings | None
+    webhook: WebhookSettings | None
+    apprise: AppriseSettings | None
+    record: RecordSettings | None

@@ -1,0 +1,1 @@
+"""Preflight: is this host ready for live operation? Checks, verdict, metrics, evidence."""

@@ -1,0 +1,102 @@
+"""All places in which secrets of this computer may be, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import SecretStr, ValidationError
+
+from rtinfra.paths import PROJECT
+from rtinfra.secrets.errors import SecretError
+from rtinfra.secrets.local import LocalSecrets
+
+
+class Provider(Protocol):
+    """One place with secrets."""
+
+    def find(self, name: str) -> SecretStr | None:
+        """Return a secret; None when it is not there. Raises SecretError when that cannot be told."""
+        ...
+
+    def where(self, name: str) -> str:
+        """Say where a secret would be looked for, as part of a sentence."""
+        ...
+
+
+class Secrets:
+    """Several places; the first that has a secret wins."""
+
+    def __init__(self, providers: Sequence[Provider]) -> None:
+        self._providers = tuple(providers)
+
+    def get(self, name: str) -> SecretStr:
+        """Return a secret.
+
+        Raises:
+            SecretError: it is nowhere; the text names every place. Or a place cannot be asked.
+        """
+        for provider in self._providers:
+            if (value := provider.find(name)) is not None:
+                return value
+        places = ", ".join(provider.where(name) for provider in self._providers)
+        raise SecretError(f"the secret {name} is not defined", places)
+
+    def read(self, name: str) -> bytes:
+        """Return the value of a secret for a file that is about to be written; raises SecretError."""
+        return self.get(name).get_secret_value().encode()
+
+
+@cache
+def operator_secrets(project: Path = PROJECT) -> Secrets:
+    """Return the secrets of this computer, as secrets.yaml of the project folder says; without it, the local ones.
+
+    Raises:
+        SecretError: secrets.yaml is wrong, or a credential that it names is missing.
+    """
+    local = LocalSecrets(project / "secrets")
+    path = project / "secrets.yaml"
+    if not path.exists():
+        return Secrets([local])
+    return _configured(path, local)
+
+
+def _configured(path: Path, local: LocalSecrets) -> Secrets:
+    # Only who has such a file pays for the parser and the providers.
+    import yaml
+
+    from rtinfra.config.explain import explain
+    from rtinfra.secrets.age import AgeSecrets
+    from rtinfra.secrets.infisical import InfisicalSecrets
+    from rtinfra.secrets.settings import SecretSources
+
+    reasons = ""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sources = SecretSources.model_validate(document)
+    except yaml.YAMLError as error:
+        reasons = " ".join(str(error).split())
+    except ValidationError as error:
+        reasons = "; ".join(f"{found.key} {found.reason}" for found in explain(error, SecretSources, document, ""))
+    if reasons:
+        raise SecretError(f"{path} is wrong: {reasons}", "compare it with secrets.example.yaml")
+    providers: list[Provider] = [local]
+    root = path.parent
+    if (age := sources.age) is not None:
+        providers.append(AgeSecrets(root / age.file.expanduser(), root / age.identity.expanduser()))
+    if (manager := sources.infisical) is not None:
+        bootstrap = Secrets(providers)
+        providers.append(
+            InfisicalSecrets(
+                url=manager.url,
+                project=manager.project,
+                environment=manager.environment,
+                path=manager.path,
+                client_id=bootstrap.get(manager.client_id_secret),
+                client_secret=bootstrap.get(manager.client_secret_secret),
+                ca_file=str(root / manager.ca_file.expanduser()) if manager.ca_file else None,
+            )
+        )
+    return Secrets(providers)

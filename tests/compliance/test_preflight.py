@@ -1,0 +1,119 @@
+"""The preflight: the host says by itself whether it is ready for live operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from roles.agents.deploy import NODE_EXPORTER_UNIT
+from roles.host import RT_GROUP, HostConfig
+from roles.preflight.deploy import ACCOUNT, CONFIGURATION, SERVICE, TIMER
+from roles.preflight.model import PreflightSettings
+from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY
+from rtinfra.cpu import CpuLayout, parse_cpu_list
+from rtinfra.programs import Program
+from rtinfra.verify import expect
+from rtinfra.verify.snapshot import Sample, Snapshot, samples
+
+pytestmark = pytest.mark.on("preflight")
+
+_LARGEST_EXPOSURE = 3.0
+_TEXTFILE = f"{TEXTFILE_DIRECTORY}/rtinfra_preflight.prom"
+_METRICS = (
+    *("runs_total", "last_success", "duration_seconds_count", "checks_total", "ready_for_live"),
+    *("realcheck_redis_latency_seconds_count", "realcheck_postgres_latency_seconds_count"),
+)
+
+
+@pytest.fixture
+def settings(config: HostConfig) -> PreflightSettings:
+    """Settings of the preflight."""
+    return expect.found(config.preflight, "settings of the preflight", "none")
+
+
+@pytest.fixture
+def exposed(snapshot: Snapshot, programs: tuple[Program, ...]) -> tuple[Sample, ...]:
+    """What node_exporter shows."""
+    url = next((program.ready for program in programs if program.unit == NODE_EXPORTER_UNIT), None)
+    answer = snapshot.answer(expect.found(url, "address of the host's metrics", "none"))
+    expect.equal(answer.status, 200, f"HTTP status of {answer.url}")
+    return tuple(samples(answer))
+
+
+def _one(exposed: tuple[Sample, ...], name: str, labels: Mapping[str, str]) -> float:
+    found = [one.value for one in exposed if one.name == name and labels.items() <= one.labels.items()]
+    return expect.found(found[0] if found else None, f"{name} {dict(labels)}", "not shown")
+
+
+@pytest.mark.control(id="PF-1.1", severity="critical", title="The host itself says that it is ready for live operation")
+def test_ready_for_live(exposed: tuple[Sample, ...], settings: PreflightSettings) -> None:
+    name = f"{settings.namespace}_preflight_ready_for_live"
+    expect.equal(_one(exposed, name, {"env": settings.environment}), 1.0, name)
+
+
+@pytest.mark.control(id="PF-2.1", severity="high", title="All seven measurements of the preflight are published")
+def test_seven_metrics(exposed: tuple[Sample, ...], settings: PreflightSettings) -> None:
+    wanted = {f"{settings.namespace}_preflight_{name}" for name in _METRICS}
+    expect.nothing(sorted(wanted - {one.name for one in exposed}), "metrics that are missing")
+
+
+@pytest.mark.control(id="PF-2.2", severity="medium", title="Measurements name their environment in one plain word")
+def test_environment_label(exposed: tuple[Sample, ...], settings: PreflightSettings) -> None:
+    mine = [one for one in exposed if one.name.startswith(f"{settings.namespace}_preflight_")]
+    found = {one.labels.get("env", "") for one in mine}
+    expect.nothing(sorted(found - {"paper", "staging", "prod"}), "other values of env")
+    expect.that(settings.environment in found, found, f"with {settings.environment}", "values of env")
+
+
+@pytest.mark.control(id="PF-4.1", severity="medium", title="What every check found is kept on the host")
+def test_evidence(snapshot: Snapshot, settings: PreflightSettings) -> None:
+    directory = f"{settings.state_directory}/evidence/"
+    kept = [path for path in snapshot.private_files if path.startswith(directory) and path.endswith(".json")]
+    expect.at_least(len(kept), 1, "runs kept")
+    expect.that(len(kept) <= settings.evidence.keep, len(kept), f"at most {settings.evidence.keep}", "runs kept")
+
+
+@pytest.mark.control(id="PF-5.1", severity="critical", title="The preflight runs by itself, now and after a restart")
+def test_timer(snapshot: Snapshot) -> None:
+    expect.entries(snapshot.unit(TIMER), {"ActiveState": "active", "UnitFileState": "enabled"}, TIMER)
+
+
+@pytest.mark.control(id="PF-5.2", severity="high", title="The last preflight was not long ago")
+def test_recent(exposed: tuple[Sample, ...], settings: PreflightSettings) -> None:
+    written = _one(exposed, "node_textfile_mtime_seconds", {"file": _TEXTFILE})
+    age = _one(exposed, "node_time_seconds", {}) - written
+    expect.below(age, 3 * settings.interval.seconds, "age of the last preflight", "s")
+
+
+@pytest.mark.control(id="PF-5.3", severity="medium", title="The preflight can do nothing but look")
+def test_exposure(snapshot: Snapshot) -> None:
+    score = snapshot.exposure.get(SERVICE)
+    holds = score is not None and score <= _LARGEST_EXPOSURE
+    expect.that(holds, score, f"at most {_LARGEST_EXPOSURE}", f"exposure of {SERVICE} (systemd-analyze security)")
+
+
+@pytest.mark.control(id="PF-5.4", severity="high", title="The preflight runs within the bounds of all agents")
+def test_slice(snapshot: Snapshot) -> None:
+    expect.entries(snapshot.unit(SERVICE), {"Slice": AGENTS_SLICE}, SERVICE)
+
+
+@pytest.mark.on("preflight", RT_GROUP)
+@pytest.mark.control(id="PF-5.5", severity="critical", title="The preflight never runs on a real-time core")
+def test_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
+    allowed = snapshot.unit(SERVICE).get("AllowedCPUs", "").replace(" ", ",")
+    cores = parse_cpu_list(allowed, None) if allowed else frozenset()
+    expect.equal(cores, layout.housekeeping, f"cores of {SERVICE}")
+
+
+@pytest.mark.control(id="OF-2.1", severity="critical", title="Passwords of the preflight can be read by it alone")
+def test_private(snapshot: Snapshot) -> None:
+    secrets = {path: text for path, text in snapshot.private_files.items() if path.startswith(f"{CONFIGURATION}/")}
+    expect.at_least(len(secrets), 1, "files of the preflight")
+    wanted = {"600", "700"}
+    others = [
+        f"{path}: {text}"
+        for path, text in secrets.items()
+        if text.split()[0] not in wanted or text.split()[1] != ACCOUNT
+    ]
+    expect.nothing(others, "files that others can read or own")

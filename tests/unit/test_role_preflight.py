@@ -1,0 +1,154 @@
+"""The `preflight` role: what a host gets, what is refused, and that secrets are for the account alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from roles.preflight import deploy as preflight
+from roles.preflight.deploy import CONFIGURATION, SERVICE, TIMER
+from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
+from roles.site import Part, Site, secret_names
+from rtinfra.operations.managed import Directory, File
+from rtinfra.preflight.main import load_json
+from rtinfra.preflight.settings import PreflightSettings
+from tests.unit.telemetry_site import at, here, managed, shipped, site, text
+
+UNIT = f"/etc/systemd/system/{SERVICE}"
+SETTINGS = f"{CONFIGURATION}/settings.json"
+FULL: dict[str, Any] = {
+    "checks": {
+        "required_secrets": ["exchange_key"],
+        "redis": {"url": "redis://127.0.0.1:6379/0", "password_secret": "redis_password", "slow": "20ms"},
+        "apis": [{"name": "orders", "url": "http://192.0.2.8/health/", "token_secret": "orders_token", "slow": "1s"}],
+    },
+    "notify": {"slack": {"url_secret": "slack_webhook"}},
+    "environment_file": "/etc/mxrc/environment",
+}
+
+
+def rt_site(**members: Any) -> Site:
+    return site(housekeeping="0-1", agents=here(), gateways=at("gw", "192.0.2.10"), rt_hosts=here(), **members)
+
+
+@pytest.fixture
+def part() -> Part:
+    """A real-time host, with an alert log elsewhere."""
+    return preflight.part(shipped("preflight", **FULL), rt_site(alertmanager=at("ops", "192.0.2.20")))
+
+
+def directives(part: Part, path: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in text(part, path).splitlines():
+        if line and line[0] not in "#[":
+            name, _, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_it_runs_every_ten_minutes_as_an_account_of_its_own_off_the_isolated_cores(part: Part) -> None:
+    assert directives(part, f"/etc/systemd/system/{TIMER}")["OnUnitInactiveSec"] == ["10min"]
+    found = directives(part, UNIT)
+    assert found["Slice"] == ["agents.slice"]
+    assert found["CPUAffinity"] == found["AllowedCPUs"] == ["0-1"]
+    assert found["User"] == ["rtinfra-preflight"]
+    assert found["SuccessExitStatus"] == ["1 2"]
+    assert found["EnvironmentFile"] == ["-/etc/mxrc/environment"]
+    assert [unit.name for unit in part.units] == [TIMER]
+
+
+def test_the_program_on_the_host_can_read_its_settings(part: Part, tmp_path: Any) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(text(part, SETTINGS))
+    settings = load_json(path)
+    assert type(settings) is PreflightSettings
+    assert settings.checks.realtime is not None and settings.checks.realtime.housekeeping == "0-1"
+    assert settings.notify.runbooks_url == "http://192.0.2.20:9095/runbooks"
+    assert settings.checks.application.url == "http://127.0.0.1:8080/health/ready"
+    # Of an API the address is taken as it is written.
+    assert settings.checks.apis[0].url.endswith("/health/")
+
+
+def test_a_host_without_isolated_cores_is_asked_for_none() -> None:
+    found = preflight.part(shipped("preflight"), site(agents=here(), gateways=at("gw", "192.0.2.10")))
+    settings = json.loads(text(found, SETTINGS))
+    assert settings["checks"]["realtime"] is None
+    assert settings["checks"]["application"]["url"] is None
+    assert "CPUAffinity" not in directives(found, UNIT)
+    assert "AllowedCPUs" not in text(found, preflight.COMMAND)
+
+
+def test_settings_and_secrets_are_for_the_account_alone(part: Part) -> None:
+    names = {"exchange_key", "redis_password", "orders_token", "slack_webhook"}
+    found = {path.path: path for path in part.paths if path.path.startswith(CONFIGURATION)}
+    assert {path.rpartition("/")[2] for path in found if "/secrets/" in path} == names
+    for path in found.values():
+        if isinstance(path, File):
+            assert (path.mode, path.owner) == ("0600", "rtinfra-preflight")
+            assert path.secret == ("/secrets/" in path.path)
+    directory = managed(part, f"{CONFIGURATION}/secrets")
+    assert isinstance(directory, Directory) and (directory.mode, directory.owner) == ("0700", "rtinfra-preflight")
+
+
+def test_no_value_of_a_secret_is_anywhere_else(part: Part) -> None:
+    for path in part.paths:
+        if isinstance(path, File) and not path.secret:
+            assert b"value-of-" not in path.content
+    assert "value-of-" not in repr(part)
+
+
+def test_the_account_exists_before_what_belongs_to_it(part: Part) -> None:
+    (account,) = part.accounts
+    assert isinstance(account, File)
+    assert account.content.decode().splitlines()[-1].startswith("u rtinfra-preflight - ")
+
+
+def test_a_host_without_agents_is_refused() -> None:
+    with pytest.raises(ValueError, match="put the host into the group agents too"):
+        preflight.part(shipped("preflight"), site(gateways=at("gw", "192.0.2.10"), agents=at("gw", "192.0.2.10")))
+
+
+def test_another_textfile_directory_is_refused() -> None:
+    with pytest.raises(ValueError, match="where node_exporter looks"):
+        preflight.part(shipped("preflight", textfile_directory="/tmp"), rt_site())
+
+
+@pytest.mark.parametrize("path", ["/srv/preflight", "/var/lib"])
+def test_a_state_directory_that_systemd_cannot_make_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="must be below /var/lib"):
+        preflight.part(shipped("preflight", state_directory=path), rt_site())
+
+
+def test_the_shipped_settings_name_the_units_of_the_application() -> None:
+    assert shipped("preflight").checks.realtime.units == (RT_UNIT, NON_RT_UNIT)
+
+
+def test_secrets_of_lists_are_found_too() -> None:
+    found = dict(secret_names(shipped("preflight", **FULL)))
+    assert found["checks.apis.0.token_secret"] == "orders_token"
+    assert found["checks.required_secrets.0"] == "exchange_key"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"environment": "PROD"}, "paper"),
+        ({"environment": "dev"}, "paper"),
+        ({"namespace": "Rtinfra"}, "pattern"),
+        ({"checks": {"guards": [{"name": "live", "prod": "on"}]}}, "either variable or file"),
+        ({"checks": {"variables": [{"name": "A", "pattern": "("}]}}, "not a regular expression"),
+        ({"checks": {"postgres": {"conninfo": "host=x password=y", "slow": "1s"}}}, "without a password"),
+        ({"checks": {"postgres": {"conninfo": "postgresql://a:b@c/d", "slow": "1s"}}}, "pattern"),
+        ({"checks": {"redis": {"url": "redis://:word@127.0.0.1", "slow": "1s"}}}, "pattern"),
+        ({"checks": {"apis": [{"name": "a", "url": "http://u:p@h/", "slow": "1s"}]}}, "user name or password"),
+        ({"checks": {"application": {"url": "http://h/", "command": ["/x"]}}}, "both url and command"),
+        ({"checks": {"application": {"command": ["x"]}}}, "absolute path"),
+        ({"notify": {"telegram": {"token_secret": "UPPER", "chat_id": 1}}}, "pattern"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        shipped("preflight", **changes)
