@@ -58,7 +58,14 @@ def site_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], store: Store,
         roles={role: members(fleet, role) for role in (*TELEMETRY_ROLES, "rt_hosts")},
         secrets=secrets,
         store=store,
+        is_supplied=is_supplied(host),
     )
+
+
+def is_supplied(host: FleetHost[HostConfig]) -> bool:
+    """Whether a host gets all packages, wheels and images from the offline mirror, and none from this computer."""
+    client = host.config.mirror_client
+    return "mirror_client" in host.groups and client is not None and client.enabled
 
 
 def members(fleet: Fleet[HostConfig], role: str) -> tuple[Member, ...]:
@@ -205,8 +212,7 @@ def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
         yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))
         return
     dict(telemetry.images)  # asks for the image of every container
-    client = host.config.mirror_client
-    if client is not None and client.enabled:
+    if is_supplied(host):
         return  # from the mirror; what is not on it is said when it has been asked
     carried = any(not environment.from_index for environment in telemetry.environments)
     if carried and not any(Wheelhouse().has(python) for python in PYTHONS.values()):

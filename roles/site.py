@@ -134,6 +134,8 @@ class Site:
     store: Store = field(repr=False)
     housekeeping: str | None = None
     """CPU list of a real-time host's housekeeping cores; None elsewhere."""
+    is_supplied: bool = False
+    """Whether the host gets all packages, wheels and images from the offline mirror, and none from this computer."""
 
     def members(self, role: str) -> tuple[Member, ...]:
         """Return the hosts that run a role, in the order of the inventory."""

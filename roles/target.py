@@ -13,7 +13,7 @@ from pyinfra.api.exceptions import DeployError
 from roles import wanted
 from roles.base import deploy as base
 from roles.drift import deploy as drift
-from roles.fleet import mirror_of, site_of
+from roles.fleet import is_supplied, mirror_of, site_of
 from roles.host import HostConfig, RtHostConfig
 from roles.mirror_client import deploy as mirror_client
 from roles.mirror_client.model import MirrorClientSettings
@@ -264,7 +264,7 @@ def _without_wheels(fleet_host: FleetHost[HostConfig], distribution: str) -> lis
     settings, python = fleet_host.config.preflight, PYTHONS.get(distribution)
     if "preflight" not in fleet_host.groups or settings is None or settings.wheels == "index" or python is None:
         return []
-    if Wheelhouse().has(python):
+    if is_supplied(fleet_host) or Wheelhouse().has(python):
         return []
     reason = f"and the wheels for Python {python} of {distribution} are not on this computer"
     return [fleet_host.problem("preflight.wheels", settings.wheels, reason, FETCH)]

@@ -11,12 +11,12 @@ from pyinfra.api.exceptions import InventoryError
 from rich.console import Console
 
 from roles.fleet import load_checked_hosts
+from rtinfra.commands import plain_errors
 from rtinfra.config import ConfigError
 from rtinfra.demo import run as run_demo
 from rtinfra.images.cli import app as images_app
 from rtinfra.inventory import source
 from rtinfra.lab.cli import app as lab_app
-from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import ConsoleReporter
 from rtinfra.mirror.cli import app as mirror_app
 from rtinfra.notify.cli import app as notify_app
@@ -86,12 +86,9 @@ def wheels() -> None:
         rtinfra wheels
     """
     house = Wheelhouse()
-    try:
+    with plain_errors("The same command goes on."):
         for python in PYTHONS.values():
             house.fetch(python, ConsoleReporter())
-    except LocalError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
     typer.echo(f"The wheels for Python {', '.join(PYTHONS.values())} are in {house.directory.relative_to(PROJECT)}/")
 
 

@@ -12,17 +12,17 @@ import base64
 import hashlib
 import io
 import shutil
-import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
-from rtinfra.local import programs
+from rtinfra.local import pip
 from rtinfra.local.errors import LocalError
 from rtinfra.local.files import replace_file
+from rtinfra.local.pip import Interpreter
 from rtinfra.local.progress import Reporter
 from rtinfra.paths import PROJECT
 
@@ -43,8 +43,8 @@ FETCH: Final = "run `rtinfra wheels`, on a connected computer if this one reache
 # Command lines of the control machine.
 _NOT_CARRIED = "cli.py"
 _NAME = "rtinfra_preflight"
-# glibc of the oldest supported distribution; wheels for older ones fit too.
-_NEWEST_GLIBC, _OLDEST_GLIBC = 36, 17
+# Of the hosts that wheels are carried to.
+_MACHINE = "x86_64"
 # A wheel is a zip file, and the time of its members would make every build another file.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -127,17 +127,8 @@ class Wheelhouse:
         # A folder gets its name when everything is in it.
         new = Path(mkdtemp(prefix=f".{tag}-", dir=self.directory))
         try:
-            programs.execute(
-                [
-                    *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-                    *("--require-hashes", "--only-binary", ":all:", "--no-deps", "--dest", new),
-                    *("--python-version", python, "--implementation", "cp"),
-                    *("--abi", tag, "--abi", "abi3", "--abi", "none"),
-                    *(word for platform in _platforms() for word in ("--platform", platform)),
-                    *("--requirement", self.requirements),
-                ],
-                timeout=900,
-            )
+            # One set for every distribution with this Python: for the oldest C library.
+            pip.download(self.requirements, Interpreter(python, _MACHINE), new)
             new.chmod(0o755)
             for old in self.directory.glob(f"{tag}-*"):
                 shutil.rmtree(old)
@@ -180,14 +171,6 @@ def _sources(package: Path) -> Iterator[tuple[str, bytes]]:
 
 def _urlsafe(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-
-
-def _platforms() -> Sequence[str]:
-    return (
-        *(f"manylinux_2_{minor}_x86_64" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)),
-        "manylinux2014_x86_64",
-        "linux_x86_64",
-    )
 
 
 def _wheel(path: Path) -> Wheel:

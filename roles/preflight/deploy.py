@@ -38,7 +38,8 @@ def part(settings: PreflightSettings, site: Site) -> Part:
         raise ValueError(f"preflight.textfile_directory must be {TEXTFILE_DIRECTORY}, where node_exporter looks")
     if not settings.state_directory.is_relative_to(STATE_ROOT) or str(settings.state_directory) == STATE_ROOT:
         raise ValueError(f"preflight.state_directory must be below {STATE_ROOT}: systemd makes it for the account")
-    environment = PythonEnvironment(ENVIRONMENT, "rtinfra.preflight", from_index=settings.wheels == "index")
+    from_index = site.is_supplied or settings.wheels == "index"
+    environment = PythonEnvironment(ENVIRONMENT, "rtinfra.preflight", from_index)
     return Part(
         accounts=(
             File(

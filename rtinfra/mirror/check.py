@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +14,20 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from roles.site import MirrorSettings
 from rtinfra.local import bootstrap, programs
 from rtinfra.local.errors import LocalError
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import tool, wheels
+from rtinfra.mirror import wheels
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Content, Lock
 from rtinfra.mirror.pool import Pool, require_space
 from rtinfra.mirror.repository import COMPONENT, repository
 from rtinfra.mirror.store import Mirror
 from rtinfra.mirror.tree import write as write_tree
-from rtinfra.mirror.wanted import BASE_SET
+from rtinfra.mirror.wanted import BASE_SET, WheelSet, host_wheels, tool_wheels
+from rtinfra.wheelhouse import REQUIREMENTS
 
 TOOLS = (Tool("dose-debcheck", "dose-distcheck"),)
 # Tree and tar archive of a bare Debian (measured: 1.1 GB with kernel and initramfs).
@@ -69,14 +71,14 @@ class Checked:
 
 
 def check(
-    lock: Lock, mirror: Mirror, pythons: Sequence[str], report: Reporter, *, with_bootstrap: bool = False
+    lock: Lock, mirror: Mirror, settings: MirrorSettings, report: Reporter, *, with_bootstrap: bool = False
 ) -> Checked:
     """Look whether everything in a lock can be installed from it, and whether the pool has it.
 
     Args:
         lock: what is looked at.
         mirror: whose pool has at least the lock's index of packages.
-        pythons: Python versions that the wheels are for.
+        settings: say which Pythons the wheels are for.
         report: told what takes long.
         with_bootstrap: also make the root of a bare host from the pool alone; when all else is well.
 
@@ -91,7 +93,7 @@ def check(
         packages=len(lock.packages),
         broken=broken,
         wheels=len(lock.wheels),
-        wheels_missing=_wheels_missing(lock, missing, mirror.pool, pythons),
+        wheels_missing="\n".join(_wheels_missing(lock, missing, mirror.pool, settings)),
         not_in_pool=tuple(content.name for content in missing),
     )
     if not (with_bootstrap and found.ok):
@@ -157,17 +159,25 @@ def bootstrap_base(lock: Lock, stanzas: bytes, mirror: Mirror, report: Reporter)
     return time.monotonic() - start
 
 
-def _wheels_missing(lock: Lock, missing: list[Content], pool: Pool, pythons: Sequence[str]) -> str:
-    requirements = next((file for file in lock.files if file.name == tool.REQUIREMENTS_NAME), None)
+def _wheels_missing(lock: Lock, missing: list[Content], pool: Pool, settings: MirrorSettings) -> Iterator[str]:
+    files = {file.name: file.sha256 for file in lock.files}
     absent = {content.sha256 for content in missing}
-    if requirements is None or requirements.sha256 in absent or any(wheel.sha256 in absent for wheel in lock.wheels):
-        return ""  # told as what is to be fetched
-    target = wheels.Target(tuple(pythons), lock.architecture, lock.suite)
-    try:
-        wheels.check_closure(pool.path(requirements.sha256), lock.wheels, target, pool)
-    except MirrorError as error:
-        return error.detail or error.message
-    return ""
+    if absent & {*files.values(), *(wheel.sha256 for wheel in lock.wheels)}:
+        return  # told as what is to be fetched
+    for wanted in _wheel_sets(files.keys(), settings):
+        target = wheels.Target(wanted.pythons, lock.architecture, lock.suite)
+        try:
+            wheels.check_closure(pool.path(files[wanted.name]), lock.wheels, target, pool)
+        except MirrorError as error:
+            yield error.detail or error.message
+
+
+def _wheel_sets(files: Collection[str], settings: MirrorSettings) -> Iterator[WheelSet]:
+    """Yield the sets of Python packages whose requirements are among the files of a lock."""
+    if (own := tool_wheels(settings)).name in files:
+        yield own
+    if REQUIREMENTS.name in files:
+        yield host_wheels(settings, ())
 
 
 # ---- what dose-debcheck says ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
+from roles.site import MirrorSettings
 from rtinfra.config.document import validated
 from rtinfra.config.merge import Located
 from rtinfra.config.yaml import load_yaml, parse_yaml
@@ -24,10 +25,10 @@ from rtinfra.local.progress import Reporter
 from rtinfra.mirror import images, tool, wheels
 from rtinfra.mirror.apt import AptRoot, LocalFile, Solution, read_local
 from rtinfra.mirror.errors import MirrorError
-from rtinfra.mirror.model import FORMAT, Blob, Content, Lock, LockedFile
+from rtinfra.mirror.model import FORMAT, Blob, Content, Lock, LockedFile, LockedWheel
 from rtinfra.mirror.pool import Pool, require_space
 from rtinfra.mirror.store import Mirror
-from rtinfra.mirror.wanted import TOOL, Wants
+from rtinfra.mirror.wanted import TOOL, Wants, WheelSet
 
 _HEADER = """\
 # What the offline mirror holds: every package, image, wheel and file with its size and sha256, where it came from and
@@ -135,8 +136,10 @@ def _complete(wants: Wants, solution: Solution, mirror: Mirror, sources: Sources
     settings, pool = wants.settings, mirror.pool
     _add_local(read_local(wants.packages, settings.architecture), pool)
     locked = tuple(images.lock_image(name, sources.store, why, pool, report) for name, why in wants.images.items())
-    target = wheels.Target(settings.python, settings.architecture, settings.suite)
-    requirements = sources.project / tool.REQUIREMENTS
+    found = tuple(_wheels(one, settings, mirror, sources, report) for one in wants.wheels)
+    requirements = (
+        _file(pool, one.name, (sources.project / one.requirements).read_bytes(), one.why) for one in wants.wheels
+    )
     return Lock(
         format=FORMAT,
         created=datetime.now(UTC),
@@ -147,12 +150,20 @@ def _complete(wants: Wants, solution: Solution, mirror: Mirror, sources: Sources
         origins=dict(solution.origins),
         packages=solution.packages,
         images=locked,
-        wheels=wheels.resolve(requirements, target, TOOL, pool, mirror.root / "wheels.json", report),
+        wheels=wheels.joined(*found),
         files=(
-            _file(pool, tool.REQUIREMENTS_NAME, requirements.read_bytes()),
-            _file(pool, tool.archive_name(sources.project), tool.archive(sources.project)),
+            *requirements,
+            _file(pool, tool.archive_name(sources.project), tool.archive(sources.project), (TOOL,)),
         ),
     )
+
+
+def _wheels(
+    wanted: WheelSet, settings: MirrorSettings, mirror: Mirror, sources: Sources, report: Reporter
+) -> tuple[LockedWheel, ...]:
+    record = mirror.root / f"wheels-{Path(wanted.name).stem}.json"
+    target = wheels.Target(wanted.pythons, settings.architecture, settings.suite)
+    return wheels.resolve(sources.project / wanted.requirements, target, wanted.why, mirror.pool, record, report)
 
 
 def _add_local(files: tuple[LocalFile, ...], pool: Pool) -> None:
@@ -170,8 +181,8 @@ def _blob(pool: Pool, data: bytes) -> Blob:
     return blob
 
 
-def _file(pool: Pool, name: str, data: bytes) -> LockedFile:
-    file = LockedFile(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest(), why=(TOOL,))
+def _file(pool: Pool, name: str, data: bytes, why: tuple[str, ...]) -> LockedFile:
+    file = LockedFile(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest(), why=why)
     pool.add_bytes(Content(file.sha256, file.size, "file", name), data)
     return file
 

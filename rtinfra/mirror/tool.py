@@ -14,7 +14,7 @@ from rtinfra.local.errors import LocalError
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import LOCK_NAME
 
-#: Name of the requirements in the lock, and where they are in the project.
+#: Name of the tool's requirements in the lock, and where they are in the project.
 REQUIREMENTS_NAME = "requirements.txt"
 REQUIREMENTS = Path("requirements/runtime.txt")
 

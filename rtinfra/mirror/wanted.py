@@ -17,9 +17,11 @@ from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.images import LocalStore
 from rtinfra.local.errors import LocalError
+from rtinfra.mirror import tool
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.paths import PROJECT
 from rtinfra.programs import StandInSecrets
+from rtinfra.wheelhouse import PYTHONS, REQUIREMENTS
 
 BASE_SET = "base set"
 TOOL = "this tool"
@@ -43,6 +45,18 @@ class Want:
 
 
 @dataclass(frozen=True)
+class WheelSet:
+    """Python packages that are installed together, pinned by a file of the project."""
+
+    requirements: Path
+    """Relative to the project."""
+    name: str
+    """Of that file in the lock."""
+    pythons: tuple[str, ...]
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Wants:
     """Everything that an inventory asks for."""
 
@@ -50,6 +64,7 @@ class Wants:
     packages: tuple[Want, ...]
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Images by name of the catalogue, with the hosts that run them."""
+    wheels: tuple[WheelSet, ...] = ()
 
 
 def load_wants(project: Path, inventory: Path, store: LocalStore) -> Wants:
@@ -88,12 +103,37 @@ def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
             for image in found.images:
                 images.setdefault(image, []).append(name)
     by_host = {name: _host_want(host, settings, telemetry[name]) for name, host in fleet.hosts.items()}
+    with_environment = [name for name, found in telemetry.items() if found.environments]
     replacements = _replacements(settings)
     return Wants(
         settings=settings,
         packages=tuple(replace(want, replacements=replacements) for want in (*_common(settings), *_distinct(by_host))),
         images={image: _shortened(hosts, len(fleet.hosts)) for image, hosts in sorted(images.items())},
+        wheels=(
+            tool_wheels(settings),
+            *([host_wheels(settings, _shortened(with_environment, len(fleet.hosts)))] if with_environment else ()),
+        ),
     )
+
+
+def tool_wheels(settings: MirrorSettings) -> WheelSet:
+    """Return the Python packages that this tool needs on the closed network."""
+    return WheelSet(tool.REQUIREMENTS, tool.REQUIREMENTS_NAME, settings.python, (TOOL,))
+
+
+def host_wheels(settings: MirrorSettings, why: tuple[str, ...]) -> WheelSet:
+    """Return the Python packages of the environments that hosts have of ours.
+
+    Raises:
+        MirrorError: it is not known which Python the hosts have.
+    """
+    python = PYTHONS.get(settings.distribution)
+    if python is None:
+        raise MirrorError(
+            f"it is not known which Python {settings.distribution} has, and hosts need packages for it",
+            f"use one of {', '.join(PYTHONS)} for mirror.distribution, or take hosts out of the group preflight",
+        )
+    return WheelSet(REQUIREMENTS.relative_to(PROJECT), REQUIREMENTS.name, (python,), why)
 
 
 @contextmanager

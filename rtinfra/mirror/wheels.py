@@ -1,8 +1,4 @@
-"""Python wheels for a list of requirements that are pinned with their hashes.
-
-pip fetches them, from whatever index this computer's pip is configured with: only what has one of the pinned hashes is
-accepted, so the index needs no trust.
-"""
+"""Python wheels for a list of requirements that are pinned with their hashes."""
 
 from __future__ import annotations
 
@@ -10,18 +6,18 @@ import hashlib
 import json
 import os
 import re
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from rtinfra.config.types import Settings
-from rtinfra.local import programs
+from rtinfra.local import pip
 from rtinfra.local.errors import LocalError
 from rtinfra.local.files import replace_file
+from rtinfra.local.pip import Interpreter
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Content, LockedWheel, Sha256
@@ -29,10 +25,6 @@ from rtinfra.mirror.pool import Pool
 
 #: Machine of wheels by dpkg architecture.
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-#: Minor version of glibc 2 by Debian release; wheels for an older one run too (https://peps.python.org/pep-0600/).
-GLIBC = {"bookworm": 36, "trixie": 41}
-_OLDEST_GLIBC = 5
-_LEGACY = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
 # Raised when the same requirements would give other wheels than before.
 _FORMAT = 1
 # https://peps.python.org/pep-0427/#file-name-convention
@@ -50,6 +42,12 @@ class Target:
     suite: str
     """Debian release by code name: its C library decides."""
 
+    @property
+    def interpreters(self) -> tuple[Interpreter, ...]:
+        """The Pythons they have to run on."""
+        glibc = pip.GLIBC.get(self.suite, pip.OLDEST_GLIBC)
+        return tuple(Interpreter(version, MACHINES[self.architecture], glibc) for version in self.pythons)
+
 
 class _Remembered(Settings):
     """The wheels on disk: pinned requirements come to the same every time."""
@@ -59,19 +57,19 @@ class _Remembered(Settings):
 
 
 def resolve(
-    requirements: Path, target: Target, why: str, pool: Pool, record: Path, report: Reporter
+    requirements: Path, target: Target, why: tuple[str, ...], pool: Pool, record: Path, report: Reporter
 ) -> tuple[LockedWheel, ...]:
     """Put the wheels of all requirements for all Python versions into the pool; say which they are.
 
     Args:
         requirements: a file as `pip-compile --generate-hashes` writes it.
         target: what they have to run on.
-        why: what they are for, for the lock.
+        why: whom they are for, for the lock.
         pool: where they go.
         record: file that remembers the result; with the same requirements and a full pool nothing is asked again.
 
     Raises:
-        MirrorError: a requirement has no wheel for one of the Python versions, or cannot be fetched.
+        LocalError: a requirement has no wheel for one of the Python versions, or cannot be fetched.
     """
     if target.architecture not in MACHINES:
         raise MirrorError(
@@ -86,10 +84,10 @@ def resolve(
     found: dict[str, LockedWheel] = {}
     pool.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".wheels-", dir=pool.directory) as work:
-        for version in target.pythons:
-            folder = Path(work) / version
-            with report.step(f"Fetching Python wheels for Python {version}", usual=20):
-                _download(requirements, version, target, folder)
+        for interpreter in target.interpreters:
+            folder = Path(work) / interpreter.version
+            with report.step(f"Fetching Python wheels for Python {interpreter.version}", usual=20):
+                pip.download(requirements, interpreter, folder)
             for path in sorted(folder.iterdir()):
                 wheel = _locked(path, why)
                 pool.add_file(Content(wheel.sha256, wheel.size, "wheel", wheel.file), path)
@@ -97,6 +95,16 @@ def resolve(
     wheels = tuple(found[file] for file in sorted(found))
     replace_file(record, _Remembered(key=key, wheels=wheels).model_dump_json().encode())
     return wheels
+
+
+def joined(*sets: Iterable[LockedWheel]) -> tuple[LockedWheel, ...]:
+    """Return the wheels of several sets, each once, with everybody it is for."""
+    found: dict[str, LockedWheel] = {}
+    for wheel in (wheel for one in sets for wheel in one):
+        before = found.get(wheel.file)
+        why = dict.fromkeys((*(before.why if before else ()), *wheel.why))
+        found[wheel.file] = wheel.model_copy(update={"why": tuple(why)})
+    return tuple(found[file] for file in sorted(found))
 
 
 def check_closure(requirements: Path, wheels: Iterable[LockedWheel], target: Target, pool: Pool) -> None:
@@ -108,52 +116,21 @@ def check_closure(requirements: Path, wheels: Iterable[LockedWheel], target: Tar
     with tempfile.TemporaryDirectory(prefix=".wheels-", dir=pool.directory) as work:
         for wheel in wheels:
             (Path(work) / wheel.file).symlink_to(pool.path(wheel.sha256))
-        for version in target.pythons:
+        for interpreter in target.interpreters:
             # Isolated: no folder that this computer's pip also looks into.
             command: list[str | Path] = ["--isolated", "install", "--dry-run", "--ignore-installed", "--no-index"]
             command += ["--find-links", work, "--target", f"{work}/target", "-r", requirements]
             try:
-                _pip([*command, *_target_options(version, target)], {"PIP_CONFIG_FILE": os.devnull})
+                pip.run([*command, *interpreter.options], {"PIP_CONFIG_FILE": os.devnull})
             except LocalError as error:
                 raise MirrorError(
-                    f"the locked wheels are not all that Python {version} needs",
+                    f"the locked wheels are not all that Python {interpreter.version} needs",
                     "renew requirements/ with `make lock`, then lock the mirror again",
-                    _last_errors(error.detail),
+                    error.detail,
                 ) from error
 
 
-def _download(requirements: Path, version: str, target: Target, folder: Path) -> None:
-    options: list[str | Path] = ["download", "--no-deps", "--require-hashes", "--dest", folder, "-r", requirements]
-    try:
-        _pip([*options, *_target_options(version, target)])
-    except LocalError as error:
-        missing = re.search(r"No matching distribution found for (\S+)", error.detail)
-        what = missing[1] if missing else "a requirement"
-        raise MirrorError(
-            f"pip found no wheel of {what} for Python {version} on {target.architecture}"
-            if missing
-            else f"pip could not fetch the wheels for Python {version}",
-            "check the network and pip's index (`pip config list`); a project without a wheel cannot be mirrored",
-            _last_errors(error.detail),
-        ) from error
-
-
-def _pip(words: list[str | Path], env: dict[str, str] | None = None) -> None:
-    options = ["--disable-pip-version-check", "--no-input", "--quiet"]
-    programs.execute([sys.executable, "-m", "pip", *words, *options], timeout=900, env=env)
-
-
-def _target_options(version: str, target: Target) -> Iterator[str]:
-    """For an interpreter that is not this one."""
-    yield from ("--only-binary=:all:", "--implementation", "cp", "--python-version", version)
-    machine = MACHINES[target.architecture]
-    newest = GLIBC.get(target.suite, min(GLIBC.values()))
-    newest_first = [f"manylinux_2_{minor}" for minor in range(newest, _OLDEST_GLIBC - 1, -1)]
-    for platform in (*newest_first, *_LEGACY):
-        yield from ("--platform", f"{platform}_{machine}")
-
-
-def _locked(path: Path, why: str) -> LockedWheel:
+def _locked(path: Path, why: tuple[str, ...]) -> LockedWheel:
     named = _FILE_NAME.fullmatch(path.name)
     if named is None:
         raise MirrorError(f"pip brought {path.name}, which is no wheel", "take that project out of the requirements")
@@ -164,7 +141,7 @@ def _locked(path: Path, why: str) -> LockedWheel:
         file=path.name,
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        why=(why,),
+        why=why,
     )
 
 
@@ -174,8 +151,3 @@ def _remembered(record: Path, key: str) -> tuple[LockedWheel, ...] | None:
     except (FileNotFoundError, ValidationError):
         return None
     return found.wheels if found.key == key else None
-
-
-def _last_errors(said: str) -> str:
-    # pip lists every version of every index first.
-    return "\n".join(line[:300] for line in said.splitlines() if line.startswith("ERROR:")) or said[-2000:]

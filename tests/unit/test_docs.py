@@ -253,7 +253,7 @@ ALLOWED: Mapping[str, set[str]] = {
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.images", "rtinfra.operations", "rtinfra.quadlet", "roles"},
     "rtinfra.stack": SHARED
     | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
-    "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local"},
+    "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local", "rtinfra.wheelhouse"},
     "rtinfra.verify": SHARED | {"rtinfra.local", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.demo": VALUES
     | {"rtinfra.images", "rtinfra.inventory", "rtinfra.lab", "rtinfra.local", "rtinfra.runner", "rtinfra.verify"},

@@ -9,6 +9,8 @@ import pytest
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.check import Checked, check, explain_broken
 from rtinfra.mirror.errors import MirrorError
+from rtinfra.mirror.model import LockedFile
+from tests.unit.mirror_archive import settings
 from tests.unit.mirror_site import site
 
 
@@ -51,7 +53,7 @@ def checked(tmp_path: Path, depends: str = "", lost: bool = False) -> Checked:
     lock = here.lock([package])
     if lost:
         here.mirror.pool.path(package.locked.sha256).unlink()
-    return check(lock, here.mirror, ("3.13",), Reporter())
+    return check(lock, here.mirror, settings(), Reporter())
 
 
 def test_a_lock_that_is_complete_and_here_is_fine(tmp_path: Path) -> None:
@@ -63,6 +65,18 @@ def test_a_lock_with_a_hole_is_not(tmp_path: Path) -> None:
     found = checked(tmp_path, depends="ghost")
     assert not found.ok
     assert [str(each) for each in found.broken] == ["app 1.0-1 needs ghost, which is not in the lock"]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "preflight.txt"])
+def test_wheels_that_are_not_locked_are_told(tmp_path: Path, name: str) -> None:
+    here = site(tmp_path)
+    wheel = here.wheel("some")
+    data = f"some==1.0 --hash=sha256:{wheel.sha256}\n".encode()
+    file = LockedFile(name=name, **here.put("file", data, name).to_json(), why=("test",))
+    complete = here.lock(wheels=(wheel,)).model_copy(update={"files": (file,)})
+    assert check(complete, here.mirror, settings(), Reporter()).ok
+    found = check(complete.model_copy(update={"wheels": ()}), here.mirror, settings(), Reporter())
+    assert not found.ok and "some" in found.wheels_missing
 
 
 def test_what_is_still_to_be_fetched_is_told(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -33,9 +34,11 @@ from rtinfra.mirror.fetch import fetch
 from rtinfra.mirror.images import lock_image
 from rtinfra.mirror.model import Blob, Lock, LockedPackage, ordered
 from rtinfra.mirror.store import Mirror
-from rtinfra.mirror.wanted import Want, Wants, load_wants, wants_of
+from rtinfra.mirror.wanted import Want, Wants, WheelSet, host_wheels, load_wants, tool_wheels, wants_of
 from rtinfra.paths import PROJECT
+from rtinfra.wheelhouse import REQUIREMENTS
 from tests.unit.mirror_archive import Key, Upstream, WebServer, build, settings, soon, wheel
+from tests.unit.telemetry_site import FakeStore
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +103,14 @@ def place(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> Place:
     project = tmp_path / "project"
     (project / "requirements").mkdir(parents=True)
     (project / tool.REQUIREMENTS).write_text(wheel(tmp_path / "index", "some"))
+    (project / REQUIREMENTS.relative_to(PROJECT)).write_text("")
     (project / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
     git(project, "init", "--quiet")
     git(project, "add", "--all")
     local = deb.read(build(tmp_path, "agent", Depends="chrony"))
     base = Want(("?essential", "ssh"), (), ("base set",))
-    wants = Wants(settings(), (base, Want(("?essential",), (local,), ("rt1",))), {"greeter": ("rt1",)})
+    packages = (base, Want(("?essential",), (local,), ("rt1",)))
+    wants = Wants(settings(), packages, {"greeter": ("rt1",)}, (tool_wheels(settings()),))
     return Place(tmp_path, upstream, wants)
 
 
@@ -129,6 +134,28 @@ def test_a_lock_holds_everything_and_fetch_brings_the_rest(place: Place) -> None
         fetch(lock, place.mirror, place.upstream.archive(base), Reporter())
     for content in lock.contents():
         place.mirror.pool.verify(content)
+
+
+def test_hosts_with_an_environment_of_ours_have_wheels_for_their_python(place: Place) -> None:
+    """Their Python is another than that of the closed network's control machine; what both need is locked once."""
+    index = place.root / "index"
+    tags = [f"{python}-{python}-manylinux_2_17_x86_64" for python in ("cp312", "cp313")]
+    hashes = " ".join(wheel(index, "fast", tag=tag).split()[1] for tag in tags)
+    shared = wheel(index, "some")
+    (place.root / "project" / tool.REQUIREMENTS).write_text(f"{shared}fast==1.0 {hashes}\n")
+    (place.root / "project" / REQUIREMENTS.relative_to(PROJECT)).write_text(f"{shared}fast==1.0 {hashes}\n")
+    chosen = settings(python=("3.12",))
+    place.wants = replace(
+        place.wants, settings=chosen, wheels=(tool_wheels(chosen), host_wheels(chosen, ("rt1", "rt2")))
+    )
+    lock = place.lock().lock
+    assert {each.file: each.why for each in lock.wheels} == {
+        f"fast-1.0-{tags[0]}.whl": ("this tool",),
+        f"fast-1.0-{tags[1]}.whl": ("rt1", "rt2"),
+        "some-1.0-py3-none-any.whl": ("this tool", "rt1", "rt2"),
+    }
+    assert {file.name: file.why for file in lock.files}["preflight.txt"] == ("rt1", "rt2")
+    assert not place.lock().changed
 
 
 def test_nothing_changed_leaves_the_file_alone(place: Place) -> None:
@@ -326,6 +353,31 @@ def test_a_tampered_image_is_refused_and_named(tmp_path: Path) -> None:
 
 
 # ---- what an inventory asks for ---------------------------------------------------------------------------
+
+
+PREFLIGHT = ["agents", "gateways", "jaeger", "prometheus", "preflight"]
+
+
+@pytest.mark.parametrize(("distribution", "python"), [("debian-13", "3.13"), ("debian-12", "3.11")])
+def test_hosts_in_the_group_preflight_ask_for_wheels(tmp_path: Path, distribution: str, python: str) -> None:
+    settings = {"settings": {"mirror": {"distribution": distribution}}}
+    path = inventory(tmp_path, one={"groups": PREFLIGHT, **settings}, two=settings)
+    tools, hosts = wanted_wheels(path)
+    assert (tools.requirements, tools.pythons) == (Path("requirements/runtime.txt"), ("3.13",))
+    assert (hosts.requirements, hosts.pythons, hosts.why) == (Path("requirements/preflight.txt"), (python,), ("one",))
+    assert [one.name for one in wanted_wheels(inventory(tmp_path, one={}, two={}))] == ["requirements.txt"]
+
+
+def test_a_distribution_whose_python_is_not_known_is_told(tmp_path: Path) -> None:
+    path = inventory(tmp_path, one={"groups": PREFLIGHT, "settings": {"mirror": {"distribution": "debian-14"}}})
+    with pytest.raises(MirrorError) as caught:
+        wanted_wheels(path)
+    assert "which Python debian-14 has" in caught.value.message and "debian-13" in caught.value.next_step
+
+
+def wanted_wheels(path: Path) -> tuple[WheelSet, ...]:
+    """What an inventory asks for, with an image and package store that has everything."""
+    return wants_of(load_hosts(PROJECT, path), cast(LocalStore, FakeStore())).wheels
 
 
 def inventory(tmp_path: Path, **hosts: dict[str, object]) -> Path:

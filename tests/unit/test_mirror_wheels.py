@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import wheels
 from rtinfra.mirror.errors import MirrorError
@@ -32,7 +33,7 @@ def resolve(tmp_path: Path, *lines: str, target: wheels.Target = TARGET) -> tupl
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("".join(lines))
     pool, record = Pool(tmp_path / "pool"), tmp_path / "wheels.json"
-    return wheels.resolve(requirements, target, "this tool", pool, record, Reporter())
+    return wheels.resolve(requirements, target, ("this tool",), pool, record, Reporter())
 
 
 def test_wheels_come_into_the_pool_by_their_hash(tmp_path: Path, index: Path) -> None:
@@ -58,7 +59,7 @@ def test_each_python_version_gets_its_own(tmp_path: Path, index: Path) -> None:
 
 def test_a_wheel_for_a_newer_c_library_is_not_taken(tmp_path: Path, index: Path) -> None:
     line = wheel(index, "fast", tag="cp313-cp313-manylinux_2_41_x86_64")
-    with pytest.raises(MirrorError, match=r"no wheel of fast==1.0 for Python 3.13 on amd64"):
+    with pytest.raises(LocalError, match=r"no wheel of fast==1.0 for Python 3.13 on x86_64"):
         resolve(tmp_path, line, target=wheels.Target(("3.13",), "amd64", "bookworm"))
 
 
@@ -69,14 +70,14 @@ def test_nothing_is_asked_again_for_the_same_requirements(tmp_path: Path, index:
     assert resolve(tmp_path, line) == first
     # What the pool has lost is.
     Pool(tmp_path / "pool").path(first[0].sha256).unlink()
-    with pytest.raises(MirrorError):
+    with pytest.raises(LocalError):
         resolve(tmp_path, line)
 
 
 def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, index: Path) -> None:
     line = wheel(index, "some")
     (index / "some-1.0-py3-none-any.whl").write_bytes(b"evil")
-    with pytest.raises(MirrorError) as caught:
+    with pytest.raises(LocalError) as caught:
         resolve(tmp_path, line)
     assert "some" in caught.value.detail and caught.value.next_step
     assert not list(Pool(tmp_path / "pool").everything())

@@ -28,6 +28,7 @@ from rtinfra.images import ImageMissing, LocalStore, MirroredStore
 from rtinfra.images.catalogue import load_catalogue
 from rtinfra.operations.managed import File, Managed
 from rtinfra.paths import PROJECT
+from rtinfra.wheelhouse import Wheelhouse
 from tests.unit.mirror_fleet import INDEX, LIVE, NOW, PEM, PLACE
 from tests.unit.telemetry_site import FakeSecrets, FakeStore
 from tests.unit.test_prerequisites import GOOD
@@ -330,6 +331,23 @@ def test_a_client_needs_no_images_on_this_computer(tmp_path: Path, monkeypatch: 
     load_checked_hosts(PROJECT, path)
     path.write_text(HOSTS.replace("[mirror_client]", "[jaeger]"))
     with pytest.raises(ConfigError, match="jaeger is not in images/store"):
+        load_checked_hosts(PROJECT, path)
+
+
+def test_a_client_needs_no_wheels_on_this_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(_self: Wheelhouse, _python: str) -> bool:
+        return False
+
+    monkeypatch.setattr(Wheelhouse, "has", nothing)
+    # What else this computer may lack is no matter here.
+    monkeypatch.setattr(LocalStore, "image", FakeStore.image)
+    monkeypatch.setattr(LocalStore, "package", FakeStore.package)
+    groups = "[mirror_client, gateways, agents, jaeger, prometheus, preflight]"
+    path = tmp_path / "hosts.yaml"
+    path.write_text(HOSTS.replace("[mirror_client]", groups))
+    load_checked_hosts(PROJECT, path)
+    path.write_text(HOSTS.replace("[mirror_client]", groups.replace("mirror_client, ", "")))
+    with pytest.raises(ConfigError, match="needs Python wheels, and none are on this computer"):
         load_checked_hosts(PROJECT, path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +33,16 @@ FULL: dict[str, Any] = {
 
 def rt_site(**members: Any) -> Site:
     return site(housekeeping="0-1", agents=here(), gateways=at("gw", "192.0.2.10"), rt_hosts=here(), **members)
+
+
+@pytest.mark.parametrize(
+    ("wheels", "is_supplied", "from_index"),
+    [("carried", False, False), ("index", False, True), ("carried", True, True)],
+)
+def test_hosts_that_use_the_mirror_get_their_wheels_from_it(wheels: str, is_supplied: bool, from_index: bool) -> None:
+    view = replace(rt_site(), is_supplied=is_supplied)
+    (environment,) = preflight.part(shipped("preflight", wheels=wheels), view).environments
+    assert environment.from_index is from_index
 
 
 @pytest.fixture

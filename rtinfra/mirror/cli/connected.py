@@ -114,9 +114,9 @@ def check_mirror(
     """
     with plain_errors("A check changes nothing."):
         lock = locking.read(PROJECT / lock_file)
-        pythons = load_settings(PROJECT, _place(inventory)).python
+        settings = load_settings(PROJECT, _place(inventory))
         report = ConsoleReporter()
-        found = checking.check(lock, mirror_in(directory), pythons, report, with_bootstrap=with_bootstrap)
+        found = checking.check(lock, mirror_in(directory), settings, report, with_bootstrap=with_bootstrap)
         show(found.to_json(), "\n".join(_told(found)), as_json)
         if not found.ok:
             raise typer.Exit(EXIT_FAILED)
