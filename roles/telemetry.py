@@ -30,7 +30,7 @@ from rtinfra.config import FleetHost
 from rtinfra.deb import LocalPackage
 from rtinfra.operations import environments as environment_operations
 from rtinfra.operations import files as file_operations
-from rtinfra.operations.managed import Directory, File, Managed, PythonEnvironment, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Directory, File, Managed, PythonEnvironment, Unit
 from rtinfra.quadlet import Container
 from rtinfra.render import render
 from rtinfra.wheelhouse import Wheelhouse
@@ -126,7 +126,7 @@ def _common(settings: BackendsSettings) -> Sequence[Managed]:
         File(
             path=f"/etc/systemd/system/{quadlet.SLICE}",
             content=render("containers/backends.slice.j2", settings=settings),
-            actions=(quadlet.DAEMON_RELOAD,),
+            actions=(DAEMON_RELOAD,),
         ),
     )
 

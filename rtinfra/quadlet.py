@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, Unit
 from rtinfra.render import render, render_json
 
 CONFIG_ROOT = "/etc/rtinfra"
@@ -20,7 +20,6 @@ QUADLETS = "/etc/containers/systemd"
 SLICE = "backends.slice"
 #: Waits until a URL answers; the start of every container ends with it.
 WAIT_READY = "/usr/local/lib/rtinfra/wait-ready"
-DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 SYSUSERS = Action("sysusers-backends", "systemd-sysusers")
 
 

@@ -8,11 +8,10 @@ from typing import Any
 from roles.agents.model import AgentsSettings
 from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY, Part, Site
 from rtinfra.cpu import parse_cpu_list
-from rtinfra.operations.managed import Action, File, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Action, File, Managed, Unit
 from rtinfra.quadlet import WAIT_READY
 from rtinfra.render import render
 
-SLICE = AGENTS_SLICE
 COLLECTOR_UNIT = "rtinfra-otelcol.service"
 NODE_EXPORTER_UNIT = "prometheus-node-exporter.service"
 FILEBEAT_UNIT = "filebeat.service"
@@ -20,7 +19,6 @@ FILEBEAT_UNIT = "filebeat.service"
 GATEWAYS_NAME = "otel-gateways"
 
 _UNITS = "/etc/systemd/system"
-_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 _SYSUSERS = Action("sysusers-otelcol", "systemd-sysusers")
 _SET_ASIDE = "/usr/local/lib/rtinfra/set-aside-broken"
 # GOMAXPROCS where nothing is isolated: an agent needs no more, however many cores a host has.
@@ -73,9 +71,9 @@ def _threads(site: Site) -> int:
 def _slice(settings: AgentsSettings, site: Site) -> list[Managed]:
     return [
         File(
-            path=f"{_UNITS}/{SLICE}",
+            path=f"{_UNITS}/{AGENTS_SLICE}",
             content=render("agents/agents.slice.j2", settings=settings.slice, housekeeping=site.housekeeping),
-            actions=(_DAEMON_RELOAD,),
+            actions=(DAEMON_RELOAD,),
         )
     ]
 
@@ -84,8 +82,10 @@ def _drop_in(unit: str, site: Site) -> File:
     """Return the drop-in that moves a package's unit into the slice."""
     return File(
         path=f"{_UNITS}/{unit}.d/60-rtinfra.conf",
-        content=render("agents/drop-in.conf.j2", slice=SLICE, housekeeping=site.housekeeping, threads=_threads(site)),
-        actions=(_DAEMON_RELOAD,),
+        content=render(
+            "agents/drop-in.conf.j2", slice=AGENTS_SLICE, housekeeping=site.housekeeping, threads=_threads(site)
+        ),
+        actions=(DAEMON_RELOAD,),
         restarts=(unit,),
     )
 
@@ -140,14 +140,14 @@ def _collector(settings: AgentsSettings, site: Site, application: Any) -> list[M
             content=render(
                 f"agents/{COLLECTOR_UNIT}.j2",
                 settings=settings.collector,
-                slice=SLICE,
+                slice=AGENTS_SLICE,
                 housekeeping=site.housekeeping,
                 threads=_threads(site),
                 group=application.user if application else None,
                 set_aside=_SET_ASIDE,
                 wait=WAIT_READY,
             ),
-            actions=(_DAEMON_RELOAD,),
+            actions=(DAEMON_RELOAD,),
             restarts=restarts,
         ),
     ]

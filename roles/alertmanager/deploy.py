@@ -7,9 +7,9 @@ from pathlib import Path
 
 from roles.alertmanager.model import AlertmanagerSettings
 from roles.site import Part, Site
-from rtinfra.operations.managed import Directory, File, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
-from rtinfra.quadlet import DAEMON_RELOAD, Account, Container, check_command, config_file, secret_file
+from rtinfra.quadlet import Account, Container, check_command, config_file, secret_file
 from rtinfra.render import render
 
 NAME = "alertmanager"

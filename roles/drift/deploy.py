@@ -15,7 +15,7 @@ from roles.site import TEXTFILE_DIRECTORY
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.files import DRIFT_CHECKER, PENDING_DIR
 from rtinfra.operations import files as file_operations
-from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.render import render
 
 SERVICE: Final = "rtinfra-drift.service"
@@ -29,7 +29,6 @@ METRICS: Final = f"{TEXTFILE_DIRECTORY}/rtinfra_drift.prom"
 _PROGRAM = Path(__file__).parent / "checker" / "drift.py"
 # As in the checker: it refuses what it does not know.
 _FORMAT = 1
-_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 # The timer checks two minutes after it was started. One that is not there yet is started with all other units. A check
 # that finds drift leaves this action pending: so the deploy that puts everything back is followed by a new check.
 _CHECK_SOON = Action("drift-check-soon", f"systemctl try-restart {TIMER}")
@@ -62,7 +61,7 @@ def files(settings: DriftSettings, housekeeping: str | None, expected: Expectati
     if not settings.enabled:
         wanted_by = f"/etc/systemd/system/timers.target.wants/{TIMER}"
         gone = (wanted_by, f"/etc/systemd/system/{TIMER}", f"/etc/systemd/system/{SERVICE}", EXPECTED, RESULT, METRICS)
-        return [Absent(path=path, actions=(_DAEMON_RELOAD,)) for path in (*gone, DRIFT_CHECKER)]
+        return [Absent(path=path, actions=(DAEMON_RELOAD,)) for path in (*gone, DRIFT_CHECKER)]
     values = {
         "at": settings.at,
         "housekeeping": housekeeping,
@@ -78,7 +77,7 @@ def files(settings: DriftSettings, housekeeping: str | None, expected: Expectati
             File(
                 path=f"/etc/systemd/system/{unit}",
                 content=render(f"drift/{unit}.j2", **values),
-                actions=(_DAEMON_RELOAD, _CHECK_SOON),
+                actions=(DAEMON_RELOAD, _CHECK_SOON),
             )
             for unit in (SERVICE, TIMER)
         ),

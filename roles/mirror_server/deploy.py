@@ -14,7 +14,7 @@ from rtinfra.operations import files as file_operations
 from rtinfra.operations import mirror as mirror_operations
 from rtinfra.operations import packages as package_operations
 from rtinfra.operations import units as unit_operations
-from rtinfra.operations.managed import Action, File, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, File, Managed, Unit
 from rtinfra.render import render
 
 WEB_UNIT = "nginx.service"
@@ -23,7 +23,6 @@ REGISTRY_UNIT = "docker-registry.service"
 OWN_SOURCE = f"{CERTIFICATES}/own.sources"
 
 _UNITS = "/etc/systemd/system"
-_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 
 
 def source(place: MirrorPlace, index: Index) -> list[Managed]:
@@ -66,7 +65,7 @@ def files(settings: MirrorServerSettings, place: MirrorPlace) -> list[Managed]:
             File(
                 path=f"{_UNITS}/{unit}.d/60-rtinfra.conf",
                 content=render(f"mirror_server/{unit}.conf.j2"),
-                actions=(_DAEMON_RELOAD,),
+                actions=(DAEMON_RELOAD,),
                 restarts=(unit,),
             )
             for unit in (WEB_UNIT, REGISTRY_UNIT)

@@ -9,20 +9,18 @@ from pydantic import BaseModel
 
 from roles.preflight.model import PreflightSettings
 from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY, Part, Site, secret_names
-from rtinfra.operations.managed import Action, Directory, File, Managed, PythonEnvironment, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, PythonEnvironment, Unit
+from rtinfra.preflight.settings import CONFIGURATION
 from rtinfra.render import render, render_json
 
 ACCOUNT: Final = "rtinfra-preflight"
 ENVIRONMENT: Final = "/opt/rtinfra-preflight"
-#: The same paths as in rtinfra/preflight/__main__.py.
-CONFIGURATION: Final = "/etc/rtinfra/preflight"
 SERVICE: Final = "rtinfra-preflight.service"
 TIMER: Final = "rtinfra-preflight.timer"
 COMMAND: Final = "/usr/local/bin/rtinfra-preflight"
 #: What systemd's StateDirectory= is relative to.
 STATE_ROOT: Final = "/var/lib"
 _UNITS = "/etc/systemd/system"
-_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 _SYSUSERS = Action("sysusers-preflight", "systemd-sysusers")
 
 
@@ -34,8 +32,6 @@ def part(settings: PreflightSettings, site: Site) -> Part:
     """
     if not any(member.host == site.host for member in site.members("agents")):
         raise ValueError("preflight leaves its metrics to node_exporter: put the host into the group agents too")
-    if str(settings.textfile_directory) != TEXTFILE_DIRECTORY:
-        raise ValueError(f"preflight.textfile_directory must be {TEXTFILE_DIRECTORY}, where node_exporter looks")
     if not settings.state_directory.is_relative_to(STATE_ROOT) or str(settings.state_directory) == STATE_ROOT:
         raise ValueError(f"preflight.state_directory must be below {STATE_ROOT}: systemd makes it for the account")
     from_index = site.is_supplied or settings.wheels == "index"
@@ -60,6 +56,7 @@ def _configuration(settings: PreflightSettings, site: Site) -> Iterator[Managed]
     urls = site.urls("alertmanager", "log_port")
     application = next((member.settings for member in site.members("rt_hosts") if member.host == site.host), None)
     on_host = settings.on_host(
+        TEXTFILE_DIRECTORY,
         site.housekeeping,
         f"http://127.0.0.1:{application.rt_process.health_port}/health/ready" if application else None,
         f"{urls[0]}/runbooks" if urls else None,
@@ -87,6 +84,7 @@ def _units(settings: PreflightSettings, site: Site, environment: PythonEnvironme
         "settings": settings,
         "account": ACCOUNT,
         "slice": AGENTS_SLICE,
+        "textfiles": TEXTFILE_DIRECTORY,
         "housekeeping": site.housekeeping,
         "host": site.host,
         "python": environment.python,
@@ -98,7 +96,7 @@ def _units(settings: PreflightSettings, site: Site, environment: PythonEnvironme
         yield File(
             path=f"{_UNITS}/{name}",
             content=render(f"preflight/{name}.j2", **values),
-            actions=(_DAEMON_RELOAD,),
+            actions=(DAEMON_RELOAD,),
             restarts=restarts,
         )
     yield File(path=COMMAND, content=render("preflight/rtinfra-preflight.sh.j2", **values), mode="0755")

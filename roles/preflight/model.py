@@ -10,7 +10,7 @@ from rtinfra.config.types import AbsolutePath, ByteSize, Duration
 from rtinfra.preflight import settings
 
 
-class PreflightSettings(settings.PreflightSettings):
+class PreflightSettings(settings.ChosenSettings):
     """Settings of the `preflight` role."""
 
     packages: tuple[str, ...]
@@ -20,14 +20,15 @@ class PreflightSettings(settings.PreflightSettings):
     wheels: Literal["carried", "index"] = Field(description="where the host's Python packages come from")
 
     def on_host(
-        self, housekeeping: str | None, ready_url: str | None, runbooks_url: str | None
+        self, textfiles: str, housekeeping: str | None, ready_url: str | None, runbooks_url: str | None
     ) -> settings.PreflightSettings:
         """Return what the program on the host gets: without what is the role's, with what only the fleet knows.
 
-        `housekeeping` are the cores of a real-time host that are not isolated, None elsewhere; `ready_url` is where the
-        application of this project would answer, `runbooks_url` where the pages are.
+        `textfiles` is where node_exporter looks for metrics in files; `housekeeping` are the cores of a real-time host
+        that are not isolated, None elsewhere; `ready_url` is where the application of this project would answer,
+        `runbooks_url` where the pages are.
         """
-        own = {name: getattr(self, name) for name in settings.PreflightSettings.model_fields}
+        own = {name: getattr(self, name) for name in settings.ChosenSettings.model_fields}
         realtime = self.checks.realtime
         if realtime is not None:
             kept = realtime.housekeeping or housekeeping
@@ -37,4 +38,4 @@ class PreflightSettings(settings.PreflightSettings):
             application = application.model_copy(update={"url": ready_url})
         own["checks"] = self.checks.model_copy(update={"realtime": realtime, "application": application})
         own["notify"] = self.notify.model_copy(update={"runbooks_url": self.notify.runbooks_url or runbooks_url})
-        return settings.PreflightSettings(**own)
+        return settings.PreflightSettings(**own, textfile_directory=textfiles)

@@ -13,7 +13,7 @@ from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.operations import files as file_operations
-from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render, render_json
 
@@ -26,7 +26,6 @@ _WORKLOAD = Path(__file__).parent / "workload"
 _MODULE = "/usr/local/lib/rtinfra/mxrc_reference.py"
 _COMPILE = Action("compile-workload", f"python3 -m compileall -q {_MODULE}")
 _SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
-_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 # NUMAPolicy= of systemd.exec(5) for the words of numa_binding.json. A strict LOCAL binding is `bind`: the
 # process runs on that node's cores only, and memory from elsewhere is refused instead of preferred less.
 _NUMA_POLICIES = {"LOCAL": "local", "PREFERRED": "preferred", "BIND": "bind", "INTERLEAVE": "interleave"}
@@ -69,7 +68,7 @@ def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
         File(
             path="/etc/systemd/system/logrotate.timer.d/60-rtinfra.conf",
             content=render("rt_app/logrotate.timer.conf.j2"),
-            actions=(_DAEMON_RELOAD,),
+            actions=(DAEMON_RELOAD,),
             restarts=("logrotate.timer",),
         ),
         *(
@@ -82,7 +81,7 @@ def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
                     numa=numa,
                     other_nodes=other_nodes(settings.rt_process, layout),
                 ),
-                actions=(_DAEMON_RELOAD,),
+                actions=(DAEMON_RELOAD,),
                 restarts=(unit,),
             )
             for unit, numa in (

@@ -9,10 +9,9 @@ from pyinfra.api.deploy import deploy
 from roles.rt_tuning.model import RtTuningSettings
 from rtinfra.cpu import CpuLayout
 from rtinfra.operations import files as file_operations
-from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.render import render
 
-_DAEMON_RELOAD = Action("daemon-reload", "systemctl daemon-reload")
 # Re-executing is the only way that makes a running systemd read its own settings (systemd-system.conf(5)).
 _DAEMON_REEXEC = Action("daemon-reexec", "systemctl daemon-reexec")
 _SYSCTL = Action("sysctl", "sysctl -q -p /etc/sysctl.d/60-rtinfra.conf")
@@ -66,14 +65,14 @@ def _cgroups(layout: CpuLayout) -> list[Managed]:
                 section="Scope" if unit.endswith(".scope") else "Slice",
                 cpus=layout.housekeeping_list,
             ),
-            actions=(_DAEMON_RELOAD,),
+            actions=(DAEMON_RELOAD,),
         )
         for unit in HOUSEKEEPING_GROUPS
     ]
     rt_slice = File(
         path=f"/etc/systemd/system/{RT_SLICE}",
         content=render("rt_tuning/rt.slice.j2", cpus=layout.isolated_list),
-        actions=(_DAEMON_RELOAD,),
+        actions=(DAEMON_RELOAD,),
     )
     return [*housekeeping, rt_slice]
 
@@ -125,7 +124,7 @@ def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Managed]:
             File(
                 path=f"/etc/systemd/system/{unit}",
                 content=render(f"rt_tuning/{unit}.j2"),
-                actions=(_DAEMON_RELOAD,),
+                actions=(DAEMON_RELOAD,),
                 restarts=(unit,),
             )
             for unit in (TUNE, IRQ_WATCH)

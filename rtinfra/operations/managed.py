@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from rtinfra.facts.files import PathState
 
@@ -19,6 +19,10 @@ class Action:
 
     name: str
     command: str
+
+
+#: Makes systemd read changed units.
+DAEMON_RELOAD: Final = Action("daemon-reload", "systemctl daemon-reload")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,7 +118,7 @@ def _kept(report: Report, settings: PreflightSettings, state: Path, options: Opt
         result = Result(
             Status.FAIL,
             f"results cannot be written: {reason}",
-            "make room on the disk, or correct state_directory and textfile_directory; see also `df -h`",
+            "make room on the disk (`df -h`); deploy again when a directory is missing",
         )
         return replace(report, outcomes=(*report.outcomes, Outcome(Check("evidence", lambda _: result), result, 0.0)))
     return report

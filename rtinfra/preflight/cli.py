@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from roles.preflight.model import PreflightSettings as RoleSettings
+from roles.site import TEXTFILE_DIRECTORY
 from rtinfra.config.explain import explain
 from rtinfra.config.problems import ConfigError
 from rtinfra.config.yaml import load_yaml
@@ -53,7 +54,7 @@ def load(path: Path) -> PreflightSettings:
     if section is None:
         raise PreflightError(f"{path} has no section {_SECTION}", "compare it with group_data/preflight.yaml")
     try:
-        return RoleSettings.model_validate(section).on_host(None, None, None)
+        return RoleSettings.model_validate(section).on_host(TEXTFILE_DIRECTORY, None, None, None)
     except ValueError as error:
         found = explain(error, RoleSettings, section, _SECTION)  # type: ignore[arg-type]
         reasons = "\n".join(f"{one.key}: {one.reason}" for one in found)

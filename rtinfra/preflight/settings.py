@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from rtinfra.config.types import AbsolutePath, CpuListText, Duration, SecretName, SettingError, Settings, UnitName
 from rtinfra.notify.settings import Conninfo, NotifySettings, Url
+
+#: Where a host has its settings and secrets.
+CONFIGURATION: Final = "/etc/rtinfra/preflight"
 
 Environment = Literal["paper", "staging", "prod"]
 """What the host is part of. A plain word on purpose: it is a label of metrics, and an enum would show as its repr."""
@@ -132,14 +135,19 @@ class CheckSettings(Settings):
         return self
 
 
-class PreflightSettings(Settings):
-    """Settings of the preflight, wherever it runs."""
+class ChosenSettings(Settings):
+    """What people decide about the preflight, wherever it runs."""
 
     environment: Environment
     namespace: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="metrics begin with it")
     timeout: Duration = Field(description="a check that takes longer has failed")
     state_directory: AbsolutePath
-    textfile_directory: AbsolutePath
     evidence: EvidenceSettings
     checks: CheckSettings
     notify: NotifySettings
+
+
+class PreflightSettings(ChosenSettings):
+    """Settings of the preflight on one computer: the same, and where node_exporter of it looks for metrics."""
+
+    textfile_directory: AbsolutePath

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from roles.agents.deploy import FILEBEAT_UNIT
-from roles.agents.deploy import SLICE as AGENTS_SLICE
 from roles.drift.deploy import RESULT as DRIFT_RESULT
 from roles.drift.deploy import SERVICE as DRIFT_SERVICE
 from roles.drift.deploy import TIMER as DRIFT_TIMER
@@ -21,10 +20,11 @@ from roles.mirror_server.deploy import REGISTRY_UNIT, WEB_UNIT
 from roles.preflight import deploy as preflight
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
-from roles.site import MirrorPlace
+from roles.site import AGENTS_SLICE, MirrorPlace
 from rtinfra.facts import http, sections
 from rtinfra.facts.host import Host
 from rtinfra.facts.http import Request, loopback
+from rtinfra.preflight.settings import CONFIGURATION
 from rtinfra.programs import Program
 from rtinfra.quadlet import SLICE
 from rtinfra.verify import mirror
@@ -148,7 +148,7 @@ def questions(
         own_services.append(preflight.SERVICE)
         units.append(preflight.TIMER)
         packages += config.preflight.packages
-        private_directories = (preflight.CONFIGURATION, str(config.preflight.state_directory))
+        private_directories = (CONFIGURATION, str(config.preflight.state_directory))
     if programs:
         units += [AGENTS_SLICE, SLICE, *(program.unit for program in programs)]
         packages += [package for program in programs for package in program.packages]

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from roles.agents.deploy import COLLECTOR_UNIT, FILEBEAT_UNIT, NODE_EXPORTER_UNIT
-from roles.agents.deploy import SLICE as AGENTS_SLICE
 from roles.agents.model import AgentsSettings, FilebeatSettings
 from roles.host import RT_GROUP, HostConfig, RtHostConfig
-from roles.site import Site
+from roles.site import AGENTS_SLICE, Site
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.http import Request, loopback
 from rtinfra.programs import Program

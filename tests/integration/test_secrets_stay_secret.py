@@ -216,6 +216,7 @@ def test_a_deploy_shows_none(services: Services, cache: Process, tmp_path: Path,
     view = site(agents=here(), gateways=at("gw", "192.0.2.10"))
     object.__setattr__(view, "secrets", Vault())
     chosen = settings(services, cache, tmp_path)
+    # The role knows where node_exporter looks, and systemd makes the directory for results.
     del chosen["state_directory"], chosen["textfile_directory"]
     part = role.part(shipped("preflight", **chosen), view)
     secret_files = [path for path in part.paths if getattr(path, "secret", False)]

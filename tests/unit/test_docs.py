@@ -230,7 +230,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.render": {"rtinfra.paths"},
     "rtinfra.config": {"rtinfra.cpu"},
     "rtinfra.wheelhouse": {"rtinfra.local", "rtinfra.paths"},
-    "rtinfra.preflight.cli": {"roles.preflight.model", "rtinfra"},
+    "rtinfra.preflight.cli": {"roles.preflight.model", "roles.site", "rtinfra"},
     "rtinfra.notify.cli": {"rtinfra.local", "rtinfra.notify", "rtinfra.preflight.cli", "rtinfra.secrets"},
     "rtinfra.facts": VALUES | {"rtinfra.config"},
     "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.wheelhouse"},
@@ -254,11 +254,13 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.stack": SHARED
     | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local", "rtinfra.wheelhouse"},
-    "rtinfra.verify": SHARED | {"rtinfra.local", "rtinfra.quadlet", "rtinfra.secrets"},
+    "rtinfra.verify": SHARED | {"rtinfra.local", "rtinfra.preflight.settings", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.demo": VALUES
     | {"rtinfra.images", "rtinfra.inventory", "rtinfra.lab", "rtinfra.local", "rtinfra.runner", "rtinfra.verify"},
     "rtinfra.cli": {"rtinfra", "roles.fleet"},
-    "roles": VALUES | {"roles.site", "rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet"},
+    "roles": VALUES
+    | {"roles.site", "rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet"}
+    | {"rtinfra.preflight.settings"},
     "roles.site": {"rtinfra.config.types", "rtinfra.deb", "rtinfra.operations.managed", "rtinfra.quadlet"},
     "roles.host": {"roles.site", "rtinfra.config", "rtinfra.cpu"},
     "roles.telemetry": VALUES

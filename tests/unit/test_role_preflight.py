@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from roles.preflight import deploy as preflight
 from roles.preflight.deploy import CONFIGURATION, SERVICE, TIMER
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
-from roles.site import Part, Site, secret_names
+from roles.site import TEXTFILE_DIRECTORY, Part, Site, secret_names
 from rtinfra.operations.managed import Directory, File
 from rtinfra.preflight.main import load_json
 from rtinfra.preflight.settings import PreflightSettings
@@ -122,9 +122,9 @@ def test_a_host_without_agents_is_refused() -> None:
         preflight.part(shipped("preflight"), site(gateways=at("gw", "192.0.2.10"), agents=at("gw", "192.0.2.10")))
 
 
-def test_another_textfile_directory_is_refused() -> None:
-    with pytest.raises(ValueError, match="where node_exporter looks"):
-        preflight.part(shipped("preflight", textfile_directory="/tmp"), rt_site())
+def test_its_metrics_are_where_node_exporter_looks(part: Part) -> None:
+    assert json.loads(text(part, SETTINGS))["textfile_directory"] == TEXTFILE_DIRECTORY
+    assert TEXTFILE_DIRECTORY in directives(part, UNIT)["ReadWritePaths"]
 
 
 @pytest.mark.parametrize("path", ["/srv/preflight", "/var/lib"])

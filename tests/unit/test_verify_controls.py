@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from roles.agents.deploy import SLICE as AGENTS_SLICE
 from roles.fleet import mirror_of
 from roles.host import HostConfig, load_hosts
+from roles.site import AGENTS_SLICE
 from rtinfra.config import Fleet
 from rtinfra.config.types import ByteSize
 from rtinfra.images import LocalStore
