@@ -13,9 +13,7 @@ import contextlib
 import errno
 import hashlib
 import io
-import os
 import queue
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import httpx
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
 from rtinfra.local.archive import Archive
 from rtinfra.local.progress import Reporter
@@ -32,6 +31,7 @@ from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import LOCAL, Content, Lock
 from rtinfra.mirror.pool import require_space
 from rtinfra.mirror.store import Mirror
+from rtinfra.mirror.web import Web, plain
 
 CONNECTIONS = 8
 _BLOCK = 1 << 18
@@ -152,36 +152,36 @@ def _run(
         waiting.put(item)
     stop = threading.Event()
     failed: list[tuple[Content, BaseException]] = []
-    with _client(archive, patience) as client:
-        worker = _Worker(client, mirror, advance, patience, stop)
+    web = Web(dict(archive.options), CONNECTIONS, patience.silence)
+    worker = _Worker(web, mirror, advance, patience, stop)
 
-        def work() -> None:
-            while not stop.is_set():
-                try:
-                    item = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    worker.bring(item)
-                except _Stopped:
-                    return
-                except BaseException as error:
-                    failed.append((item.content, error))
-                    if isinstance(error, OSError):
-                        stop.set()
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                item = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                worker.bring(item)
+            except _Stopped:
+                return
+            except BaseException as error:
+                failed.append((item.content, error))
+                if isinstance(error, OSError):
+                    stop.set()
 
-        # Daemons: when this run is interrupted nobody waits for a server that is silent. Whatever they are doing may
-        # be cut off at any point.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(CONNECTIONS, len(items)))]
+    # Daemons: when this run is interrupted nobody waits for a server that is silent. Whatever they are doing may
+    # be cut off at any point.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(CONNECTIONS, len(items)))]
+    for thread in threads:
+        thread.start()
+    try:
         for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(timeout=1)
+            thread.join()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=1)
     if failed:
         raise _failure(failed, len(items))
 
@@ -207,33 +207,11 @@ def _failure(failed: list[tuple[Content, BaseException]], of: int) -> BaseExcept
     )
 
 
-def _client(archive: Archive, patience: Patience) -> httpx.Client:
-    # The authorities that this computer trusts, as apt does; not a list of its own.
-    context = ssl.create_default_context()
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    mounts: dict[str, httpx.BaseTransport | None] = {}
-    for scheme in ("http", "https"):
-        proxy = dict(archive.options).get(f"Acquire::{scheme}::Proxy")
-        # One from the environment is known to the client already, with its exceptions (no_proxy).
-        if proxy and proxy != os.environ.get(f"{scheme}_proxy"):
-            way = None if proxy == "DIRECT" else proxy
-            mounts[f"{scheme}://"] = httpx.HTTPTransport(verify=context, limits=limits, proxy=way)
-    return httpx.Client(
-        verify=context,
-        limits=limits,
-        mounts=mounts,
-        timeout=httpx.Timeout(patience.silence),
-        follow_redirects=True,
-        # A server that compresses would give other bytes.
-        headers={"Accept-Encoding": "identity", "User-Agent": "rtinfra"},
-    )
-
-
 @dataclass(frozen=True)
 class _Worker:
     """Brings one file after the other; used by several threads."""
 
-    client: httpx.Client
+    web: Web
     mirror: Mirror
     advance: Callable[[int], None]
     patience: Patience
@@ -272,9 +250,10 @@ class _Worker:
                 if not resumed:
                     raise _NotThere(f"it has another content than was locked (sha256 {arrival.content.sha256})")
                 # What was there from before may have been the bad part.
-            except (httpx.TransportError, _TryAgain) as error:
+            except (HTTPError, _TryAgain) as error:
                 if attempt == self.patience.attempts:
-                    raise _NotThere(f"{_plain(error)}, {attempt} times") from error
+                    reason = plain(error) if isinstance(error, HTTPError) else error
+                    raise _NotThere(f"{reason}, {attempt} times") from error
                 if self.stop.wait(pause):
                     raise _Stopped from error
                 pause *= 2
@@ -283,15 +262,15 @@ class _Worker:
     def _request(self, url: str, arrival: _Arrival) -> None:
         start, size = arrival.size, arrival.content.size
         headers = {"Range": f"bytes={start}-"} if start else {}
-        with self.client.stream("GET", url, headers=headers) as response:
-            status = response.status_code
+        with self.web.get(url, headers) as response:
+            status = response.status
             if status in _AGAIN:
                 raise _TryAgain(f"it answers {status}")
             if status == 416:
                 arrival.restart()
                 raise _TryAgain("it has less than is here already")
             if status not in (200, 206):
-                raise _NotThere(f"it answers {status} {response.reason_phrase}")
+                raise _NotThere(f"it answers {status} {response.reason}")
             if start and status == 200:
                 arrival.restart()
             if status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
@@ -302,8 +281,8 @@ class _Worker:
             if offered is not None and offered != size:
                 what = "truncated" if offered < size else "too long"
                 raise _NotThere(f"it is {what} there: {offered} bytes, {size} are expected")
-            # As it comes: collected into larger blocks, the last one would be lost when the connection breaks.
-            for block in response.iter_raw():
+            # As it comes: collected into full blocks, the last one would be lost when the connection breaks.
+            while block := response.read1(_BLOCK):
                 if self.stop.is_set():
                     raise _Stopped
                 arrival.write(block)
@@ -369,17 +348,7 @@ class _Arrival:
         self._advance(len(block))
 
 
-def _whole_size(response: httpx.Response, start: int) -> int | None:
+def _whole_size(response: BaseHTTPResponse, start: int) -> int | None:
     """What the server says the whole file has; None when it does not say."""
     length = response.headers.get("Content-Length", "")
     return start + int(length) if length.isdecimal() else None
-
-
-def _plain(error: Exception) -> str:
-    if isinstance(error, _TryAgain):
-        return str(error)
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return f"it cannot be reached ({error})" if str(error) else "it cannot be reached"
-    if isinstance(error, httpx.TimeoutException):
-        return "it fell silent"
-    return f"the connection broke ({error})"
