@@ -1,120 +1,198 @@
-"""How this computer asks web servers: over connections that are kept, on the way that its apt is configured with."""
+"""How this computer asks web servers: by the proxies that its apt is configured with, on connections that are kept.
+
+On http.client itself: where an archive is near, the processor is the limit, and anything around it costs more than
+comparing what arrives.
+"""
 
 from __future__ import annotations
 
+import base64
 import ssl
-import threading
-from collections.abc import Mapping
-from urllib.parse import unquote, urljoin, urlsplit
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
-
-import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, SSLError, TimeoutError
-from urllib3.util import Url, parse_url
 
 from rtinfra.mirror.errors import MirrorError
 
+_SCHEMES = ("http", "https")
+_REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTIONS = 20
 
 
-class Web:
-    """Asks web servers, from several threads.
+class WebError(Exception):
+    """There is no answer, or no more of it; the text says why, in plain words."""
+
+
+class Proxies:
+    """What stands between here and web servers.
 
     Args:
         options: of apt, by name.
-        connections: how many are kept to one server.
-        silence: seconds without a single byte after which a server is given up.
 
     Raises:
-        MirrorError: a proxy is configured that is none for the web.
+        MirrorError: a proxy is configured that is asked in another way than by http.
     """
 
-    def __init__(self, options: Mapping[str, str], connections: int, silence: float) -> None:
+    def __init__(self, options: Mapping[str, str]) -> None:
         self._environment = getproxies_environment()
-        self._proxies: dict[str, Url | None] = {}
+        self._proxies: dict[str, SplitResult | None] = {}
         self._of_apt: set[str] = set()
-        for scheme in ("http", "https"):
+        for scheme in _SCHEMES:
             of_environment = self._environment.get(scheme) or self._environment.get("all", "")
             proxy = options.get(f"Acquire::{scheme}::Proxy") or of_environment
             self._proxies[scheme] = _parsed(scheme, proxy)
             if proxy != of_environment:
                 self._of_apt.add(scheme)
-        self._connections = connections
-        self._silence = silence
-        self._ways: dict[tuple[str, Url | None], urllib3.PoolManager] = {}
-        self._lock = threading.Lock()
 
-    def get(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """Return the answer to a question, its body still to be read; whoever does not read it all closes it.
+    def before(self, place: SplitResult) -> SplitResult | None:
+        """Return the proxy to be asked instead of a place; None: the place itself."""
+        # The exceptions in the environment (no_proxy) are about its proxies, not about apt's own.
+        if place.scheme not in self._of_apt and proxy_bypass(place.hostname or "", self._environment):
+            return None
+        return self._proxies[place.scheme]
+
+
+class Answer:
+    """What a server says, its body still to be read."""
+
+    def __init__(self, response: HTTPResponse) -> None:
+        self._response = response
+        self.status: int = response.status
+        self.reason: str = response.reason
+        self.headers: HTTPMessage = response.headers
+
+    def read(self, most: int) -> bytes:
+        """Return what has arrived of the body, once anything has; empty at its end.
 
         Raises:
-            HTTPError: there is none.
+            WebError: the connection broke, or is silent.
+        """
+        with _plain():
+            return self._response.read1(most)
+
+
+class Web:
+    """Asks web servers; for one thread.
+
+    Args:
+        proxies: what stands between.
+        silence: seconds without a single byte after which a server is given up.
+    """
+
+    def __init__(self, proxies: Proxies, silence: float) -> None:
+        self._proxies = proxies
+        self._silence = silence
+        self._connections: dict[tuple[str, str], HTTPConnection] = {}
+
+    def __enter__(self) -> Web:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+        """Give the answer to a question.
+
+        Raises:
+            WebError: there is none.
         """
         # A server that compresses would give other bytes.
         headers = {"Accept-Encoding": "identity", "User-Agent": "rtinfra", **headers}
         for _ in range(_MOST_REDIRECTIONS):
-            response = self._way(url).request(
-                "GET", url, headers=headers, redirect=False, retries=False, preload_content=False, decode_content=False
-            )
-            place = response.get_redirect_location()
-            if not place:
-                break
-            response.close()
-            url = urljoin(url, place)
-        return response
+            connection, response = self._ask(urlsplit(url), headers)
+            try:
+                url = urljoin(url, response.getheader("Location", ""))
+                if response.status not in _REDIRECTIONS or urlsplit(url).scheme not in _SCHEMES:
+                    yield Answer(response)
+                    return
+            finally:
+                # A connection is of further use when nothing is left in it.
+                if response.length == 0:
+                    response.close()
+                else:
+                    connection.close()
+        raise WebError("it only ever sends on to another place")
 
-    def _way(self, url: str) -> urllib3.PoolManager:
-        parts = urlsplit(url)
-        way = (parts.scheme, self._proxy(parts.scheme, parts.hostname or ""))
-        with self._lock:
-            if way not in self._ways:
-                self._ways[way] = self._opened(*way)
-            return self._ways[way]
+    def _ask(self, place: SplitResult, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
+        proxy = self._proxies.before(place)
+        connection = self._connection(place, proxy)
+        target = place._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        if proxy and place.scheme == "http":
+            target = place._replace(fragment="").geturl()
+            headers = {**headers, **_login(proxy)}
+        kept = connection.sock is not None
+        if not kept:
+            try:
+                connection.connect()
+            except (OSError, HTTPException) as error:
+                connection.close()
+                raise WebError(f"it cannot be reached ({_words(error)})") from error
+        try:
+            with _plain():
+                connection.request("GET", target, headers=dict(headers))
+                return connection, connection.getresponse()
+        except WebError as error:
+            connection.close()
+            # Servers hang up on those who kept silent for some time: this says nothing about the question.
+            if kept and isinstance(error.__cause__, ConnectionError):
+                return self._ask(place, headers)
+            raise
 
-    def _proxy(self, scheme: str, host: str) -> Url | None:
-        # The exceptions in the environment (no_proxy) are about its proxies, not about apt's own.
-        if scheme not in self._of_apt and proxy_bypass(host, self._environment):
-            return None
-        return self._proxies.get(scheme)
+    def _connection(self, place: SplitResult, proxy: SplitResult | None) -> HTTPConnection:
+        key = (place.scheme, place.netloc)
+        if key not in self._connections:
+            self._connections[key] = self._new_connection(place, proxy)
+        return self._connections[key]
 
-    def _opened(self, scheme: str, proxy: Url | None) -> urllib3.PoolManager:
-        # The authorities that this computer trusts, as apt does; reading them takes long, so once, and only if needed.
-        context = ssl.create_default_context() if "https" in (scheme, proxy and proxy.scheme) else None
-        timeout = urllib3.Timeout(connect=self._silence, read=self._silence)
-        if proxy is None:
-            return urllib3.PoolManager(maxsize=self._connections, timeout=timeout, ssl_context=context)
-        login = urllib3.make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
-        return urllib3.ProxyManager(
-            proxy._replace(auth=None).url,
-            maxsize=self._connections,
-            timeout=timeout,
-            ssl_context=context,
-            proxy_ssl_context=context,
-            proxy_headers=login,
-        )
+    def _new_connection(self, place: SplitResult, proxy: SplitResult | None) -> HTTPConnection:
+        host = (proxy or place).netloc.rpartition("@")[2]
+        if place.scheme == "http":
+            return HTTPConnection(host, timeout=self._silence)
+        connection = HTTPSConnection(host, timeout=self._silence, context=_authorities())
+        if proxy:
+            connection.set_tunnel(place.hostname or "", place.port or 443, _login(proxy))
+        return connection
 
 
-def _parsed(scheme: str, proxy: str) -> Url | None:
-    """The address of a proxy as it is configured; None for none."""
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Those that this computer trusts, as apt does. Reading them takes as long as fetching a large package."""
+    return ssl.create_default_context()
+
+
+def _login(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+
+
+def _parsed(scheme: str, proxy: str) -> SplitResult | None:
     if proxy in ("", "DIRECT"):
         return None
-    address = parse_url(proxy if "://" in proxy else f"http://{proxy}")
-    if address.scheme not in ("http", "https"):
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme != "http":
         raise MirrorError(
-            f"the proxy for {scheme} is {address._replace(auth=None).url}; one that starts with http:// is expected",
+            f"the proxy for {scheme} is {parts.scheme}://{parts.hostname}; one that starts with http:// is expected",
             f"name another one in /etc/apt/apt.conf.d as Acquire::{scheme}::Proxy, or DIRECT there to use none",
         )
-    return address
+    return parts
 
 
-def plain(error: HTTPError) -> str:
-    """Say in plain words why there is no answer, or no more of it."""
-    reason: BaseException = error
-    while cause := reason.__cause__ or reason.__context__:
-        reason = cause
-    words = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
-    if isinstance(error, ConnectTimeoutError | ProxyError | SSLError):
-        return f"it cannot be reached ({words})"
-    if isinstance(error, TimeoutError):
-        return "it fell silent"
-    return f"the connection broke ({words})"
+@contextmanager
+def _plain() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise WebError("it fell silent") from error
+    except (OSError, HTTPException) as error:
+        raise WebError(f"the connection broke ({_words(error)})") from error
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
