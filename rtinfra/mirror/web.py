@@ -153,15 +153,15 @@ class Web:
         host = (proxy or place).netloc.rpartition("@")[2]
         if place.scheme == "http":
             return HTTPConnection(host, timeout=self._silence)
-        connection = HTTPSConnection(host, timeout=self._silence, context=_authorities())
+        connection = HTTPSConnection(host, timeout=self._silence, context=authorities())
         if proxy:
             connection.set_tunnel(place.hostname or "", place.port or 443, _login(proxy))
         return connection
 
 
 @cache
-def _authorities() -> ssl.SSLContext:
-    """Those that this computer trusts, as apt does. Reading them takes as long as fetching a large package."""
+def authorities() -> ssl.SSLContext:
+    """Return those that this computer trusts, as apt does. Reading them takes long: once, and only when needed."""
     return ssl.create_default_context()
 
 
