@@ -121,10 +121,11 @@ class Web:
     def _ask(self, place: SplitResult, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
         proxy = self._proxies.before(place)
         connection = self._connection(place, proxy)
+        headers = {**headers, **_login("Authorization", place)}
         target = place._replace(scheme="", netloc="", fragment="").geturl() or "/"
         if proxy and place.scheme == "http":
-            target = place._replace(fragment="").geturl()
-            headers = {**headers, **_login(proxy)}
+            target = place._replace(netloc=_host(place), fragment="").geturl()
+            headers |= _login("Proxy-Authorization", proxy)
         kept = connection.sock is not None
         if not kept:
             try:
@@ -134,7 +135,7 @@ class Web:
                 raise WebError(f"it cannot be reached ({_words(error)})") from error
         try:
             with _plain():
-                connection.request("GET", target, headers=dict(headers))
+                connection.request("GET", target, headers=headers)
                 return connection, connection.getresponse()
         except WebError as error:
             connection.close()
@@ -150,12 +151,12 @@ class Web:
         return self._connections[key]
 
     def _new_connection(self, place: SplitResult, proxy: SplitResult | None) -> HTTPConnection:
-        host = (proxy or place).netloc.rpartition("@")[2]
+        host = _host(proxy or place)
         if place.scheme == "http":
             return HTTPConnection(host, timeout=self._silence)
         connection = HTTPSConnection(host, timeout=self._silence, context=authorities())
         if proxy:
-            connection.set_tunnel(place.hostname or "", place.port or 443, _login(proxy))
+            connection.set_tunnel(place.hostname or "", place.port or 443, _login("Proxy-Authorization", proxy))
         return connection
 
 
@@ -165,11 +166,17 @@ def authorities() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _login(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
+def _host(place: SplitResult) -> str:
+    """With its port."""
+    return place.netloc.rpartition("@")[2]
+
+
+def _login(header: str, place: SplitResult) -> dict[str, str]:
+    """The header that tells name and password, when they are in an address."""
+    if place.username is None:
         return {}
-    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+    words = f"{unquote(place.username)}:{unquote(place.password or '')}"
+    return {header: f"Basic {base64.b64encode(words.encode()).decode()}"}
 
 
 def _parsed(scheme: str, proxy: str) -> SplitResult | None:

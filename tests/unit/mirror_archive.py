@@ -189,6 +189,8 @@ class WebServer:
         """Path and Range of every request."""
         self.hosts: list[str] = []
         """Host and login of every request that came as to a proxy."""
+        self.logins: set[str] = set()
+        """What was said as name and password."""
         self.busy = threading.Event()
 
     def asked(self, name: str) -> list[str]:
@@ -228,6 +230,7 @@ class WebServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer as told."""
+        self.logins.add(request.headers.get("Authorization", ""))
         if (place := urlsplit(request.path)).netloc:
             self.hosts.append(f"{place.netloc} {request.headers.get('Proxy-Authorization', '')}".strip())
         path = place.path.lstrip("/").replace("%2B", "+").replace("%2b", "+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from rtinfra.local.archive import Archive
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import fetch as fetching
 from rtinfra.mirror import lock as locking
-from rtinfra.mirror import web
+from rtinfra.mirror import pool, web
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.fetch import Fetched, Patience, fetch
 from rtinfra.mirror.model import LOCAL, Blob, Content, Lock, LockedPackage, Origin
@@ -267,6 +268,12 @@ def test_the_proxy_of_apt_is_asked(site: Site) -> None:
     assert site.server.hosts == ["archive.invalid Basic bWU6c0BjcmV0"] * 4
 
 
+def test_an_archive_that_wants_a_password_gets_it(site: Site) -> None:
+    site.fetch(site.base.replace("//", "//me:s%40cret@"))
+    assert site.there() == set(SIZES)
+    assert site.server.logins == {"Basic bWU6c0BjcmV0"}
+
+
 def test_the_proxy_of_the_environment_is_asked_but_for_its_exceptions(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +331,20 @@ def test_a_full_disk_is_told_before_the_first_byte(site: Site, monkeypatch: pyte
     # What has arrived already needs no room again.
     site.partial("large").write_bytes(site.data["large"][:600_000])
     assert site.fetch().files == 4
+
+
+def test_nothing_has_its_name_before_its_bytes_are_on_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "make_durable", full)
+        error = site.refused()
+    assert "the disk became full" in error.message and "what has arrived is kept" in error.next_step
+    assert not site.there()
+    asked = len(site.server.requests)
+    site.fetch()
+    assert site.there() == set(SIZES) and len(site.server.requests) == asked
 
 
 def test_what_is_in_no_archive_is_told(site: Site) -> None:
