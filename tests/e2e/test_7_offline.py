@@ -31,6 +31,8 @@ HOST = MachineSpec(restricted=True, lan_addresses=1)
 #: Folder of the mirror on its host, and what carried bundles are put into there.
 ROOT, STICK = "/srv/rtinfra-mirror", "/media/stick"
 LIVE = f"cat {ROOT}/published/current/release.json"
+#: The one that QEMU's user-mode network names in its DHCP answers.
+NAME_SERVER = "10.0.2.3"
 #: A small package that every real-time host has: the one that gets a fix.
 FIXED = "numactl"
 
@@ -77,6 +79,7 @@ class Journey:
         folder = Path(bundle["folder"])
         config = ("-q", "-F", str(self.server.ssh_config_path))
         subprocess.run(["scp", *config, "-r", str(folder), f"{self.server.name}:{STICK}/"], check=True, timeout=300)
+        self.server.run("sync")  # a stick has been taken out properly
         return f"{STICK}/{folder.name}"
 
     def cut_when(self, condition: str, command: str) -> None:
@@ -102,8 +105,9 @@ class Journey:
         return self.host.run(f"dpkg-query -W -f '${{Version}}' {package}").stdout.strip()
 
 
-def _capture(machine: Machine) -> Path:
-    return LAB / f"{machine.name}.pcap"
+def _captured(machine: Machine, phase: str) -> Path:
+    """Where everything is that the machine sent outside while it was `bare`, or once it was `deployed`."""
+    return LAB / f"{machine.name}-{phase}.pcap"
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +131,7 @@ def journey(request: pytest.FixtureRequest) -> Iterator[Journey]:
             machine.up()
         else:
             machine.reset()
-        machine.capture(_capture(machine))
+        machine.capture(_captured(machine, "bare"))
     if not kept:
         shutil.rmtree(connected, ignore_errors=True)
     connected.mkdir(exist_ok=True)
@@ -169,6 +173,8 @@ def test_bare_hosts_are_deployed_from_the_mirror_alone(project: Project, journey
     result = project.deploy()
     assert result.ok, result.log
     assert "PREEMPT_RT" in journey.host.run("uname -v").stdout
+    for machine in (journey.server, journey.host):
+        machine.capture(_captured(machine, "deployed"))
     second = project.deploy()
     assert second.ok, second.log
     assert second.changed == 0, second.changed_operations
@@ -241,7 +247,12 @@ def test_going_back_takes_the_hosts_back(project: Project, journey: Journey) -> 
 
 
 def test_nothing_was_tried_to_be_reached_outside(journey: Journey) -> None:
+    """Installing asked for nothing but the mirror. A bare Debian asks the network's name server for the distribution's
+    time servers, all by itself; deployed, it does not even do that.
+    """
     for machine in (journey.server, journey.host):
-        assert _capture(machine).stat().st_size > 10000, "next to nothing was recorded"
-        tried = wire.opened(_capture(machine), machine)
+        bare, deployed = (_captured(machine, phase) for phase in ("bare", "deployed"))
+        assert deployed.stat().st_size > 10000, "next to nothing was recorded"
+        assert wire.opened(bare, machine) <= {f"{NAME_SERVER}:53"}
+        tried = wire.opened(deployed, machine)
         assert not tried, f"{machine.name} tried to reach {sorted(tried)}"

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -410,6 +411,11 @@ class Server(ThreadingHTTPServer):
         if ":" in options.address:
             self.address_family = socket.AF_INET6
         super().__init__((options.address, options.port), Handler)
+
+    def server_bind(self) -> None:
+        """Bind without asking a name server who we are, which HTTPServer does: on a closed network none answers."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
 
 class Handler(BaseHTTPRequestHandler):
