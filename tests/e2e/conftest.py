@@ -36,12 +36,13 @@ _PARTS = (
     "inventory",
     "metrics",
     "pyproject.toml",
+    "requirements",
     "roles",
     "rtinfra",
     "templates",
 )
-# Too much to copy; no scenario changes it.
-_STORE = Path("images", "store")
+# Too much to copy; no scenario changes them.
+_STORES = (Path("images", "store"), Path("wheels"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,11 +113,12 @@ def project(tmp_path: Path) -> Project:
     for part in _PARTS:
         source = PROJECT / part
         if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "hosts.yaml", _STORE.name)
+            ignored = shutil.ignore_patterns("__pycache__", "hosts.yaml", *(store.name for store in _STORES))
             shutil.copytree(source, tmp_path / part, ignore=ignored)
         else:
             shutil.copy(source, tmp_path / part)
-    (tmp_path / _STORE).symlink_to(PROJECT / _STORE)
+    for store in _STORES:
+        (tmp_path / store).symlink_to(PROJECT / store)
     return Project(tmp_path)
 
 
