@@ -9,6 +9,7 @@ text may mean: a file mode, a duration, a CPU list, or `on` for a switch.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -110,6 +111,8 @@ def load_yaml(path: Path, name: str) -> Located:
     return parse_yaml(text, name)
 
 
+# A command looks at the same settings several times, and this is what takes long of it. Trees are never changed.
+@lru_cache(maxsize=64)
 def parse_yaml(text: str, name: str) -> Located:
     """Like `load_yaml`, from text.
 

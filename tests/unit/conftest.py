@@ -111,7 +111,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
         with log.open("w") as sink, redirect_stdout(sink), redirect_stderr(sink):
-            pytest.main([*session.pytest_arguments(tests), "-s", *arguments])
+            pytest.main([*session.pytest_arguments(tests), "-s", "-p", "no:unraisableexception", *arguments])
 
     monkeypatch.setattr("rtinfra.verify.session._run_pytest", run_pytest)
 

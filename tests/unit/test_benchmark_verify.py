@@ -47,6 +47,7 @@ def test_only_a_real_host_is_judged(found: verify.Result, problems: int) -> None
     assert len(found.problems) == problems
 
 
+@pytest.mark.slow
 def test_it_runs_what_an_operator_runs(inventory: Path, fake_ssh: Path) -> None:
     found, seconds = verify.verify(inventory)
     measured = verify.summed([found], [seconds])

@@ -67,6 +67,7 @@ def test_a_lock_with_a_hole_is_not(tmp_path: Path) -> None:
     assert [str(each) for each in found.broken] == ["app 1.0-1 needs ghost, which is not in the lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["requirements.txt", "preflight.txt"])
 def test_wheels_that_are_not_locked_are_told(tmp_path: Path, name: str) -> None:
     here = site(tmp_path)

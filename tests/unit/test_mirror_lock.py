@@ -136,6 +136,7 @@ def test_a_lock_holds_everything_and_fetch_brings_the_rest(place: Place) -> None
         place.mirror.pool.verify(content)
 
 
+@pytest.mark.slow
 def test_hosts_with_an_environment_of_ours_have_wheels_for_their_python(place: Place) -> None:
     """Their Python is another than that of the closed network's control machine; what both need is locked once."""
     index = place.root / "index"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ CONTROLS = sorted(
 )
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
     files = (PROJECT / "templates" / "prometheus" / "rules").glob("*.yml")
     return [
@@ -301,7 +303,8 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rep
 
     def run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
         with log.open("w") as sink, redirect_stdout(sink), redirect_stderr(sink):
-            pytest.main([*pytest_arguments(tests), "-s", *arguments])
+            # What looks for errors in destructors collects garbage of the whole process, which takes longer than a run.
+            pytest.main([*pytest_arguments(tests), "-s", "-p", "no:unraisableexception", *arguments])
 
     monkeypatch.setattr("rtinfra.verify.session._run_pytest", run_pytest)
 
