@@ -26,8 +26,8 @@ from rtinfra.mirror.release import (
     KEY,
     TOLERANCE,
     Description,
+    expected,
     expiry_notice,
-    layout,
     live_release,
     read_lock,
     served,
@@ -158,7 +158,7 @@ def _signature(folder: Path, release: Description, key: SigningKey | None) -> It
 def _files(mirror: Mirror, folder: Path, release: Description, key: SigningKey | None) -> Iterator[Finding]:
     try:
         if key is not None:
-            tree = layout(mirror, release, key)
+            tree = expected(mirror, release, key)
         else:
             # What cannot be made again without the key is taken as it is.
             own = {name: (folder / name).read_bytes() for name in (KEY, DESCRIPTION) if _plain(folder / name)}

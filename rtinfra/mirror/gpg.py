@@ -28,6 +28,8 @@ TOOLS = (Tool("gpg", "gpg"), Tool("gpgv", "gpgv"), Tool("gpg-agent", "gpg-agent"
 #: What the key says it was made at: earlier than any lock, whose time its signatures bear.
 _BORN = datetime(2020, 1, 1, tzinfo=UTC)
 _OWNER = "rtinfra mirror"
+# What makes up a key in a GNUPGHOME.
+_KEY_FILES = ("pubring.kbx", "private-keys-v1.d")
 _TIMEOUT = 60.0
 
 
@@ -123,7 +125,8 @@ def _make(home: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".repository-", dir=home.parent) as name:
         new = Path(name) / "home"
         new.mkdir(mode=0o700)
-        with _session(new) as (link, _):
+        with _folder() as work, _agent(link := work / "home"):
+            link.symlink_to(new.absolute())
             _gpg(
                 *(link, _BORN, "--cert-digest-algo", "SHA512", "--pinentry-mode", "loopback", "--passphrase", ""),
                 *("--quick-generate-key", _OWNER, "ed25519", "sign", "never"),
@@ -141,16 +144,34 @@ def _make(home: Path) -> None:
 
 @contextmanager
 def _session(home: Path) -> Iterator[tuple[Path, Path]]:
-    """Give a short name for a GNUPGHOME and a private folder for files; no agent is left running afterwards."""
-    # The agent's socket is in the folder, and the path of a socket has at most 107 characters.
+    """Give a GNUPGHOME with the keys of `home`, and a private folder for files.
+
+    Its agent is its own: one that is just ending, of a call before, would otherwise be asked and not answer. Nothing of
+    the key is copied.
+    """
+    with _folder() as work:
+        own = work / "home"
+        own.mkdir(mode=0o700)
+        for name in _KEY_FILES:
+            (own / name).symlink_to(home.absolute() / name)
+        with _agent(own):
+            yield own, work
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # The agent's socket is below it, and the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="rtinfra-gpg-") as name:
-        work = Path(name)
-        link = work / "home"
-        link.symlink_to(home.absolute())
-        try:
-            yield link, work
-        finally:
-            programs.execute(["gpgconf", "--homedir", link, "--kill", "gpg-agent"], timeout=_TIMEOUT)
+        yield Path(name)
+
+
+@contextmanager
+def _agent(home: Path) -> Iterator[None]:
+    """Leave no agent running afterwards."""
+    try:
+        yield
+    finally:
+        programs.execute(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], timeout=_TIMEOUT)
 
 
 def _gpg(home: Path, when: datetime | None, *arguments: str | Path) -> str:

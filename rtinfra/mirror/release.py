@@ -6,6 +6,7 @@ starts it anew.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from typing import Literal
 from rtinfra.config.types import Settings
 from rtinfra.local.files import sync_directory
 from rtinfra.local.progress import Reporter
+from rtinfra.mirror import gpg
 from rtinfra.mirror import tree as trees
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.gpg import SigningKey, signing_key
@@ -158,8 +160,31 @@ def layout(mirror: Mirror, release: Description, key: SigningKey) -> Tree:
     Raises:
         MirrorError: as for `served`.
     """
-    own = Tree({KEY: key.public, DESCRIPTION: canonical(release.to_json())})
-    return trees.united([served(mirror, release, lambda text: key.clearsign(text, release.date)), own])
+    return trees.united([served(mirror, release, lambda text: key.clearsign(text, release.date)), _own(release, key)])
+
+
+def expected(mirror: Mirror, release: Description, key: SigningKey) -> Tree:
+    """Return every file of a release that is there, as it should be.
+
+    What is there is not signed again: another version of gpg would give other bytes, as good as those. A signature is
+    right when it is our key's and covers the right text.
+
+    Raises:
+        MirrorError: as for `served`.
+    """
+    signed = mirror.published / release.name / APT / "dists" / release.suite / "InRelease"
+
+    def signature(text: bytes) -> bytes:
+        with contextlib.suppress(OSError, MirrorError):
+            if gpg.verify(signed, key).rstrip() == text.rstrip():
+                return signed.read_bytes()
+        return key.clearsign(text, release.date)
+
+    return trees.united([served(mirror, release, signature), _own(release, key)])
+
+
+def _own(release: Description, key: SigningKey) -> Tree:
+    return Tree({KEY: key.public, DESCRIPTION: canonical(release.to_json())})
 
 
 def served(mirror: Mirror, release: Description, sign: Sign) -> Tree:
@@ -365,7 +390,7 @@ def _earlier(mirror: Mirror, state: State, sha256: str, now: datetime, report: R
 
 def _whole(mirror: Mirror, live: Description, key: SigningKey) -> bool:
     """Whether the live release is as it should be; files that are the pool's are not read."""
-    tree = layout(mirror, live, key)
+    tree = expected(mirror, live, key)
     return next(trees.differences(tree, mirror.pool, mirror.published / live.name), None) is None
 
 

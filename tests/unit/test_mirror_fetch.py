@@ -394,7 +394,8 @@ def test_an_interrupted_command_says_so_and_goes_on_where_it_ended(site: Site, t
     command = [str(Path(sys.executable).with_name("rtinfra")), "mirror", "fetch", "--lock", str(path), "--json"]
     command += ["--directory", str(site.mirror.root)]
     environment = {**os.environ, "RTINFRA_LAB_ARCHIVE": site.base}
-    site.server.pause = 0.05
+    # Long enough that the signal arrives before the end, on a busy machine too.
+    site.server.pause = 0.15
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
