@@ -16,7 +16,8 @@ from rtinfra.render import render, render_json
 
 SOURCE = "/etc/apt/sources.list.d/rtinfra.sources"
 KEY = "/etc/apt/keyrings/rtinfra-mirror.asc"
-APT_CONFIGURATION = "/etc/apt/apt.conf.d/99-rtinfra-mirror"
+# The last of its folder by name: what others have set there must not weaken it, apt.conf(5).
+APT_CONFIGURATION = "/etc/apt/apt.conf.d/zz-rtinfra-mirror"
 PREFERENCES = "/etc/apt/preferences.d/60-rtinfra-mirror"
 AUTHORITY = "/etc/rtinfra/mirror-ca.crt"
 PIP = "/etc/pip.conf"

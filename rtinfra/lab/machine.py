@@ -238,17 +238,15 @@ class Machine:
     def capture(self, path: Path) -> None:
         """Write every packet of the card that leads outside to a pcap file, until the machine's power goes.
 
-        Only the first bytes of each: addresses and ports (QEMU's filter-dump).
+        Only the first bytes of each: addresses and ports (QEMU's filter-dump). What is captured already goes on.
         """
-        path.unlink(missing_ok=True)
+        name = f"capture-{path.stem}"
         with self._locked(), Qmp(self._wiring.qmp) as qmp:
-            dump: dict[str, Any] = {
-                "qom-type": "filter-dump",
-                "id": f"capture-{path.stem}",
-                "netdev": "network",
-                "file": str(path),
-            }
-            qmp.execute("object-add", **dump, maxlen=_CAPTURED_BYTES)
+            if any(entry["name"] == name for entry in qmp.execute("qom-list", path="/objects")):
+                return
+            path.unlink(missing_ok=True)
+            dump: dict[str, Any] = {"qom-type": "filter-dump", "id": name, "file": str(path)}
+            qmp.execute("object-add", **dump, netdev="network", maxlen=_CAPTURED_BYTES)
 
     @property
     def mac_address(self) -> str:

@@ -13,9 +13,7 @@ import contextlib
 import errno
 import hashlib
 import io
-import os
 import queue
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,18 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import httpx
-
 from rtinfra.local.archive import Archive
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.apt import bases
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import LOCAL, Content, Lock
-from rtinfra.mirror.pool import require_space
+from rtinfra.mirror.pool import Arrived, Pool, require_space
 from rtinfra.mirror.store import Mirror
+from rtinfra.mirror.web import Answer, Proxies, Web, WebError
 
 CONNECTIONS = 8
-_BLOCK = 1 << 18
+_BLOCK = 1 << 20
+# Files that enter the pool at once: the disk takes about as long for many as for one.
+_TOGETHER = 64
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -114,6 +113,12 @@ class _Item:
     urls: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Failed:
+    content: Content
+    error: BaseException
+
+
 def _items(lock: Lock, archive: Archive, missing: list[Content]) -> list[_Item]:
     """Where to get what is missing: the largest first, so that the last connection does not drag on alone."""
     places = addresses(lock, archive)
@@ -150,52 +155,74 @@ def _run(
     waiting: queue.SimpleQueue[_Item] = queue.SimpleQueue()
     for item in items:
         waiting.put(item)
+    done: queue.SimpleQueue[Arrived | _Failed] = queue.SimpleQueue()
     stop = threading.Event()
-    failed: list[tuple[Content, BaseException]] = []
-    with _client(archive, patience) as client:
-        worker = _Worker(client, mirror, advance, patience, stop)
+    proxies = Proxies(dict(archive.options))
 
-        def work() -> None:
+    def work() -> None:
+        with Web(proxies, patience.silence) as web:
+            worker = _Worker(web, mirror, advance, patience, stop)
             while not stop.is_set():
                 try:
                     item = waiting.get_nowait()
                 except queue.Empty:
                     return
                 try:
-                    worker.bring(item)
+                    done.put(worker.bring(item))
                 except _Stopped:
                     return
                 except BaseException as error:
-                    failed.append((item.content, error))
-                    if isinstance(error, OSError):
-                        stop.set()
+                    done.put(_Failed(item.content, error))
 
-        # Daemons: when this run is interrupted nobody waits for a server that is silent. Whatever they are doing may
-        # be cut off at any point.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(CONNECTIONS, len(items)))]
+    # Daemons: when this run is interrupted nobody waits for a server that is silent. Whatever they are doing may
+    # be cut off at any point.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(CONNECTIONS, len(items)))]
+    for thread in threads:
+        thread.start()
+    try:
+        failed = _settle(done, len(items), mirror.pool)
+    finally:
+        stop.set()
         for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(timeout=1)
+            thread.join(timeout=1)
     if failed:
         raise _failure(failed, len(items))
 
 
-def _failure(failed: list[tuple[Content, BaseException]], of: int) -> BaseException:
-    for content, error in failed:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _settle(done: queue.SimpleQueue[Arrived | _Failed], count: int, pool: Pool) -> list[_Failed]:
+    """Move so many files into the pool, while others still arrive; return those that failed.
+
+    A disk that takes no more ends it early.
+    """
+    arrived: list[Arrived] = []
+    failed: list[_Failed] = []
+    for left in reversed(range(count)):
+        outcome = done.get()
+        try:
+            if isinstance(outcome, Arrived):
+                arrived.append(outcome)
+            else:
+                failed.append(outcome)
+            if left == 0 or len(arrived) == _TOGETHER:
+                pool.adopt(arrived)
+                arrived.clear()
+        except OSError as error:
+            failed.append(_Failed(outcome.content, error))
+        if failed and isinstance(failed[-1].error, OSError):
+            break
+    return failed
+
+
+def _failure(failed: list[_Failed], of: int) -> BaseException:
+    for one in failed:
+        if isinstance(one.error, OSError) and one.error.errno in (errno.ENOSPC, errno.EDQUOT):
             return MirrorError(
-                f"the disk became full while {content.name} arrived",
+                f"the disk became full while {one.content.name} arrived",
                 "free some space, then fetch again: what has arrived is kept",
             )
-        if not isinstance(error, MirrorError):
-            return error
-    errors = [error for _, error in failed if isinstance(error, MirrorError)]
+        if not isinstance(one.error, MirrorError):
+            return one.error
+    errors = [one.error for one in failed if isinstance(one.error, MirrorError)]
     if len(errors) == 1:
         return errors[0]
     lines = sorted(error.message for error in errors)
@@ -207,40 +234,18 @@ def _failure(failed: list[tuple[Content, BaseException]], of: int) -> BaseExcept
     )
 
 
-def _client(archive: Archive, patience: Patience) -> httpx.Client:
-    # The authorities that this computer trusts, as apt does; not a list of its own.
-    context = ssl.create_default_context()
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    mounts: dict[str, httpx.BaseTransport | None] = {}
-    for scheme in ("http", "https"):
-        proxy = dict(archive.options).get(f"Acquire::{scheme}::Proxy")
-        # One from the environment is known to the client already, with its exceptions (no_proxy).
-        if proxy and proxy != os.environ.get(f"{scheme}_proxy"):
-            way = None if proxy == "DIRECT" else proxy
-            mounts[f"{scheme}://"] = httpx.HTTPTransport(verify=context, limits=limits, proxy=way)
-    return httpx.Client(
-        verify=context,
-        limits=limits,
-        mounts=mounts,
-        timeout=httpx.Timeout(patience.silence),
-        follow_redirects=True,
-        # A server that compresses would give other bytes.
-        headers={"Accept-Encoding": "identity", "User-Agent": "rtinfra"},
-    )
-
-
 @dataclass(frozen=True)
 class _Worker:
-    """Brings one file after the other; used by several threads."""
+    """Lets one file arrive after the other, in its own thread."""
 
-    client: httpx.Client
+    web: Web
     mirror: Mirror
     advance: Callable[[int], None]
     patience: Patience
     stop: threading.Event
 
-    def bring(self, item: _Item) -> None:
-        """Bring one file into the pool; raises MirrorError when no server gives it."""
+    def bring(self, item: _Item) -> Arrived:
+        """Let one file arrive; raises MirrorError when no server gives it."""
         reasons: list[str] = []
         arrival = _Arrival(self.mirror.root / "partial" / item.content.sha256, item.content, self.advance)
         with arrival:
@@ -256,7 +261,7 @@ class _Worker:
                     "when the archive has replaced it meanwhile, take the current version with `rtinfra mirror lock`;"
                     " otherwise try again: what has arrived is kept",
                 )
-            self.mirror.pool.adopt(item.content, arrival.path, arrival.sha256)
+        return Arrived(item.content, arrival.path, arrival.sha256)
 
     def _from(self, url: str, arrival: _Arrival) -> None:
         """Let a file arrive completely from one server."""
@@ -272,9 +277,9 @@ class _Worker:
                 if not resumed:
                     raise _NotThere(f"it has another content than was locked (sha256 {arrival.content.sha256})")
                 # What was there from before may have been the bad part.
-            except (httpx.TransportError, _TryAgain) as error:
+            except (WebError, _TryAgain) as error:
                 if attempt == self.patience.attempts:
-                    raise _NotThere(f"{_plain(error)}, {attempt} times") from error
+                    raise _NotThere(f"{error}, {attempt} times") from error
                 if self.stop.wait(pause):
                     raise _Stopped from error
                 pause *= 2
@@ -283,27 +288,27 @@ class _Worker:
     def _request(self, url: str, arrival: _Arrival) -> None:
         start, size = arrival.size, arrival.content.size
         headers = {"Range": f"bytes={start}-"} if start else {}
-        with self.client.stream("GET", url, headers=headers) as response:
-            status = response.status_code
+        with self.web.get(url, headers) as answer:
+            status = answer.status
             if status in _AGAIN:
                 raise _TryAgain(f"it answers {status}")
             if status == 416:
                 arrival.restart()
                 raise _TryAgain("it has less than is here already")
             if status not in (200, 206):
-                raise _NotThere(f"it answers {status} {response.reason_phrase}")
+                raise _NotThere(f"it answers {status} {answer.reason}")
             if start and status == 200:
                 arrival.restart()
-            if status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            if status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 arrival.restart()
                 raise _TryAgain("it gives another part than was asked for")
-            offered = _whole_size(response, arrival.size)
+            offered = _whole_size(answer, arrival.size)
             # The size first: a wrong file need not be read to be refused.
             if offered is not None and offered != size:
                 what = "truncated" if offered < size else "too long"
                 raise _NotThere(f"it is {what} there: {offered} bytes, {size} are expected")
-            # As it comes: collected into larger blocks, the last one would be lost when the connection breaks.
-            for block in response.iter_raw():
+            # As it comes: collected into full blocks, the last one would be lost when the connection breaks.
+            while block := answer.read(_BLOCK):
                 if self.stop.is_set():
                     raise _Stopped
                 arrival.write(block)
@@ -369,17 +374,7 @@ class _Arrival:
         self._advance(len(block))
 
 
-def _whole_size(response: httpx.Response, start: int) -> int | None:
+def _whole_size(answer: Answer, start: int) -> int | None:
     """What the server says the whole file has; None when it does not say."""
-    length = response.headers.get("Content-Length", "")
+    length = answer.headers.get("Content-Length", "")
     return start + int(length) if length.isdecimal() else None
-
-
-def _plain(error: Exception) -> str:
-    if isinstance(error, _TryAgain):
-        return str(error)
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return f"it cannot be reached ({error})" if str(error) else "it cannot be reached"
-    if isinstance(error, httpx.TimeoutException):
-        return "it fell silent"
-    return f"the connection broke ({error})"

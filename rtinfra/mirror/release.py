@@ -21,7 +21,7 @@ from rtinfra.mirror import tree as trees
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.gpg import SigningKey, signing_key
 from rtinfra.mirror.model import FORMAT, Instant, Lock, Sha256, canonical, read_document
-from rtinfra.mirror.pool import require_space
+from rtinfra.mirror.pool import make_durable, require_space
 from rtinfra.mirror.registry import registry
 from rtinfra.mirror.repository import Sign, repository
 from rtinfra.mirror.store import Mirror, Published, State
@@ -380,7 +380,7 @@ def _go_live(mirror: Mirror, tree: Tree, release: Description) -> None:
     new.mkdir()
     new.chmod(0o755)
     trees.write(tree, mirror.pool, new, release.date)
-    trees.make_durable(new)
+    make_durable(new)
     cut_off = mirror.published / f"{release.name}{ASIDE}cut-off"
     if target.exists():
         # Made by a call that did not come to the switch: it has never been served.

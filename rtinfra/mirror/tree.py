@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -99,20 +98,6 @@ def differences(tree: Tree, pool: Pool, directory: Path) -> Iterator[Difference]
     for path in sorted(tree.paths | present):
         if problem := _problem(tree, pool, directory / path, path, path in present):
             yield Difference(path, problem)
-
-
-def make_durable(directory: Path) -> None:
-    """Make everything on the file system of a folder survive a power cut.
-
-    One call for the thousands of names of a release; an fsync of every file and folder takes many times as long.
-    """
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(number) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(directory))
-    finally:
-        os.close(number)
 
 
 def _problem(tree: Tree, pool: Pool, file: Path, path: str, present: bool) -> str | None:

@@ -77,6 +77,7 @@ class Journey:
         folder = Path(bundle["folder"])
         config = ("-q", "-F", str(self.server.ssh_config_path))
         subprocess.run(["scp", *config, "-r", str(folder), f"{self.server.name}:{STICK}/"], check=True, timeout=300)
+        self.server.run("sync")  # a stick has been taken out properly
         return f"{STICK}/{folder.name}"
 
     def cut_when(self, condition: str, command: str) -> None:

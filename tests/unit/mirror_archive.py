@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+import ssl
 import subprocess
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from roles.site import MirrorSettings
 from rtinfra.local.archive import Archive
@@ -167,6 +170,10 @@ class Behaviour:
     """How often, before it is as it should be."""
     data: bytes | None = None
     """Instead of the file."""
+    location: str | None = None
+    """Where it sends on to."""
+    hangs_up: bool = False
+    """After the answer, without saying so."""
 
 
 class WebServer:
@@ -180,6 +187,10 @@ class WebServer:
         """Seconds after every 16 KiB."""
         self.requests: list[tuple[str, str]] = []
         """Path and Range of every request."""
+        self.hosts: list[str] = []
+        """Host and login of every request that came as to a proxy."""
+        self.logins: set[str] = set()
+        """What was said as name and password."""
         self.busy = threading.Event()
 
     def asked(self, name: str) -> list[str]:
@@ -187,7 +198,7 @@ class WebServer:
         return [range for path, range in self.requests if path.endswith(name)]
 
     @contextmanager
-    def running(self) -> Iterator[str]:
+    def running(self, tls: ssl.SSLContext | None = None) -> Iterator[str]:
         """Serve; gives the address."""
         here = self
 
@@ -198,15 +209,20 @@ class WebServer:
             def do_GET(self) -> None:
                 here.answer(self)
 
+            def do_CONNECT(self) -> None:
+                here.connect(self)
+
             def log_message(self, *_: object) -> None:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
         finally:
             self.busy.set()
             server.shutdown()
@@ -214,13 +230,22 @@ class WebServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer as told."""
-        path = request.path.lstrip("/").replace("%2B", "+").replace("%2b", "+")
+        self.logins.add(request.headers.get("Authorization", ""))
+        if (place := urlsplit(request.path)).netloc:
+            self.hosts.append(f"{place.netloc} {request.headers.get('Proxy-Authorization', '')}".strip())
+        path = place.path.lstrip("/").replace("%2B", "+").replace("%2b", "+")
         asked = request.headers.get("Range", "")
         self.requests.append((path, asked))
         told = self.behaviour.get(path, Behaviour())
         if told.times <= 0:
             told = Behaviour()
         told.times -= 1
+        if told.location:
+            request.send_response(302)
+            request.send_header("Location", told.location)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
         file = self.root / path
         if told.status is not None or not file.is_file():
             request.send_response(told.status or 404)
@@ -240,6 +265,20 @@ class WebServer:
         request.send_header("Content-Length", str(len(data) - start))
         request.end_headers()
         self._send(request, data[start:], told)
+        request.close_connection |= told.hangs_up
+
+    def connect(self, request: BaseHTTPRequestHandler) -> None:
+        """Be a proxy: pass bytes on."""
+        self.hosts.append(request.path)
+        host, _, port = request.path.partition(":")
+        with socket.create_connection((host, int(port))) as there:
+            request.send_response(200)
+            request.end_headers()
+            back = threading.Thread(target=_pass_on, args=(there, request.connection), daemon=True)
+            back.start()
+            _pass_on(request.connection, there)
+            back.join()
+        request.close_connection = True
 
     def _send(self, request: BaseHTTPRequestHandler, body: bytes, told: Behaviour) -> None:
         limit = min((value for value in (told.cut_after, told.silent_after) if value is not None), default=len(body))
@@ -254,3 +293,10 @@ class WebServer:
             self.busy.wait(30)
         if limit < len(body):
             request.close_connection = True
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -21,7 +23,9 @@ import pytest
 
 from rtinfra.local.archive import Archive
 from rtinfra.local.progress import Reporter
+from rtinfra.mirror import fetch as fetching
 from rtinfra.mirror import lock as locking
+from rtinfra.mirror import pool, web
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.fetch import Fetched, Patience, fetch
 from rtinfra.mirror.model import LOCAL, Blob, Content, Lock, LockedPackage, Origin
@@ -95,13 +99,15 @@ class Site:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def fetch(self, *bases: str, report: Reporter | None = None) -> Fetched:
-        archive = Archive(main=bases or (self.base,))
-        return fetch(self.lock, self.mirror, archive, report or Reporter(), QUICK)
+    def fetch(self, *bases: str, report: Reporter | None = None, patience: Patience = QUICK, **options: str) -> Fetched:
+        """Options are those of apt, with underscores."""
+        told = tuple((f"Acquire::{name.replace('_', '::')}", value) for name, value in options.items())
+        archive = Archive(main=bases or (self.base,), options=told)
+        return fetch(self.lock, self.mirror, archive, report or Reporter(), patience)
 
-    def refused(self, *bases: str) -> MirrorError:
+    def refused(self, *bases: str, **options: str) -> MirrorError:
         with pytest.raises(MirrorError) as caught:
-            self.fetch(*bases)
+            self.fetch(*bases, **options)
         return caught.value
 
     def there(self) -> set[str]:
@@ -235,6 +241,88 @@ def test_a_server_that_is_not_there_is_named(site: Site) -> None:
     assert "127.0.0.1: it cannot be reached" in error.detail
 
 
+def test_a_server_that_hung_up_on_a_kept_connection_is_simply_asked_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "CONNECTIONS", 1)
+    for name in SIZES:
+        site.misbehave(name, hangs_up=True)
+    site.fetch(patience=Patience(attempts=1, silence=2))
+    assert site.there() == set(SIZES)
+
+
+def test_a_server_that_sends_on_is_followed(site: Site) -> None:
+    site.misbehave("large", location=f"/{site.path('large')}?again", times=1)
+    site.misbehave("middle", location="ftp://127.0.0.1/middle")
+    site.misbehave("small", location=f"/{site.path('small')}")
+    error = site.refused()
+    assert "middle_1.0+b1_amd64.deb could not be fetched: 127.0.0.1: it answers 302 Found" in error.detail
+    assert "small_1.0+b1_amd64.deb could not be fetched: 127.0.0.1: it only ever sends on" in error.detail
+    assert site.there() == {"large", "c++"}
+
+
+def test_the_proxy_of_apt_is_asked(site: Site) -> None:
+    proxy = site.base.replace("//", "//me:s%40cret@")
+    site.fetch("http://archive.invalid", http_Proxy=proxy)
+    assert site.there() == set(SIZES)
+    assert site.server.hosts == ["archive.invalid Basic bWU6c0BjcmV0"] * 4
+
+
+def test_an_archive_that_wants_a_password_gets_it(site: Site) -> None:
+    site.fetch(site.base.replace("//", "//me:s%40cret@"))
+    assert site.there() == set(SIZES)
+    assert site.server.logins == {"Basic bWU6c0BjcmV0"}
+
+
+def test_the_proxy_of_the_environment_is_asked_but_for_its_exceptions(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", site.base)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    # What `discover` makes of it.
+    site.fetch(http_Proxy=site.base)
+    assert not site.server.hosts
+    site.lock = site.lock.model_copy(update={"packages": (site.package("small"),)})
+    site.mirror.pool.path(site.sha256("small")).unlink()
+    site.fetch("http://archive.invalid", http_Proxy=site.base)
+    assert site.server.hosts == ["archive.invalid"]
+
+
+def test_apt_can_be_told_to_ask_no_proxy(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    site.fetch(http_Proxy="DIRECT")
+    assert site.there() == set(SIZES)
+
+
+def test_a_proxy_that_is_none_of_http_is_refused_at_once(site: Site) -> None:
+    error = site.refused(http_Proxy="socks5h://me:secret@127.0.0.1:9")
+    assert "the proxy for http is socks5h://127.0.0.1; one that starts with http:// is expected" in error.message
+    assert "Acquire::http::Proxy" in error.next_step
+
+
+def test_an_archive_with_tls_is_believed_when_this_computer_trusts_it(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /CN=test"
+    command += f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    web.authorities.cache_clear()
+    with site.server.running(context) as base:
+        detail = site.refused(base).detail
+        assert "127.0.0.1: it cannot be reached" in detail and "certificate verify failed" in detail
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        web.authorities.cache_clear()
+        # Through the proxy, which sees nothing of it.
+        site.fetch(base, https_Proxy=site.base)
+    web.authorities.cache_clear()
+    assert site.there() == set(SIZES)
+    assert set(site.server.hosts) == {base.removeprefix("https://")}
+
+
 def test_a_full_disk_is_told_before_the_first_byte(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 500_000, 500_000))
@@ -243,6 +331,20 @@ def test_a_full_disk_is_told_before_the_first_byte(site: Site, monkeypatch: pyte
     # What has arrived already needs no room again.
     site.partial("large").write_bytes(site.data["large"][:600_000])
     assert site.fetch().files == 4
+
+
+def test_nothing_has_its_name_before_its_bytes_are_on_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "make_durable", full)
+        error = site.refused()
+    assert "the disk became full" in error.message and "what has arrived is kept" in error.next_step
+    assert not site.there()
+    asked = len(site.server.requests)
+    site.fetch()
+    assert site.there() == set(SIZES) and len(site.server.requests) == asked
 
 
 def test_what_is_in_no_archive_is_told(site: Site) -> None:
