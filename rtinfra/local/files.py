@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -32,9 +33,10 @@ def _alone_with(path: Path) -> BinaryIO:
         # Nobody else may read it before its mode is set: the content may be secret.
         file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
         fcntl.flock(file, fcntl.LOCK_EX)
-        # Whoever had it before has renamed it meanwhile: then this is the live file, and not to be written to.
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            return file
+        # Whoever had it before may have renamed it meanwhile: then this is the live file, and not to be written to.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
         file.close()
 
 
