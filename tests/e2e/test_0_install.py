@@ -154,7 +154,9 @@ def _lock(mirror: Mirror, debs: list[Path]) -> Lock:
         origins={},
         packages=ordered(packages),
         images=(),
-        wheels=wheels.resolve(PROJECT / tool.REQUIREMENTS, target, "rtinfra", mirror.pool, record, ConsoleReporter()),
+        wheels=wheels.resolve(
+            PROJECT / tool.REQUIREMENTS, target, ("rtinfra",), mirror.pool, record, ConsoleReporter()
+        ),
         files=(
             LockedFile(name=tool.archive_name(PROJECT), size=archive.size, sha256=archive.sha256, why=("rtinfra",)),
         ),
