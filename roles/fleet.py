@@ -40,13 +40,19 @@ def load_checked_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
         operator_secrets()
     except SecretError as error:
         raise ConfigError([Problem("secrets.yaml", None, "", ABSENT, error.message, error.next_step)]) from error
-    problems = [problem for host in fleet.hosts.values() for problem in _host_problems(fleet, host)]
+    problems = fleet_problems(fleet)
+    problems += [problem for host in fleet.hosts.values() for problem in _secret_problems(host)]
     # Roles rely on what was checked above: tenants and secrets that exist.
     if not problems:
         problems = [problem for host in fleet.hosts.values() for problem in _role_problems(fleet, host)]
     if problems:
         raise ConfigError(problems)
     return fleet
+
+
+def fleet_problems(fleet: Fleet[HostConfig]) -> list[Problem]:
+    """Return what is wrong with an inventory as a whole, secrets and images of this computer aside."""
+    return [problem for host in fleet.hosts.values() for problem in _host_problems(fleet, host)]
 
 
 def site_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], store: Store, secrets: Secrets) -> Site:
@@ -165,7 +171,6 @@ def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
                     f"put a host into the group {role}, or choose another exporter",
                 )
     yield from _mirror_problems(fleet, host)
-    yield from _secret_problems(host)
 
 
 def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roles import wanted as roles_wanted
-from roles.fleet import site_of
+from roles.fleet import fleet_problems, site_of
 from roles.host import KNOWN_GROUPS, HostConfig
 from roles.site import MirrorSettings
 from roles.telemetry import Telemetry, telemetry_of
-from rtinfra.config import Fleet, FleetHost, load_fleet
+from rtinfra.config import ConfigError, Fleet, FleetHost, load_fleet
 from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.images import LocalStore
@@ -76,7 +76,10 @@ def load_wants(project: Path, inventory: Path, store: LocalStore) -> Wants:
         ConfigError: the settings are wrong; with all problems.
         MirrorError: the hosts do not fit into one mirror, or a file that a host needs is not here.
     """
-    return wants_of(load_fleet(project, inventory, HostConfig, known_groups=KNOWN_GROUPS), store)
+    fleet = load_fleet(project, inventory, HostConfig, known_groups=KNOWN_GROUPS)
+    if problems := fleet_problems(fleet):
+        raise ConfigError(problems)
+    return wants_of(fleet, store)
 
 
 def load_settings(project: Path, inventory: Path) -> MirrorSettings:

@@ -413,6 +413,11 @@ def test_neither_keys_nor_secrets_of_the_hosts_are_needed(tmp_path: Path) -> Non
     assert load_wants(PROJECT, inventory(tmp_path, rt1={"ssh": ssh}), LocalStore()).packages
 
 
+def test_an_inventory_that_a_deploy_would_refuse_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no host of the inventory runs it"):
+        load_wants(PROJECT, inventory(tmp_path, gate={"groups": ["gateways"]}), LocalStore())
+
+
 def test_an_image_that_is_not_here_is_told_with_the_host_that_runs_it(tmp_path: Path) -> None:
     path = inventory(tmp_path, backends1={"groups": ["grafana"]})
     with pytest.raises(MirrorError) as caught:
