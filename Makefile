@@ -38,8 +38,9 @@ lint: $(DONE) ## Lint, format, types, security
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule
 
-bench: $(DONE) ## Time of a preflight, round trips and time of an unchanged host against Ansible, time of a verification
+bench: $(DONE) ## Preflight, fetching for the mirror against curl, an unchanged host against Ansible, a verification
 	@$(PY) -m benchmarks.preflight
+	@$(PY) -m benchmarks.mirror --inventory inventory/hosts.example.yaml
 	@$(PY) -m benchmarks.noop
 	@$(PY) -m benchmarks.verify
 

@@ -17,7 +17,7 @@ from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.images import LocalStore
 from rtinfra.local.errors import LocalError
-from rtinfra.mirror import tool
+from rtinfra.mirror import installer, tool
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.paths import PROJECT
 from rtinfra.programs import StandInSecrets
@@ -195,7 +195,7 @@ def _common(settings: MirrorSettings) -> Iterator[Want]:
     yield Want((*patterns, *settings.base_packages), (), (BASE_SET,))
     for loader in settings.boot_loaders:
         yield Want((*patterns, loader), (), (f"boot loader {loader}",))
-    yield Want((*patterns, *settings.tool_packages), (), (TOOL,))
+    yield Want((*patterns, *installer.PACKAGES), (), (TOOL,))
 
 
 def _distinct(by_host: dict[str, Want]) -> Iterator[Want]:

@@ -36,7 +36,6 @@ def settings(**changes: object) -> MirrorSettings:
         "base_patterns": ("?essential",),
         "base_packages": ("ssh",),
         "boot_loaders": (),
-        "tool_packages": (),
         "python": ("3.13",),
     }
     return MirrorSettings.model_validate({**found, **changes})
