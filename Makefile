@@ -22,7 +22,7 @@ $(DONE): requirements/dev.txt pyproject.toml
 demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
 	@$(VENV)/bin/rtinfra demo
 
-test: $(DONE) ## Everything: lint, types, unit, golden, end-to-end scenarios (about 45 minutes without KVM)
+test: $(DONE) ## Everything: lint, types, unit, golden, integration, end-to-end scenarios (about 65 minutes without KVM)
 	@tests/run all
 
 test-fast: $(DONE) ## Everything that needs no machine, under a minute
