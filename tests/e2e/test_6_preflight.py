@@ -43,7 +43,8 @@ def test_the_preflight_is_put_on_the_host(lab_project: Project, machine: Machine
 
 def test_a_host_that_is_ready_says_so(machine: Machine, backends: Backends) -> None:
     code, report = run(machine)
-    assert code == 0, report
+    # An emulated machine may be slow enough for a warning, which is ready all the same.
+    assert code in (0, 1) and report["ready_for_live"], report
     eventually(READY, 120, lambda: [one for one in backends.query(READY) if one["value"][1] == "1"])
 
 
