@@ -83,6 +83,20 @@ def restarting(snapshot: Snapshot, programs: Sequence[Program]) -> Iterator[str]
             yield f"{program.name} ({restarts} restarts, the last {seconds:.0f} s ago)"
 
 
+def settled(
+    snapshot: Snapshot, asker: Asker, unit: str, url: str, holds: Callable[[HttpAnswer], bool], seconds: float
+) -> HttpAnswer:
+    """Return what a program says at a URL; asked again while its unit is younger than `seconds` and it does not hold.
+
+    Right after a deploy a program has measured and heard nothing yet, which is no fault.
+    """
+    first = snapshot.answer(url)
+    age = snapshot.uptime - int(snapshot.unit(unit).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    if age >= seconds or holds(first):
+        return first
+    return asker.until(lambda: asker.get(url), holds, seconds - age) or asker.get(url)
+
+
 def duration(value: object) -> Duration | None:
     """Return a time span as the backends print them (`168h0m0s`, `1w`); None when it is none."""
     try:

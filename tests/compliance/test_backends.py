@@ -174,19 +174,13 @@ def measured(
     """Return what Prometheus says at a path; asked again while it is too young to know and the answer does not hold."""
     settings = expect.found(config.prometheus, "settings of Prometheus", "none")
     unit = next(program.unit for program in programs if program.role == "prometheus")
-    age = snapshot.uptime - int(snapshot.unit(unit).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-    patience = _ROUNDS * settings.scrape_interval.milliseconds / 1000 - age
+    seconds = _ROUNDS * settings.scrape_interval.milliseconds / 1000
 
     def look(path: str, holds: Callable[[Any], bool]) -> Any:
-        first = snapshot.answer(prometheus + path)
-        if patience <= 0 or (first.json is not None and holds(first.json)):
-            return _json(first)
-        settled = asker.until(
-            lambda: asker.get(prometheus + path),
-            lambda answer: answer.json is not None and holds(answer.json),
-            patience,
-        )
-        return _json(settled or asker.get(prometheus + path))
+        def fits(answer: HttpAnswer) -> bool:
+            return bool(answer.json) and holds(answer.json)
+
+        return _json(telemetry.settled(snapshot, asker, unit, prometheus + path, fits, seconds))
 
     return look
 
