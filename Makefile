@@ -28,8 +28,8 @@ test: $(DONE) ## Everything: lint, types, unit, golden, integration, end-to-end 
 test-fast: $(DONE) ## Everything that needs no machine, under a minute
 	@tests/run fast
 
-test-all: $(DONE) ## `make test`, then molecule and the benchmarks
-	@tests/run all
+test-all: $(DONE) ## `make test` with its heavy scenarios, then molecule and the benchmarks
+	@tests/run heavy
 	@$(MAKE) --no-print-directory molecule bench
 
 lint: $(DONE) ## Lint, format, types, security

@@ -23,6 +23,10 @@ if (mirror := target.mirror) is not None:
     if mirror.client is not None:
         mirror_client.configure(mirror.client, mirror.place, mirror.server is not None)
 
+if target.is_rt:
+    # Before a new kernel can be installed: the next start is what runs now, until another has proven itself.
+    rt_kernel.guard(target.paths.boot_guard)
+
 # One transaction for the packages of all roles, one look at the units of all roles: round trips are the cost.
 packages.installed(name="packages", names=target.packages, local=target.local_packages)
 
@@ -33,7 +37,7 @@ if target.is_rt:
     rt_app.configure(target.paths.application_user, target.paths.application)
     # Last of the changes: the reboot that follows brings up everything above at once.
     rt_kernel.configure(target.paths.boot_loader)
-    rt_kernel.reboot(target.rt.rt_kernel, target.layout, target.distribution)
+    rt_kernel.reboot(target.rt.rt_kernel, target.layout, target.distribution, target.rt_hosts)
 
 if target.telemetry.parts:
     # The checkers of configuration files are programs in these images.

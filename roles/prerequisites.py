@@ -17,6 +17,9 @@ from rtinfra.facts.mirror import MirrorState
 #: every signature "not valid yet".
 _EARLIEST_CLOCK = 1_735_689_600
 _WANTED_RT_CORES = 2
+# GRUB writes its environment block in place, by the blocks it has on a plain disk (GRUB manual, "Environment block").
+_WRITABLE_BY_GRUB = frozenset({"ext2", "ext3", "ext4", "xfs", "vfat"})
+_PLAIN_DEVICES = frozenset({"disk", "part", "loop"})
 _MOMENT = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -139,6 +142,8 @@ def _resources(fleet_host: FleetHost[HostConfig], config: RtHostConfig, state: H
             "has no GRUB (no update-grub or no /boot/grub): its kernel command line cannot be set",
             "install GRUB on the host: apt-get install grub-pc, or grub-efi-amd64 on a UEFI machine",
         )
+    if state.has_grub:
+        yield from _boot_environment(fleet_host, state)
     # Space is needed to install a kernel; a host that has it is not refused for a small /boot.
     patterns = [source.image_pattern for name, source in sources.items() if name == state.distribution]
     if any(fnmatch(kernel, pattern) for kernel in state.kernels for pattern in patterns):
@@ -153,6 +158,18 @@ def _resources(fleet_host: FleetHost[HostConfig], config: RtHostConfig, state: H
                 f"MB must be free in {path} on this host, there are {free}",
                 f"remove what is not needed there: `du -xh --max-depth=2 {path} | sort -h | tail`",
             )
+
+
+def _boot_environment(fleet_host: FleetHost[HostConfig], state: HostState) -> Iterator[Problem]:
+    """GRUB has to clear the mark of a trial boot before it boots: otherwise a kernel that hangs is tried for ever."""
+    place, advice = "", "put /boot on a partition of its own with ext4, without LVM, RAID or encryption"
+    if state.grub_filesystem and state.grub_filesystem not in _WRITABLE_BY_GRUB:
+        place = state.grub_filesystem
+    elif layers := sorted(state.grub_devices - _PLAIN_DEVICES):
+        place = " on ".join([state.grub_filesystem, *layers])
+    if place:
+        reason = f"has /boot/grub on {place}, where GRUB cannot write: a change of the kernel could not be tried safely"
+        yield fleet_host.problem("host", fleet_host.name, reason, advice)
 
 
 def _few_cores(isolated: str, layout: CpuLayout) -> Iterator[CpuFinding]:

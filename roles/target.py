@@ -14,7 +14,7 @@ from roles import wanted
 from roles.base import deploy as base
 from roles.drift import deploy as drift
 from roles.fleet import is_supplied, mirror_of, site_of
-from roles.host import HostConfig, RtHostConfig
+from roles.host import RT_GROUP, HostConfig, RtHostConfig
 from roles.mirror_client import deploy as mirror_client
 from roles.mirror_client.model import MirrorClientSettings
 from roles.mirror_server import deploy as mirror_server
@@ -79,6 +79,7 @@ class Paths:
     rt_tuning: Sequence[Managed] = ()
     application_user: Sequence[Managed] = ()
     application: Sequence[Managed] = ()
+    boot_guard: Sequence[Managed] = ()
     boot_loader: Sequence[Managed] = ()
     mirror_source: Sequence[Managed] = ()
     mirror_server: Sequence[Managed] = ()
@@ -99,6 +100,8 @@ class Target:
     telemetry: Telemetry
     _layout: CpuLayout | None
     mirror: Mirror | None = None
+    #: How many real-time hosts the inventory has.
+    rt_hosts: int = 1
 
     @property
     def config(self) -> HostConfig:
@@ -155,7 +158,7 @@ class Target:
         """systemd units of all its roles but those that serve the mirror, which are looked at before its clients."""
         found = base.units(self.config.base)
         if self.is_rt:
-            found += [*rt_tuning.units(self.rt.rt_tuning), *rt_app.units()]
+            found += [*rt_tuning.units(self.rt.rt_tuning), *rt_kernel.units(), *rt_app.units()]
         # Last: the check that it starts finds everything else done.
         return [*found, *self.telemetry.units, *drift.units(self.config.drift)]
 
@@ -184,8 +187,16 @@ class Target:
             rt_tuning=rt_tuning.files(rt.rt_tuning, layout, group),
             application_user=rt_app.user_files(rt.rt_app, group),
             application=rt_app.files(rt.rt_app, layout),
-            boot_loader=rt_kernel.files(rt.rt_kernel, layout, self.distribution),
+            boot_guard=rt_kernel.guard_files(rt.rt_kernel, layout, self.distribution, self._watchdog),
+            boot_loader=rt_kernel.files(rt.rt_kernel, layout),
         )
+
+    @property
+    def _watchdog(self) -> rt_kernel.Watchdog | None:
+        settings = self.rt.rt_tuning.watchdog
+        if not settings.enabled:
+            return None
+        return rt_kernel.Watchdog(settings.module, settings.identity, rt_tuning.WATCHDOG_DEVICE)
 
     @cached_property
     def live(self) -> list[Live]:
@@ -240,7 +251,8 @@ def current_target() -> Target:
         dict(telemetry.images)  # asks for the image of every container
     except ImageMissing as error:
         raise DeployError(f"{host.name} is refused, nothing was changed on any host: {error}") from error
-    return Target(fleet_host, state.distribution, telemetry, layout, mirror)
+    rt_hosts = sum(RT_GROUP in one.groups for one in fleet_of(host).hosts.values())
+    return Target(fleet_host, state.distribution, telemetry, layout, mirror, rt_hosts)
 
 
 def _mirror(fleet_host: FleetHost[HostConfig]) -> tuple[Mirror | None, MirrorState | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -38,7 +38,11 @@ class RtKernelSettings(Settings):
     headroom_boot_mb: int = Field(ge=0, description="free MB wanted in /boot before an installation")
     headroom_root_mb: int = Field(ge=0, description="free MB wanted in / before an installation")
     reboot: Literal["when-needed", "never"] = Field(description="whether a deploy may reboot the host")
-    reboot_timeout_seconds: int = Field(ge=60, le=3600, description="how long a host may take to come back")
+    reboot_timeout_seconds: int = Field(ge=60, le=3600, description="how long a trial may take, coming back included")
+    trial_seconds: int = Field(ge=30, le=1800, description="how long a trial may take to prove itself on the host")
+    reboots_at_once: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^([1-9]\d?|100)%$")] = Field(
+        description="how many hosts may be rebooting at a time: a number, or a share such as 25%"
+    )
 
     @field_validator("parameters")
     @classmethod
@@ -54,6 +58,12 @@ class RtKernelSettings(Settings):
                 raise ValueError(f"{name} is given twice; the kernel would use only one of them")
             seen.add(name)
         return value
+
+    def reboots_of(self, hosts: int) -> int:
+        """Return how many of `hosts` real-time hosts may be rebooting at a time; at least one."""
+        if isinstance(self.reboots_at_once, int):
+            return self.reboots_at_once
+        return max(1, hosts * int(self.reboots_at_once.removesuffix("%")) // 100)
 
     def command_line(self, layout: CpuLayout) -> tuple[str, ...]:
         """Return the words this product puts on the kernel command line, in a stable order.

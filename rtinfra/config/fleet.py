@@ -79,6 +79,9 @@ class SshSettings(Settings):
     user: str = Field(default="root", pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
     key: LocalPath | None = Field(default=None, description="private key; null for ssh-agent and ~/.ssh")
     known_hosts: LocalPath | None = Field(default=None, description="null for ~/.ssh/known_hosts")
+    console_log: LocalPath | None = Field(
+        default=None, description="file on this computer that receives the host's console; shown when a start fails"
+    )
 
     def connector_data(self) -> dict[str, object]:
         """Return the host data that pyinfra's SSH connector reads."""
@@ -92,6 +95,8 @@ class SshSettings(Settings):
             data["ssh_key"] = str(self.key)
         if self.known_hosts is not None:
             data["ssh_known_hosts_file"] = str(self.known_hosts)
+        if self.console_log is not None:
+            data["console_log"] = str(self.console_log)
         return data
 
 

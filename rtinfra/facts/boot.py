@@ -14,10 +14,52 @@ from rtinfra.facts.files import PENDING_DIR
 
 #: Pending marker of a changed GRUB drop-in. In /run, so it is gone after the reboot it asks for.
 BOOT_MARKER = "restart@boot"
+#: The program on the host that freezes, tries, judges and promotes (templates/rt_kernel/boot.sh).
+BOOT_PROGRAM = "/usr/local/lib/rtinfra/boot"
+#: Makes the last known good entry the one that boots when nobody chooses.
+DEFAULT_ENTRY_FILE = "/etc/default/grub.d/61-rtinfra-default.cfg"
+#: While this file is there the host is not rebooted; it says why.
+NO_REBOOT_FILE = "/etc/rtinfra/no-reboot"
+#: Executables here say whether the host may be rebooted now: exit 0, or a reason on their output.
+BUSY_HOOKS = "/etc/rtinfra/busy.d"
+
+#: What GRUB starts when nobody chooses, as boot.sh names it.
+GOOD_ENTRY = "rtinfra-good"
+_STORE = "/boot/rtinfra"
+_MENU = "/boot/grub/rtinfra.cfg"
+#: Prints release and command line of the last known good entry when it is complete; the menu names its folder.
+KEPT_SCRIPT = f"""d={_STORE}/$(sed -n 's/^# good //p' {_MENU})
+test -s $d/vmlinuz && test -s $d/initrd.img && cat $d/release $d/words"""
 
 # Goes unquoted into a shell script, since a quoted glob would not match anything.
 _PATTERN = re.compile(r"^[A-Za-z0-9.*+~_\-]+$")
 _LINUX_LINE = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)\s*(.*)$")
+
+#: Prints what became of the last trial.
+TRIAL_SCRIPT = f"cat {_STORE}/state"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of the last trial boot. `status` is armed, running, promoted or failed; `at` is UTC, ISO 8601.
+
+    `boot` is the id of the boot that wrote this.
+    """
+
+    id: str
+    status: str
+    release: str
+    at: str
+    boot: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The last known good entry: the frozen kernel's release and its command line."""
+
+    release: str
+    parameters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,8 +67,11 @@ class BootState:
     """The booted kernel and its command line, against the entry that GRUB has for the wanted kernel.
 
     `installed` are the kernel releases in /boot that match the pattern, oldest first; `next_parameters` is
-    None when grub.cfg has no entry for the newest of them. Parameters are without BOOT_IMAGE and initrd.
-    `changed_since_boot` tells that a deploy changed the GRUB settings after the last boot.
+    None when grub.cfg has no entry for the newest of them. Parameters are without BOOT_IMAGE, initrd and the mark of
+    our own entries. `changed_since_boot` tells that a deploy changed the GRUB settings after the last boot.
+
+    `good` is None when there is no complete last known good entry; `default_is_good` whether GRUB boots it by itself.
+    `evidence` is what is left of a trial that failed, `guard` why somebody wants no reboot, None when nobody does.
     """
 
     boot_id: str
@@ -35,8 +80,20 @@ class BootState:
     parameters: tuple[str, ...]
     installed: tuple[str, ...]
     next_parameters: tuple[str, ...] | None
-    default_is_newest: bool
     changed_since_boot: bool
+    good: Kept | None = None
+    default_is_good: bool = False
+    trial: Trial | None = None
+    evidence: tuple[str, ...] = ()
+    guard: str | None = None
+
+    @property
+    def trial_is_open(self) -> bool:
+        """Whether a trial was booted, and what becomes of it is still to come."""
+        if self.trial is None:
+            return False
+        # Armed in this boot it has not been booted yet; nobody may ever do it.
+        return self.trial.status == "running" or (self.trial.status == "armed" and self.trial.boot != self.boot_id)
 
     @property
     def newest(self) -> str | None:
@@ -45,7 +102,7 @@ class BootState:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split() if not word.startswith(("BOOT_IMAGE=", "initrd=")))
+    return tuple(word for word in text.split() if not word.startswith(("BOOT_IMAGE=", "initrd=", "rtinfra.")))
 
 
 def parse_boot_state(lines: list[str]) -> BootState:
@@ -68,6 +125,7 @@ def parse_boot_state(lines: list[str]) -> BootState:
         if "single" not in parameters:
             entries.setdefault(release, parameters)
     newest = installed[-1] if installed else None
+    guard = found.get("guard")
     return BootState(
         boot_id=one("boot_id"),
         release=one("release"),
@@ -75,9 +133,26 @@ def parse_boot_state(lines: list[str]) -> BootState:
         parameters=_words(one("cmdline")),
         installed=installed,
         next_parameters=entries.get(newest) if newest else None,
-        default_is_newest=bool(newest) and f">gnulinux-{newest}-advanced" in one("default"),
         changed_since_boot=one("changed") == "yes",
+        good=parse_kept(found.get("kept", [])),
+        default_is_good=one("default") == "yes" and one("saved_entry") == f"saved_entry={GOOD_ENTRY}",
+        trial=parse_trial(found.get("trial", [])),
+        evidence=tuple(found.get("evidence", ())),
+        guard=" ".join(guard[1:]).strip() or "it does not say why" if guard else None,
     )
+
+
+def parse_kept(lines: list[str]) -> Kept | None:
+    """Build the last known good entry from what KEPT_SCRIPT prints; None when there is no complete one."""
+    return Kept(lines[0].strip(), _words(lines[1])) if len(lines) > 1 else None
+
+
+def parse_trial(lines: list[str]) -> Trial | None:
+    """Build the last trial from what TRIAL_SCRIPT prints; None when there was none."""
+    values = dict(line.partition("=")[::2] for line in lines)
+    if "id" not in values or "status" not in values:
+        return None
+    return Trial(*(values.get(name, "") for name in ("id", "status", "release", "at", "boot", "reason")))
 
 
 class Boot(FactBase[BootState]):
@@ -100,7 +175,16 @@ class Boot(FactBase[BootState]):
                     ),
                     "grub_cfg": "grep -E '^[[:space:]]*linux' /boot/grub/grub.cfg",
                     "changed": f"test -e {PENDING_DIR}/{BOOT_MARKER} && echo yes",
-                    "default": "grep -E '^[[:space:]]*set default=.*gnulinux' /boot/grub/grub.cfg",
+                    # Read by GRUB at boot: our menu, and the default from its environment.
+                    "default": (
+                        "grep -q 'set default=\"${saved_entry}\"' /boot/grub/grub.cfg && "
+                        "grep -q 'source .*rtinfra.cfg' /boot/grub/grub.cfg && echo yes"
+                    ),
+                    "saved_entry": "grep -a '^saved_entry=' /boot/grub/grubenv",
+                    "kept": KEPT_SCRIPT,
+                    "trial": TRIAL_SCRIPT,
+                    "evidence": f"tail -n 40 {_STORE}/evidence",
+                    "guard": f"test -e {NO_REBOOT_FILE} && echo yes && head -n 3 {NO_REBOOT_FILE}",
                 }
             )
         )

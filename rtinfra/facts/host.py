@@ -28,6 +28,9 @@ _COMMANDS = {
     "nodes": "grep -H . /sys/devices/system/node/node[0-9]*/cpulist",
     "free_mb": ('for d in / /boot /var; do set -- $(stat -f -c "%a %S" $d); echo "$d $(( $1 * $2 / 1048576 ))"; done'),
     "grub": "command -v update-grub >/dev/null && test -d /boot/grub && echo yes",
+    # The file system of GRUB's environment, and what it lies on.
+    "grub_fs": "findmnt -n -o FSTYPE -T /boot/grub",
+    "grub_devices": "lsblk -s -n -o TYPE $(findmnt -n -v -o SOURCE -T /boot/grub) | tr -d ' └─`-' | sort -u",
     "systemd": "test -d /run/systemd/system && echo yes",
     "uid": "id -u",
     "clock": "date +%s",
@@ -42,7 +45,8 @@ class HostState:
 
     `kernels` are the releases that have an image in /boot. `free_mb` maps `/`, `/boot` and `/var` to the
     megabytes that root may still write there. `clock` is in seconds since the epoch. `codename` is the distribution's
-    (trixie), `architecture` dpkg's name of it (amd64).
+    (trixie), `architecture` dpkg's name of it (amd64). `grub_filesystem` is that of /boot/grub,
+    `grub_devices` the kinds of devices it lies on as lsblk(8) names them; both empty when the host cannot tell.
     """
 
     distribution: str
@@ -57,6 +61,8 @@ class HostState:
     has_unfinished_packages: bool
     codename: str
     architecture: str
+    grub_filesystem: str
+    grub_devices: frozenset[str]
 
 
 def parse_host_state(lines: list[str]) -> HostState:
@@ -89,6 +95,8 @@ def parse_host_state(lines: list[str]) -> HostState:
         has_unfinished_packages=bool(one("unfinished")),
         codename=one("codename"),
         architecture=one("architecture"),
+        grub_filesystem=one("grub_fs"),
+        grub_devices=frozenset(line.strip() for line in found.get("grub_devices", []) if line.strip()),
     )
 
 

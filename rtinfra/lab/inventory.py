@@ -22,6 +22,8 @@ class Reachable(Protocol):
     @property
     def known_hosts_path(self) -> Path: ...
     @property
+    def console_path(self) -> Path: ...
+    @property
     def groups(self) -> tuple[str, ...]: ...
     @property
     def lan_addresses(self) -> tuple[str, ...]: ...
@@ -38,6 +40,7 @@ def inventory_yaml(machines: Iterable[Reachable]) -> str:
                 "user": "root",
                 "key": str(machine.key_path),
                 "known_hosts": str(machine.known_hosts_path),
+                "console_log": str(machine.console_path),
             },
             "settings": _settings(machine),
         }

@@ -1,12 +1,19 @@
-"""Reboot a host when what is booted is not what should run, and only then."""
+"""Boot a host on trial when what is booted is not what should run, and only then.
+
+The host itself proves the trial and goes back when it fails (templates/rt_kernel/boot.sh). What is here starts it, one
+host after the other, and tells what became of it. docs/trial-boot.md has the whole story.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import gevent
 from pyinfra import host as current_host
@@ -18,11 +25,20 @@ from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 
-from rtinfra.facts.boot import Boot, BootState, parse_boot_state
+from rtinfra.facts.boot import (
+    BOOT_PROGRAM,
+    BUSY_HOOKS,
+    DEFAULT_ENTRY_FILE,
+    NO_REBOOT_FILE,
+    Boot,
+    BootState,
+    parse_boot_state,
+)
 
 # Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
 _SHUTDOWN_SECONDS = 5
 _LOOK_SECONDS = 30
+_CONSOLE_LINES = 25
 
 
 def _names(words: Sequence[str]) -> set[str]:
@@ -34,20 +50,27 @@ def _version(release: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
 
 
+def _deviations(release: str, words: Sequence[str], state: BootState, parameters: Sequence[str]) -> Iterator[str]:
+    if release != state.newest:
+        yield f"kernel {release}, wanted {state.newest}"
+    present = {word for word in words if word.partition("=")[0] in _names(parameters)}
+    if missing := [word for word in parameters if word not in present]:
+        yield f"a command line that lacks {' '.join(missing)}"
+    if extra := sorted(present - set(parameters)):
+        yield f"a command line that has {' '.join(extra)}"
+
+
 def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
     """Say in words how the booted system differs from the wanted one; empty when it does not.
 
     Parameters are compared as a set, only those that `parameters` manages: what others put on the command
-    line is theirs, and a reboot stops a robot cell.
+    line is theirs, and a reboot stops a robot cell. A system that runs as wanted and would start as something else is
+    not proven either.
     """
-    found = []
-    if state.release != state.newest:
-        found.append(f"runs kernel {state.release}, wanted {state.newest}")
-    booted = {word for word in state.parameters if word.partition("=")[0] in _names(parameters)}
-    if missing := [word for word in parameters if word not in booted]:
-        found.append(f"command line lacks {' '.join(missing)}")
-    if extra := sorted(booted - set(parameters)):
-        found.append(f"command line has {' '.join(extra)}")
+    found = [f"runs {text}" for text in _deviations(state.release, state.parameters, state, parameters)]
+    if not found and state.good is not None:
+        kept = _deviations(state.good.release, state.good.parameters, state, parameters)
+        found += [f"would start with {text}" for text in kept]
     # A parameter that was taken out of the settings is in nobody's list any more; only the changed file tells.
     elsewhere = set(state.parameters) ^ set(state.next_parameters or state.parameters)
     if not found and state.changed_since_boot and elsewhere:
@@ -56,7 +79,7 @@ def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
 
 
 def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = "0.0") -> str | None:
-    """Return why a reboot would not lead to the wanted state, None when it would.
+    """Return why a reboot would not lead to the wanted state, or not back from it; None when it would.
 
     Without this check a parameter that somebody sets in another file would mean a reboot in every run.
     """
@@ -68,10 +91,11 @@ def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = 
         return (
             f"/boot/grub/grub.cfg has no entry for {state.newest}; run update-grub on the host and look at its messages"
         )
-    if not state.default_is_newest:
+    if state.good is None or not state.default_is_good:
         return (
-            f"GRUB would not boot {state.newest} by default; look for GRUB_DEFAULT in files of "
-            "/etc/default/grub.d that sort after 60-rtinfra.cfg"
+            "GRUB would not come back to a last known good entry by itself; look for GRUB_DEFAULT in files of "
+            f"/etc/default/grub.d that sort after {Path(DEFAULT_ENTRY_FILE).name}, run update-grub and "
+            f"`{BOOT_PROGRAM} keep` on the host"
         )
     after = [word for word in state.next_parameters if word.partition("=")[0] in _names(parameters)]
     if sorted(after) != sorted(parameters):
@@ -83,18 +107,70 @@ def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = 
     return None
 
 
+@dataclass
+class _Turns:
+    """Who may reboot: a few hosts at a time, and nobody after the first that failed."""
+
+    rebooting: set[str] = field(default_factory=set)
+    failed: str | None = None
+
+    @contextmanager
+    def take(self, name: str, at_once: int) -> Iterator[bool]:
+        """Wait for a free place; yields False when no host may reboot any more."""
+        while self.failed is None and len(self.rebooting) >= at_once:
+            gevent.sleep(0.2)
+        if self.failed is not None:
+            yield False
+            return
+        self.rebooting.add(name)
+        try:
+            yield True
+        finally:
+            self.rebooting.discard(name)
+
+
+# One for a run of pyinfra, whose hosts are worked on at the same time.
+_turns: WeakKeyDictionary[State, _Turns] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a reboot is to come to."""
+
+    image_pattern: str
+    parameters: Sequence[str]
+    timeout_seconds: int
+    at_once: int
+
+
 @operation()
 def reboot_when_needed(
-    image_pattern: str, parameters: Sequence[str], minimum_release: str, allowed: bool, timeout_seconds: int
+    image_pattern: str,
+    parameters: Sequence[str],
+    minimum_release: str,
+    allowed: bool,
+    timeout_seconds: int,
+    at_once: int = 1,
 ) -> Generator[StringCommand | FunctionCommand, None, None]:
-    """Reboot into the newest kernel matching `image_pattern` with exactly `parameters`, when not there yet.
+    """Boot the newest kernel matching `image_pattern` with exactly `parameters` on trial, when not there yet.
+
+    `at_once` hosts of a run may be rebooting at a time.
 
     Raises:
         OperationError: when the reboot is not allowed, would not help, or would hit the control machine.
     """
     state: BootState = current_host.get_fact(Boot, image_pattern=image_pattern)
+    wanted = _Wanted(image_pattern, parameters, timeout_seconds, at_once)
     reasons = differences(state, parameters)
+    if state.trial is not None and state.trial_is_open and pyinfra_state.is_executing:
+        # The run that started it was cut off; the host goes on without it.
+        logger.info("%sa trial of %s is under way", current_host.print_prefix, state.trial.release)
+        yield FunctionCommand(_await_outcome, ("", wanted), {})
+        return
     if not reasons:
+        if state.good is None or not state.default_is_good:
+            yield StringCommand(f"{BOOT_PROGRAM} keep")
+            return
         current_host.noop(f"{state.release} runs with the wanted command line")
         return
     why = "; ".join(reasons)
@@ -106,27 +182,58 @@ def reboot_when_needed(
         raise OperationError(f"a reboot is needed ({why}), but it would not help: {obstacle}")
     if not allowed:
         raise OperationError(
-            f"a reboot is needed ({why}), and rt_kernel.reboot is `never`; reboot the host when the robot "
+            f"a reboot is needed ({why}), and rt_kernel.reboot is `never`; set it to `when-needed` when the robot "
             "cell is idle, then run the deploy again"
+        )
+    if state.guard is not None:
+        raise OperationError(
+            f"a reboot is needed ({why}), and {NO_REBOOT_FILE} on the host forbids it: {state.guard}. Remove the file "
+            "when the robot cell is idle, then run the deploy again"
         )
     if state.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip():
         raise OperationError("this is the control machine itself; it is never rebooted by a deploy")
-    logger.info("%sreboot: %s", current_host.print_prefix, why)
-    # Detached, so that the command's channel closes before the network goes away.
-    yield StringCommand("systemd-run --quiet --on-active=1 systemctl reboot")
-    yield FunctionCommand(_wait_for_new_boot, (state.boot_id, image_pattern, parameters, timeout_seconds), {})
+    yield FunctionCommand(_try, (why, state.boot_id, wanted), {})
 
 
-def _wait_for_new_boot(
-    state: State,
-    host: PyinfraHost,
-    old_boot_id: str,
-    image_pattern: str,
-    parameters: Sequence[str],
-    timeout_seconds: int,
-) -> bool:
-    """Reconnect until the host answers from a new boot, then prove that it is the wanted one."""
-    deadline = time.monotonic() + timeout_seconds
+def _try(state: State, host: PyinfraHost, why: str, boot_id: str, wanted: _Wanted) -> bool:
+    """Start the trial when it is this host's turn, and wait for its outcome."""
+    turns = _turns.setdefault(state, _Turns())
+    with turns.take(host.name, wanted.at_once) as free:
+        if not free:
+            logger.error("%sis not rebooted, since %s did not come back as it should", host.print_prefix, turns.failed)
+            return False
+        logger.info("%sreboot: %s", host.print_prefix, why)
+        for step in ("hold", "try"):
+            done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} {step}"))
+            if not done:
+                said = " ".join(line.removeprefix("rtinfra: ") for line in output.stderr_lines or output.stdout_lines)
+                _explain_refusal(host, step, said)
+                return False
+        # Detached, so that the command's channel closes before the network goes away.
+        done, _ = host.run_shell_command(StringCommand("systemd-run --quiet --on-active=1 systemctl reboot"))
+        came_back = done and _await_outcome(state, host, boot_id, wanted)
+        if not came_back:
+            turns.failed = host.name
+        return came_back
+
+
+def _explain_refusal(host: PyinfraHost, step: str, said: str) -> None:
+    if step == "hold":
+        logger.error("%sa reboot is needed, but %s", host.print_prefix, said)
+        logger.error("%snext: run the deploy again when that is over (%s)", host.print_prefix, BUSY_HOOKS)
+        return
+    logger.error("%sthe trial boot was not started: %s", host.print_prefix, said)
+    if said.startswith("tried before"):
+        logger.error(
+            "%snext: change what made it fail. To try the same once more: `%s forget` on the host, then the deploy",
+            host.print_prefix,
+            BOOT_PROGRAM,
+        )
+
+
+def _await_outcome(state: State, host: PyinfraHost, old_boot_id: str, wanted: _Wanted) -> bool:
+    """Reconnect until the host, on another boot than `old_boot_id`, knows what became of its trial; then tell."""
+    deadline = time.monotonic() + wanted.timeout_seconds
     report = _every(30, lambda passed: logger.info("%sstill waiting, %d s", host.print_prefix, passed))
     # Its own words about every failed attempt are no news while a host boots.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -135,14 +242,18 @@ def _wait_for_new_boot(
         report()
         host.disconnect()
         try:
-            found = _look(host, image_pattern)
+            found = _look(host, wanted.image_pattern)
         except Exception as error:  # any failure to talk to a rebooting host only means: not yet
             logger.debug("not back yet: %s", error)
         else:
-            if found.boot_id and found.boot_id != old_boot_id:
-                return _is_wanted(host, found, parameters)
+            if found.boot_id not in ("", old_boot_id) and not found.trial_is_open:
+                return _is_wanted(host, found, wanted.parameters)
         gevent.sleep(3)
-    logger.error("%sdid not come back within %d s; look at its console", host.print_prefix, timeout_seconds)
+    logger.error("%sis not back after %d s", host.print_prefix, wanted.timeout_seconds)
+    _show_console(host)
+    logger.error(
+        "%snext: look at its console. Switched off and on, it starts its last known good kernel", host.print_prefix
+    )
     return False
 
 
@@ -162,14 +273,61 @@ def _look(host: PyinfraHost, image_pattern: str) -> BootState:
 
 
 def _is_wanted(host: PyinfraHost, found: BootState, parameters: Sequence[str]) -> bool:
+    """Tell what runs now, and why it is not what was tried."""
     reasons = differences(found, parameters)
+    if not reasons and found.is_realtime:
+        logger.info("%sis back, running %s, from now on its last known good", host.print_prefix, found.release)
+        return True
+    trial = found.trial
+    if trial is not None and trial.status == "failed":
+        logger.error("%sthe trial boot of %s failed: %s", host.print_prefix, trial.release, trial.reason)
+        for line in found.evidence:
+            logger.error("%s| %s", host.print_prefix, line)
+        if not found.evidence:
+            _show_console(host, trial.id)
+        logger.error(
+            "%sis back on its last known good: %s with its command line of before", host.print_prefix, found.release
+        )
+        return False
     if not found.is_realtime:
         reasons.append(f"{found.release} is not a PREEMPT_RT kernel")
     for reason in reasons:
         logger.error("%safter the reboot: %s", host.print_prefix, reason)
-    if not reasons:
-        logger.info("%sis back, running %s", host.print_prefix, found.release)
-    return not reasons
+    return False
+
+
+def _show_console(host: PyinfraHost, trial: str | None = None) -> None:
+    """Show the end of the host's console, or of a trial on it, where the inventory names a file that receives it."""
+    console = host.data.get("console_log")
+    if not console:
+        return
+    try:
+        text = Path(console).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        logger.error("%sits console cannot be read: %s", host.print_prefix, error)
+        return
+    logger.error("%sthe end of its console (%s):", host.print_prefix, console)
+    for line in console_tail(text, trial)[-_CONSOLE_LINES:]:
+        logger.error("%s| %s", host.print_prefix, line)
+
+
+def console_tail(text: str, trial: str | None) -> list[str]:
+    """Return the printable lines of a console log; only those of one boot when a trial's id is given.
+
+    A boot begins where the kernel prints its command line, and ends where the next one says its version.
+    """
+    lines = [
+        line for raw in text.splitlines() if (line := re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e]", "", raw).strip())
+    ]
+    if trial is None:
+        return lines
+    starts = [number for number, line in enumerate(lines) if f"rtinfra.trial={trial}" in line]
+    if not starts:
+        return lines
+    # The command line is printed more than once; the next boot loader and kernel only after all of that.
+    following = range(starts[-1], len(lines))
+    ends = (number for number in following if "GNU GRUB" in lines[number] or "Linux version " in lines[number])
+    return lines[starts[-1] : next(ends, len(lines))]
 
 
 def _every(seconds: float, call: Callable[[float], None]) -> Callable[[], None]:

@@ -19,9 +19,11 @@ from roles.host import HostConfig
 from roles.mirror_server.deploy import REGISTRY_UNIT, WEB_UNIT
 from roles.preflight import deploy as preflight
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
+from roles.rt_kernel.deploy import JUDGE, SETTLE
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
 from roles.site import AGENTS_SLICE, MirrorPlace
 from rtinfra.facts import http, sections
+from rtinfra.facts.boot import KEPT_SCRIPT, TRIAL_SCRIPT
 from rtinfra.facts.host import Host
 from rtinfra.facts.http import Request, loopback
 from rtinfra.preflight.settings import CONFIGURATION
@@ -125,7 +127,7 @@ def questions(
     application = None
     if config.rt_tuning is not None:
         own_services += [TUNE, IRQ_WATCH, *([DRIFT_SERVICE] if config.drift.enabled else [])]
-        units += [*HOUSEKEEPING_GROUPS, RT_SLICE, *config.rt_tuning.masked_units]
+        units += [*HOUSEKEEPING_GROUPS, RT_SLICE, JUDGE, SETTLE, *config.rt_tuning.masked_units]
         packages += config.rt_tuning.packages
     if config.rt_app is not None:
         app = config.rt_app
@@ -241,8 +243,13 @@ def _general(asked: Questions) -> Mapping[str, str]:
         "failed_units": "systemctl list-units --state=failed --plain --no-legend --no-pager",
         "watchdog_link": f"readlink -f {WATCHDOG_DEVICE}",
         "kernel_log": _KERNEL_LOG,
-        "boot_menu": r"grep -E '^\s*(set default=|menuentry |submenu |linux\s|\})' /boot/grub/grub.cfg",
+        # The last known good entry is in a file that grub.cfg reads.
+        "boot_menu": (
+            r"grep -hE '^\s*(set default=|menuentry |submenu |linux\s|\})' /boot/grub/grub.cfg /boot/grub/rtinfra.cfg"
+        ),
         "grubenv": "grep -a '^saved_entry=' /boot/grub/grubenv",
+        "kept": KEPT_SCRIPT,
+        "trial": TRIAL_SCRIPT,
         "packages": f"dpkg-query -W -f '${{Package}} ${{db:Status-Status}}\\n' {packages}",
         "libraries": "ldconfig -p | grep -o 'libnuma\\.so\\.1' | head -n 1",
         "group": f"getent group {shlex.quote(asked.group)}",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from rtinfra.cpu import parse_cpu_list, parse_cpu_mask
 from rtinfra.facts import http, sections
+from rtinfra.facts.boot import Kept, Trial, parse_kept, parse_trial
 from rtinfra.facts.host import HostState, parse_host_state
 from rtinfra.facts.http import HttpAnswer, loopback
 from rtinfra.verify.mirror import MirrorClientSeen, MirrorServerSeen, parse_client, parse_server
@@ -193,6 +194,8 @@ class Snapshot:
     kernel_log: tuple[str, ...]
     kernel_log_is_complete: bool
     boot_menu: BootMenu
+    last_known_good: Kept | None
+    trial: Trial | None
     packages: Mapping[str, str]
     has_libnuma: bool
     group_exists: bool
@@ -331,6 +334,8 @@ def parse(text: str) -> Snapshot:
         kernel_log=tuple(kernel_log[1:]),
         kernel_log_is_complete=kernel_log[:1] == ["complete"],
         boot_menu=_boot_menu(many("boot_menu"), many("grubenv")),
+        last_known_good=parse_kept(many("kept")),
+        trial=parse_trial(many("trial")),
         packages=dict(_pairs(many("packages"))),
         has_libnuma=bool(one("libraries")),
         group_exists=bool(one("group")),

@@ -5,8 +5,9 @@ from fnmatch import fnmatchcase
 import pytest
 
 from roles.host import RtHostConfig
-from roles.rt_kernel.deploy import source
+from roles.rt_kernel.deploy import JUDGE, SETTLE, source
 from rtinfra.cpu import CpuLayout
+from rtinfra.facts.boot import GOOD_ENTRY, Kept
 from rtinfra.verify import expect
 from rtinfra.verify.probe import parameter_path
 from rtinfra.verify.snapshot import BootEntry, Snapshot
@@ -31,6 +32,12 @@ def default_entry(snapshot: Snapshot) -> BootEntry:
     menu = snapshot.boot_menu
     instead = f"{menu.default or 'no default'}, which is no entry of its menu"
     return expect.found(menu.default_entry, "GRUB's default", instead, "an entry of its menu")
+
+
+@pytest.fixture
+def kept(snapshot: Snapshot, rt: RtHostConfig) -> Kept:
+    """The frozen kernel and command line that the host comes back to."""
+    return expect.found(snapshot.last_known_good, "last known good entry", "none, or not all of its files")
 
 
 def _names(words: tuple[str, ...]) -> list[str]:
@@ -64,8 +71,8 @@ def test_kernel_is_the_chosen_one(snapshot: Snapshot, rt: RtHostConfig) -> None:
 
 
 @pytest.mark.control(id="RT-2.5", severity="critical", title="A restart comes back with the same real-time kernel")
-def test_boot_default_is_the_running_kernel(snapshot: Snapshot, default_entry: BootEntry) -> None:
-    expect.equal(default_entry.image.rpartition("/")[2], f"vmlinuz-{snapshot.release}", "image of GRUB's default entry")
+def test_boot_default_is_the_running_kernel(snapshot: Snapshot, kept: Kept) -> None:
+    expect.equal(kept.release, snapshot.release, "kernel of the last known good entry")
 
 
 @pytest.mark.control(id="RT-3.1", severity="critical", title="The kernel was started with all its settings")
@@ -129,6 +136,31 @@ def test_boot_default_has_our_command_line(default_entry: BootEntry, command_lin
 
 @pytest.mark.control(id="RT-3.8", severity="high", title="Nothing has changed that would only show at the next restart")
 def test_next_boot_is_like_this_one(snapshot: Snapshot, default_entry: BootEntry) -> None:
-    # GRUB adds BOOT_IMAGE itself.
-    booted = {word for word in snapshot.command_line if not word.startswith("BOOT_IMAGE=")}
-    expect.nothing(sorted(booted ^ set(default_entry.words)), "words that differ at the next boot")
+    # GRUB adds BOOT_IMAGE itself, and our entries are marked: one that was promoted since was booted as a trial.
+    def compared(words: tuple[str, ...]) -> set[str]:
+        return {word for word in words if not word.startswith(("BOOT_IMAGE=", "rtinfra."))}
+
+    differing = compared(snapshot.command_line) ^ compared(default_entry.words)
+    expect.nothing(sorted(differing), "words that differ at the next boot")
+
+
+@pytest.mark.control(
+    id="L-2.1", severity="critical", title="A start that nobody watches takes the last known good kernel"
+)
+def test_default_is_the_last_known_good(snapshot: Snapshot, kept: Kept) -> None:
+    expect.equal(snapshot.boot_menu.default, GOOD_ENTRY, "GRUB's default")
+    expect.that(snapshot.boot_menu.default_entry is not None, "not in the menu", "an entry of the menu", GOOD_ENTRY)
+
+
+@pytest.mark.control(id="L-2.2", severity="high", title="A changed kernel has to prove itself before it is kept")
+def test_trials_are_judged(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    units = {unit: snapshot.units.get(unit, {}).get("UnitFileState", "") for unit in (JUDGE, SETTLE)}
+    expect.entries(units, dict.fromkeys((JUDGE, SETTLE), "enabled"), "units that judge a trial")
+
+
+@pytest.mark.control(id="L-2.3", severity="high", title="The last kernel that was tried has proven itself")
+def test_last_trial(snapshot: Snapshot, rt: RtHostConfig) -> None:
+    trial = snapshot.trial
+    if trial is None:
+        expect.not_applicable("no trial boot yet: this host runs what it was found with")
+    expect.that(trial.status == "promoted", f"{trial.status}: {trial.reason}", "promoted", f"trial of {trial.release}")

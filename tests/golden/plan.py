@@ -68,6 +68,7 @@ def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> 
     paths = [*target.paths.all, *target.drift_paths]
 
     def steps(state: State) -> None:
+        add_deploy(state, rt_kernel.guard, target.paths.boot_guard)
         add_op(state, packages.installed, name="packages", names=target.packages)
         add_deploy(state, base.configure, target.paths.base)
         add_deploy(state, rt_tuning.configure, target.paths.rt_tuning, target.live)
@@ -180,7 +181,9 @@ def path_lines(path: Managed) -> list[str]:
         case File():
             head = f"file {path.path} {path.mode} {path.owner}:{path.group}"
             # Programs have their own tests; here it is enough that one is placed.
-            is_program = path.path.startswith("/usr/local/bin/") or path.path.endswith(".py")
+            is_program = path.path.startswith(("/usr/local/bin/", "/usr/local/sbin/")) or path.path.endswith(
+                (".py", rt_kernel.BOOT_PROGRAM)
+            )
             body = ["(a program)"] if is_program else path.content.decode().rstrip("\n").split("\n")
             if path.path == drift.EXPECTED:
                 body = ["(what all of this comes to, as JSON)"]

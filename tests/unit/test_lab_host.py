@@ -247,6 +247,7 @@ class OnTheLan:
     port = 20022
     key_path = Path("/k")
     known_hosts_path = Path("/h")
+    console_path = Path("/c")
 
     def __init__(self, name: str, groups: tuple[str, ...], lan_addresses: tuple[str, ...]) -> None:
         self.name, self.groups, self.lan_addresses = name, groups, lan_addresses

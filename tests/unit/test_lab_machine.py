@@ -173,6 +173,7 @@ def test_up_makes_everything_a_client_needs(host: Machine, root: Path) -> None:
             "user": "root",
             "key": str(host.key_path),
             "known_hosts": str(host.known_hosts_path),
+            "console_log": str(host.console_path),
         },
         "settings": {},
     }

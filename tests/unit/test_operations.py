@@ -177,7 +177,8 @@ class TestReboot:
     }
     BOOTED = (
         "@@boot_id\n{boot_id}\n@@release\n6.1-rt\n@@version\nPREEMPT_RT\n@@cmdline\nro {now}\n@@installed\n6.1-rt\n"
-        '@@grub_cfg\nlinux /boot/vmlinuz-6.1-rt ro {next}\n@@default\nset default="a>gnulinux-6.1-rt-advanced-u"\n'
+        "@@grub_cfg\nlinux /boot/vmlinuz-6.1-rt ro {next}\n@@default\nyes\n@@saved_entry\nsaved_entry=rtinfra-good\n"
+        "@@kept\n6.1-rt\nro {now}\n"
     )
 
     def answer(self, now: str = "nohz=on", following: str = "nohz=on", boot_id: str = "other") -> str:
@@ -185,6 +186,16 @@ class TestReboot:
 
     def test_not_needed(self) -> None:
         assert run(boot.reboot_when_needed, self.answer(), allowed=True, **self.ARGUMENTS) == []
+
+    def test_a_lost_entry_is_frozen_again(self) -> None:
+        lost = self.answer().replace("@@kept\n6.1-rt", "@@kept")
+        commands = run(boot.reboot_when_needed, lost, allowed=True, **self.ARGUMENTS)
+        assert commands == ["/usr/local/lib/rtinfra/boot keep"]
+
+    def test_guarded(self) -> None:
+        answer = self.answer(now="") + "@@guard\nyes\nacceptance test\n"
+        with pytest.raises(PyinfraError, match="no-reboot on the host forbids it: acceptance test"):
+            run(boot.reboot_when_needed, answer, allowed=True, **self.ARGUMENTS)
 
     def test_not_allowed(self) -> None:
         with pytest.raises(PyinfraError, match="is `never`"):

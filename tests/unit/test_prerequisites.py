@@ -24,6 +24,8 @@ GOOD = HostState(
     has_unfinished_packages=False,
     codename="trixie",
     architecture="amd64",
+    grub_filesystem="ext4",
+    grub_devices=frozenset({"disk", "part"}),
 )
 
 
@@ -51,6 +53,12 @@ def test_a_good_host() -> None:
         ({"distribution": "debian-11"}, "there is no RT kernel source for it"),
         ({"memory_mb": 2000}, "this host has 2000"),
         ({"has_grub": False}, "has no GRUB"),
+        ({"grub_filesystem": "btrfs"}, "has /boot/grub on btrfs, where GRUB cannot write"),
+        (
+            {"grub_devices": frozenset({"disk", "part", "lvm"})},
+            "has /boot/grub on ext4 on lvm, where GRUB cannot write",
+        ),
+        ({"grub_devices": frozenset({"disk", "part", "raid1"})}, "ext4 on raid1"),
         ({"free_mb": {"/": 10, "/boot": 500}}, "MB must be free in /"),
         ({"free_mb": {"/": 9000, "/boot": 5}}, "MB must be free in /boot"),
         ({"topology": Topology.flat(2)}, "cores are needed, this host has 2"),

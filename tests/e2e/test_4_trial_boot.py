@@ -1,0 +1,158 @@
+"""Changes of the kernel's command line that do not work: each time the host is back on its last known good by itself.
+
+The change that works is in `test_4_changes.py`: promoted, and from then on the default.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rtinfra.facts.boot import NO_REBOOT_FILE, Boot, BootState, parse_boot_state
+from rtinfra.lab import Machine
+from rtinfra.runner import DeployResult
+from tests.e2e.conftest import Project, wait_for_own_check
+from tests.e2e.test_2_deploy import out
+
+# What others put on the command line: the deploy leaves it alone, so it reaches the trial.
+OTHERS = "/etc/default/grub.d/70-other.cfg"
+_HANG = "/usr/local/sbin/hang"
+
+
+def look(machine: Machine) -> BootState:
+    """What is booted, what would be, and what became of the last trial."""
+    lines = machine.run(str(Boot().command(image_pattern="*-rt-amd64")), timeout=60).stdout.splitlines()
+    return parse_boot_state(lines)
+
+
+@pytest.fixture
+def good(machine: Machine) -> Iterator[BootState]:
+    """The host as it is good; what a scenario left on it by hand is taken away."""
+    before = look(machine)
+    assert before.good is not None
+    assert before.default_is_good
+    yield before
+    machine.run(f"rm -f {OTHERS} {_HANG} {NO_REBOOT_FILE} /etc/rtinfra/busy.d/test")
+
+
+@pytest.fixture
+def change(lab_project: Project) -> Project:
+    """Settings with another word on the kernel's command line: the host has to be rebooted for it."""
+    lab_project.edit("group_data/rt_hosts.yaml", "- skew_tick=1", "- skew_tick=0")
+    return lab_project
+
+
+def others(machine: Machine, words: str) -> None:
+    """Put words on the command line of every entry, as somebody might do by hand."""
+    machine.run(f"echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {words}\"' >{OTHERS}")
+
+
+def assert_back_on(good: BootState, machine: Machine, result: DeployResult, *said: str) -> None:
+    """The deploy failed and said so; the host runs what it ran before, and would start it again."""
+    assert not result.ok
+    for words in ("the trial boot of", "is back on its last known good", *said):
+        assert words in result.log, result.log
+    now = look(machine)
+    assert now.boot_id != good.boot_id
+    assert (now.release, set(now.parameters)) == (good.release, set(good.parameters))
+    assert now.good == good.good
+    assert now.default_is_good
+    assert now.trial is not None
+    assert now.trial.status == "failed"
+    assert "next_entry=rtinfra" not in out(machine, "cat /boot/grub/grubenv")
+    entry = out(machine, "sed -n 's/^# good //p' /boot/grub/rtinfra.cfg")
+    assert f"rtinfra.good={entry}" in out(machine, "cat /proc/cmdline")
+
+
+def test_a_guarded_or_busy_host_is_not_rebooted(good: BootState, machine: Machine, change: Project) -> None:
+    """Everything else is done; the reboot waits, and is said to be needed."""
+    machine.run(f"echo 'cell handover until Friday' >{NO_REBOOT_FILE}")
+    result = change.deploy()
+    assert not result.ok
+    assert "forbids it: cell handover until Friday" in result.log
+    machine.run(
+        f"rm {NO_REBOOT_FILE}; mkdir -p /etc/rtinfra/busy.d; cd /etc/rtinfra/busy.d; "
+        "printf '#!/bin/sh\\necho arm 2 is moving; exit 1\\n' >test; chmod +x test"
+    )
+    result = change.deploy()
+    assert not result.ok
+    assert "it is busy, says /etc/rtinfra/busy.d/test: arm 2 is moving" in result.log
+    now = look(machine)
+    assert now.boot_id == good.boot_id
+    assert now.good == good.good
+    assert "next_entry=rtinfra" not in out(machine, "cat /boot/grub/grubenv"), "a power cut would start the trial"
+
+
+def test_isolation_that_the_kernel_rejects(good: BootState, machine: Machine, lab_project: Project) -> None:
+    """Two of the four cores are hidden: the kernel drops `isolcpus=2-3`. The same deploy again does not loop."""
+    lab_project.edit("group_data/rt_hosts.yaml", "- skew_tick=1", "- skew_tick=1\n    - nr_cpus=2")
+    result = lab_project.deploy()
+    assert_back_on(good, machine, result, "isolated cores")
+
+    boot = look(machine).boot_id
+    again = lab_project.deploy()
+    assert not again.ok
+    assert "tried before: " in again.log
+    assert look(machine).boot_id == boot
+
+
+def test_an_init_that_hangs(good: BootState, machine: Machine, change: Project) -> None:
+    """Nothing but the hardware watchdog, armed in the initramfs, can end this."""
+    machine.run(f"printf '#!/bin/sh\\nexec sleep infinity\\n' >{_HANG}; chmod +x {_HANG}")
+    others(machine, f"init={_HANG}")
+    assert_back_on(good, machine, change.deploy(), "ended before there was any log", "watchdog")
+
+
+def test_a_power_cut_during_the_trial(good: BootState, machine: Machine, change: Project) -> None:
+    """Switched off while the trial boots, and on again."""
+    others(machine, "quiet")
+    shown = len(console(machine))
+    run = change.pyinfra()
+    deadline = time.monotonic() + 600
+    while "rtinfra.trial=" not in console(machine)[shown:]:
+        assert run.poll() is None, run.stdout.read() if run.stdout else ""
+        assert time.monotonic() < deadline, "the trial never started"
+        time.sleep(0.5)
+    machine.power_cut()
+    machine.boot()
+    log = run.communicate(timeout=900)[0]
+    result = DeployResult(run.returncode, 0, 0, 1, (), 0, log)
+    assert_back_on(good, machine, result, "the power failed")
+
+
+@pytest.mark.heavy
+def test_a_wrong_root_device(good: BootState, machine: Machine, change: Project) -> None:
+    """The initramfs waits for it, gives up and panics."""
+    others(machine, "root=/dev/vdz9")
+    assert_back_on(good, machine, change.deploy(), "ended before there was any log", "/dev/vdz9 does not exist")
+
+
+@pytest.mark.heavy
+def test_a_kernel_that_panics(good: BootState, machine: Machine, change: Project) -> None:
+    """Its first process ends: the kernel panics, and restarts after panic= seconds."""
+    others(machine, "init=/bin/false")
+    assert_back_on(good, machine, change.deploy(), "ended before there was any log", "Kernel panic - not syncing")
+
+
+def test_the_last_known_good_kernel_cannot_be_removed(good: BootState, machine: Machine, lab_project: Project) -> None:
+    """Neither by hand nor by apt's cleaning; and with the settings of before nothing is left of the trials."""
+    result = lab_project.deploy()
+    assert result.ok, result.log
+    assert lab_project.deploy().changed == 0
+    wait_for_own_check(machine)
+    assert look(machine).boot_id == good.boot_id
+    package = f"linux-image-{good.release}"
+    done = machine.run(f"DEBIAN_FRONTEND=noninteractive apt-get -y purge {package}", check=False, timeout=300)
+    assert done.returncode != 0
+    assert "is the last known good kernel of this host" in done.stdout + done.stderr
+    machine.run("dpkg --configure -a")
+    assert package in out(machine, f"dpkg-query -W -f '${{Package}} ${{db:Status-Abbrev}}' {package}")
+
+
+def console(machine: Machine) -> str:
+    """All that its console has printed."""
+    path: Path = machine.console_path
+    return path.read_text(encoding="utf-8", errors="replace")
