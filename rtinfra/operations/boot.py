@@ -19,6 +19,8 @@ from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 
 from rtinfra.facts.boot import Boot, BootState, parse_boot_state
+from rtinfra.operations import reboots
+from rtinfra.operations.changes import record
 
 # Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
 _SHUTDOWN_SECONDS = 5
@@ -94,14 +96,16 @@ def reboot_when_needed(
     """
     state: BootState = current_host.get_fact(Boot, image_pattern=image_pattern)
     reasons = differences(state, parameters)
-    if not reasons:
+    # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
+    reboot = reboots.foreseen_reboot(state, reasons, parameters, image_pattern, allowed)
+    if reboot is None:
         current_host.noop(f"{state.release} runs with the wanted command line")
         return
-    why = "; ".join(reasons)
-    # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
+    record(reboot)
     if not pyinfra_state.is_executing:
         yield StringCommand("systemctl reboot")
         return
+    why = "; ".join(reasons)
     if (obstacle := refusal(state, parameters, minimum_release)) is not None:
         raise OperationError(f"a reboot is needed ({why}), but it would not help: {obstacle}")
     if not allowed:
