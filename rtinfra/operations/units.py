@@ -95,7 +95,7 @@ def _steps(unit: Unit, state: UnitState, pending: Collection[str]) -> Iterator[t
     if marker in pending and (unit.running or state.active == "active"):
         yield "restart", "its files changed", _start("restart", name)
     elif unit.running and state.active != "active":
-        yield "start", f"is {state.active}", _start("start", name)
+        yield "start", was if state.load == "not-found" else f"is {state.active}", _start("start", name)
 
 
 def _start(verb: str, name: str) -> str:

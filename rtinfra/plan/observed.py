@@ -12,6 +12,8 @@ import pyinfra.api.host
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from rtinfra.facts.contents import Contents
+from rtinfra.facts.packages import Simulation
 from rtinfra.inventory import fleet_host_of
 from rtinfra.operations.changes import Change, Recorder, Step
 from rtinfra.plan.model import HOST_ITSELF, Json
@@ -35,6 +37,10 @@ def canonical(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
+# Asked only because something differs, and told by what would be done about it.
+_ASKED_FOR_A_PLAN: Final = (Contents, Simulation)
+
+
 class Observations:
     """Every fact that was asked for while operations were prepared, by host and operation."""
 
@@ -48,7 +54,7 @@ class Observations:
         def get_fact(state: State, host: Host, *args: Any, **kwargs: Any) -> Any:
             value = original(state, host, *args, **kwargs)
             fact = args[0] if args else kwargs["cls"]
-            if not state.is_executing:
+            if not state.is_executing and fact not in _ASKED_FOR_A_PLAN:
                 place = self._found.setdefault((host.name, host.current_op_hash or ""), [])
                 place.append([fact.name, canonical(value)])
             return value

@@ -48,11 +48,11 @@ class HostRun:
 class RunRecord:
     """Written when a run begins and again when it ends, so that one that was cut off leaves its trace."""
 
-    def __init__(self, plan: Plan, failed: tuple[str, ...], directory: Path = RUNS) -> None:
+    def __init__(self, plan: Plan, failed: tuple[str, ...]) -> None:
         self._began = datetime.now(UTC)
         self._plan = plan
         self.hosts = {name: HostRun() for name in plan.hosts} | {name: HostRun(failed=True) for name in failed}
-        self.path = _free(directory, self._began)
+        self.path = _free(RUNS, self._began)
         self.write("running")
 
     @property

@@ -23,12 +23,17 @@ from rtinfra.plan.model import HostPlan, Plan, PlanError
 #: Somebody who waits is told that work goes on when nothing was heard for so many seconds.
 HEARTBEAT_SECONDS: Final = 20.0
 _END_SECONDS: Final = 10.0
+_WORKER: Final = (sys.executable, "-m", "rtinfra.plan.worker")
 
 Event = dict[str, Any]
 
 
 class WrongInput(LocalError):
     """There is nothing to work on: settings, inventory or names of hosts are wrong."""
+
+
+class WorkerEnded(LocalError):
+    """The process that works on the hosts ended by itself, at whatever point it was."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Session:
         # On disk, so that the process never waits for somebody to read it.
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rtinfra.plan.worker"],
+            _WORKER,
             cwd=PROJECT,
             env={**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,
@@ -94,6 +99,7 @@ class Session:
         Raises:
             WrongInput: there is nothing to work on.
             PlanError: a host is refused, or none can be reached.
+            WorkerEnded: the process ended by itself.
         """
         for event in self.events():
             if event is not None and event["event"] == "planned":
@@ -110,7 +116,7 @@ class Session:
         """Yield what happens, until the worker says that it is done; None when nothing was heard for a while.
 
         Raises:
-            WrongInput, PlanError: as for `prepare`.
+            WrongInput, PlanError, WorkerEnded: as for `prepare`.
         """
         while True:
             try:
@@ -146,10 +152,10 @@ class Session:
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
-    def _crashed(self) -> PlanError:
+    def _crashed(self) -> WorkerEnded:
         self._errors.seek(0)
         detail = self._errors.read().decode(errors="replace")[-4000:]
-        return PlanError(
+        return WorkerEnded(
             "the process that works on the hosts ended by itself",
             "run the same command again: it does what was left undone. If it ends again, report what stands above",
             detail,
