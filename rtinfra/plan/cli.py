@@ -107,9 +107,10 @@ def apply(
             with Session(inventory, host or (), applies=True) as session:
                 prepared = _prepared(session)
                 if wanted is not None:
-                    wanted.require_same(prepared.plan)
                     if prepared.failed:
-                        raise PlanError(f"no answer from {', '.join(prepared.failed)}", "see that it can be reached")
+                        names, said = ", ".join(prepared.failed), "\n".join(prepared.log)
+                        raise PlanError(f"no answer from {names}", "see that it can be reached", said)
+                    wanted.require_same(prepared.plan)
                 _print(prepared.plan, diffs=False, on=messages())
                 if prepared.plan.has_changes and not yes and not typer.confirm("Do this?", err=True):
                     _refuse("nothing was changed", "run the same command again when it is right")
@@ -160,10 +161,11 @@ def _carry_out(session: Session, prepared: Prepared, as_json: bool) -> int:
     if prepared.failed:
         _say_failed(prepared)
     failed = [name for name, host in data["hosts"].items() if not host["ok"]]
-    names = " ".join(f"--host {name}" for name in failed)
+    place = prepared.plan.inventory
+    words = [*([] if place == "inventory" else [f"--inventory {place}"]), *(f"--host {name}" for name in failed)]
     console.print(
         f"Next step: the reason stands above, in red. What was done stays, and nothing is half done that the next run "
-        f"does not finish: correct the reason, then `rtinfra apply {names}`."
+        f"does not finish: correct the reason, then `rtinfra apply {' '.join(words)}`."
     )
     return EXIT_FAILED
 

@@ -120,8 +120,8 @@ class _Progress(BaseStateCallback):
         )
 
 
-def _prepared(inventory: Inventory, hosts: list[str], recorder: Recorder, observations: Observations) -> State:
-    """Connect to the hosts and prepare deploy.py for them, the way pyinfra's own command does it."""
+def _state(inventory: Inventory, hosts: list[str], recorder: Recorder) -> State:
+    """Return the state of a run of these hosts, set up the way pyinfra's own command does it."""
     pyinfra.is_cli = True
     state = State(check_for_changes=True)
     state.cwd = str(PROJECT)
@@ -134,6 +134,15 @@ def _prepared(inventory: Inventory, hosts: list[str], recorder: Recorder, observ
     limit = [host for host in inventory if host.name in hosts] if hosts else None
     state.init(inventory, config, initial_limit=limit)
     changes.attach(state, recorder)
+    return state
+
+
+def _prepare(state: State, observations: Observations) -> None:
+    """Connect to the hosts and prepare deploy.py for them.
+
+    Raises:
+        PyinfraError: a host is refused, or none is left.
+    """
     state.set_stage(StateStage.Connect)
     connect_all(state)
     state.set_stage(StateStage.Prepare)
@@ -142,7 +151,6 @@ def _prepared(inventory: Inventory, hosts: list[str], recorder: Recorder, observ
         load_deploy_file(state, "deploy.py")
     finally:
         stop()
-    return state
 
 
 def _line() -> str:
@@ -156,18 +164,24 @@ def work(request: Mapping[str, Any], events: Events) -> None:
 
     Raises:
         HostsError, ConfigError: there is nothing to work on.
-        PyinfraError: a host was refused, or none is left.
+        PyinfraError: a host was refused.
     """
     place = inventory_file(Path(request["inventory"]))
     fleet = load_checked_hosts(PROJECT, place)
     hosts = list(selected(fleet, request["hosts"]))
     recorder, observations = Recorder(contents=True), Observations()
-    state = _prepared(make_inventory(fleet), hosts, recorder, observations)
+    state = _state(make_inventory(fleet), hosts, recorder)
+    try:
+        _prepare(state, observations)
+    except PyinfraError:
+        # When none is left, why has been told of each.
+        if state.active_hosts or not state.failed_hosts:
+            raise
     active = state.inventory.get_active_hosts()
     events.tell(
         "planned",
         hosts={host.name: host_plan(state, host, recorder, observations) for host in active},
-        failed=sorted(host.name for host in state.failed_hosts),
+        failed=sorted(set(hosts) - {host.name for host in active}),
     )
     if request["apply"] and _line().strip() == "go":
         progress = _Progress(events, recorder)

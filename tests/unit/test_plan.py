@@ -287,6 +287,38 @@ class TestApplyCommand:
         assert self.record(tmp_path)["outcome"] == "interrupted"
 
 
+class TestRealWorker:
+    @pytest.fixture
+    def inventory(self, tmp_path: Path) -> Path:
+        """A host that cannot be reached."""
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+        (tmp_path / "known").touch()
+        ssh = f"{{address: 127.0.0.1, port: 1, key: {tmp_path / 'key'}, known_hosts: {tmp_path / 'known'}}}"
+        path = tmp_path / "hosts.yaml"
+        path.write_text(f"hosts:\n  robot: {{groups: [], ssh: {ssh}}}\n")
+        return path
+
+    def test_no_answer_is_told_with_its_reason(self, inventory: Path) -> None:
+        ended = run("plan", "--json", "--inventory", str(inventory))
+        assert ended.exit_code == 1
+        assert json.loads(ended.stdout)["hosts"] == {}
+        assert "[robot]" in ended.stderr
+        assert "No answer from robot" in ended.stderr
+
+    def test_a_key_that_is_none_is_never_no_changes(self, inventory: Path, tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("no key")
+        ended = run("plan", "--inventory", str(inventory))
+        assert ended.exit_code == 1
+        assert str(tmp_path / "key") in ended.stderr.replace("\n", "")
+
+    def test_wrong_input_is_refused_with_file_and_line(self, inventory: Path) -> None:
+        inventory.write_text(inventory.read_text().replace("groups: []", "groups: [nobody]"))
+        plan, apply = (run(command, "--inventory", str(inventory)) for command in ("plan", "apply"))
+        assert (plan.exit_code, apply.exit_code) == (1, 2)
+        assert "hosts.yaml:2" in plan.stderr
+        assert run("plan", "--host", "nobody", "--inventory", str(inventory)).exit_code == 1
+
+
 def test_exit_codes_are_documented() -> None:
     assert "0: nothing, 2: changes, 1: could not look" in (cli.plan.__doc__ or "")
     assert "1: a host failed, 2: refused, 130: interrupted" in (cli.apply.__doc__ or "")
