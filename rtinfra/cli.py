@@ -30,7 +30,7 @@ from rtinfra.wheelhouse import PYTHONS, Wheelhouse
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Bare hosts to verified real-time systems. The deploy itself is `pyinfra inventory deploy.py`.",
+    help="Bare hosts to verified real-time systems. `plan`, then `apply`; or `pyinfra inventory deploy.py`.",
 )
 app.add_typer(images_app, name="images")
 app.add_typer(stack_app, name="stack")

@@ -57,13 +57,17 @@ def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[tuple[Un
             change = UnitChange(
                 name=unit.name,
                 text=step,
-                because=f"{', '.join(files)} changes" if files and step == "restart" else because,
+                because=_changed(files) if files and step == "restart" else because,
                 consequence=bool(files) and step == "restart",
             )
             steps.append((change, command))
     reads = later.has_reboot or any(DAEMON_RELOAD.name in change.actions for change in later.files)
     reload = not reads and any(found.units.get(unit.name, _UNKNOWN).needs_reload for unit in units)
     return reload, steps
+
+
+def _changed(files: Sequence[str]) -> str:
+    return f"{', '.join(files)} {'changes' if len(files) == 1 else 'change'}"
 
 
 def _after(later: Foreseen, state: UnitState) -> UnitState:

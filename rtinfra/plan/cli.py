@@ -97,7 +97,7 @@ def apply(
 
         rtinfra apply --plan robot-1.plan
     """
-    if not yes and not sys.stdin.isatty():
+    if not yes and not _can_ask():
         _refuse("there is nobody to ask whether the plan is right", "add --yes, or run it on a terminal")
     with plain_errors(_AGAIN):
         try:
@@ -181,6 +181,10 @@ def _say_failed(prepared: Prepared) -> None:
     for line in prepared.log:
         console.print(line, style="red")
     console.print(f"No answer from {', '.join(prepared.failed)}: the reason stands above.", style="bold red")
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 def _refuse(message: str, next_step: str) -> None:

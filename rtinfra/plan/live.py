@@ -29,7 +29,7 @@ class View(Protocol):
 
 @dataclass
 class _Doing:
-    operation: str = "waiting"
+    operation: str = ""
     since: float = 0.0
     done: int = 0
     changed: int = 0
@@ -50,6 +50,7 @@ class _Hosts:
         if event["event"] == "started":
             doing.operation, doing.since = event["operation"], time.monotonic()
         elif event["event"] == "finished":
+            doing.operation = ""
             doing.done += 1
             doing.changed += event["status"] == "changed"
             if event["status"] == "failed":
@@ -80,9 +81,8 @@ class Lines:
         if event is None:
             for name, doing in self._hosts.doing.items():
                 if doing.done < self._hosts.totals[name] and not doing.outcome:
-                    self._console.print(
-                        f"... {name}: still working on {doing.operation}: {seconds(time.monotonic() - doing.since)}"
-                    )
+                    what = f"still working on {doing.operation}" if doing.operation else "waiting for other hosts"
+                    self._console.print(f"... {name}: {what}: {seconds(time.monotonic() - doing.since)}")
             return
         self._hosts.take(event)
         if (line := _ended(event)) is not None:
@@ -115,7 +115,7 @@ class Rows:
                 table.add_row(Text("ok", style="green"), name, counts, "")
             else:
                 passed = seconds(time.monotonic() - doing.since)
-                table.add_row(Spinner("dots"), name, counts, f"{doing.operation}, {passed}")
+                table.add_row(Spinner("dots"), name, counts, f"{doing.operation or 'waiting'}, {passed}")
         return table
 
 

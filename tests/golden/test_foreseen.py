@@ -21,6 +21,7 @@ from pyinfra.api.deploy import add_deploy
 from pyinfra.api.operation import add_op
 from pyinfra.context import ctx_state
 
+from roles.mirror_client import deploy as mirror_client
 from roles.preflight import deploy as preflight
 from roles.rt_kernel import deploy as rt_kernel
 from roles.target import Target
@@ -34,6 +35,7 @@ from rtinfra.plan.model import HostPlan, Plan
 from rtinfra.plan.observed import Observations, host_plan
 from tests.golden.plan import configure, finish, host_with, target_of
 from tests.golden.test_preflight import SETTINGS
+from tests.unit.mirror_fleet import NAME, PLACE, served_answer
 from tests.unit.telemetry_site import at, here, shipped, site
 
 EXPECTED = Path(__file__).parent / "expected" / "foreseen-bare.txt"
@@ -247,6 +249,30 @@ def test_the_same_host_has_the_same_fingerprints_and_a_changed_one_has_not() -> 
     found = list(first.differences(other))
     assert "its settings are not those that the plan was made with" in found
     assert "rt_tuning | files: it would do something else now" in found
+
+
+class TestMirror:
+    """A host that is pointed at the mirror."""
+
+    def plan(self, has_certificates: bool) -> HostPlan:
+        settings = host_with({}, groups=["mirror_client"]).config.mirror_client
+        assert settings is not None
+
+        def steps(state: State) -> None:
+            add_deploy(state, mirror_client.configure, settings, replace(PLACE, host="@fake/golden"), False)
+
+        return HostPlan.from_json(planned(target(), {"echo @@": served_answer(has_certificates)}, steps))
+
+    def test_what_follows_from_certificates_that_are_not_made_yet_is_unknown(self) -> None:
+        plan = self.plan(has_certificates=False)
+        assert "certificate that this run makes" in str(change(plan, "unknown", "files")["text"])
+        assert plan.changes == 1
+
+    def test_files_and_versions(self) -> None:
+        plan = self.plan(has_certificates=True)
+        assert "+URIs: https://192.0.2.5:443/apt" in str(change(plan, "file", mirror_client.SOURCE)["diff"])
+        assert f"of release {NAME}" in str(change(plan, "step", "packages")["text"])
+        assert change(plan, "unknown", "packages")
 
 
 def test_no_secret_is_in_a_plan_that_is_shown_or_saved() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,15 +12,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rtinfra.cli import app
-from rtinfra.plan import cli, record, session, show
+from rtinfra.plan import cli, live, record, session, show
 from rtinfra.plan.model import HOST_ITSELF, HostPlan, Plan, PlanError
 
 SYSCTL = {
@@ -256,6 +258,17 @@ class TestApplyCommand:
         assert "--yes" in ended.stderr
         assert not (tmp_path / "runs").exists()
 
+    @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2), ("\n", 2)])
+    def test_somebody_is_asked(
+        self, worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+    ) -> None:
+        monkeypatch.setattr(cli, "_can_ask", lambda: True)
+        worker(PLANNED, after=GOOD)
+        ended = CliRunner().invoke(app, ["apply"], input=answer)
+        assert ended.exit_code == code
+        assert "file /etc/sysctl.d/60.conf: content" in ended.stderr
+        assert (tmp_path / "runs").exists() == (code == 0)
+
     def test_a_plan_that_does_not_hold_is_refused(self, worker, tmp_path: Path) -> None:
         plan_of().save(tmp_path / "saved")
         drifted = {**HOST, "settings": "other"}
@@ -285,6 +298,33 @@ class TestApplyCommand:
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130, errors
         assert self.record(tmp_path)["outcome"] == "interrupted"
+
+
+class TestLive:
+    TOTALS: ClassVar = {"robot": 3, "other": 3}
+
+    def test_a_row_for_each_host_on_a_terminal(self) -> None:
+        console = Console(file=io.StringIO(), force_terminal=True, width=100)
+        with live.watched(console, self.TOTALS) as view:
+            for event in (*GOOD[:3], finished("rt | files", "failed"), None):
+                view.tell(event)
+        assert isinstance(console.file, io.StringIO)
+        shown = console.file.getvalue()
+        assert "2/3, 0 changed" in shown
+        assert "failed: rt | files" in shown
+        assert "waiting" in shown
+
+    def test_a_sign_of_life_in_a_log(self) -> None:
+        console = Console(file=io.StringIO(), width=100)
+        with live.watched(console, self.TOTALS) as view:
+            for event in (GOOD[0], {"event": "log", "level": "info", "text": "[robot] installing a"}, None):
+                view.tell(event)
+        assert isinstance(console.file, io.StringIO)
+        assert console.file.getvalue().splitlines() == [
+            "[robot] installing a",
+            "... robot: still working on packages: 0 s",
+            "... other: waiting for other hosts: 0 s",
+        ]
 
 
 class TestRealWorker:
