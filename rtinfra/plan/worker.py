@@ -39,6 +39,7 @@ from roles.fleet import load_checked_hosts
 from rtinfra.config import ConfigError
 from rtinfra.hosts import HostsError, inventory_file, selected
 from rtinfra.inventory import make_inventory
+from rtinfra.local.errors import LocalError
 from rtinfra.operations import changes
 from rtinfra.operations.changes import Recorder
 from rtinfra.paths import PROJECT
@@ -221,7 +222,9 @@ def main() -> int:
         events.tell("wrong", text=str(error))
     except UnexpectedExternalError as error:
         inner = error.exception
-        events.tell("refused", text=str(inner), detail="".join(traceback.format_exception(inner)))
+        # What we tell ourselves needs no traceback.
+        detail = "" if isinstance(inner, LocalError) else "".join(traceback.format_exception(inner))
+        events.tell("refused", text=str(inner), detail=detail)
     except PyinfraError as error:
         events.tell("refused", text=str(error), detail="")
     return 0
