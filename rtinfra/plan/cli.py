@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 from rtinfra.commands import EXIT_FAILED, EXIT_WRONG, messages, plain_errors, tell
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import ConsoleReporter
+from rtinfra.paths import PROJECT
 from rtinfra.plan import live, show
 from rtinfra.plan.model import Plan, PlanError
 from rtinfra.plan.record import RunRecord
@@ -151,7 +152,9 @@ def _carry_out(session: Session, prepared: Prepared, as_json: bool) -> int:
         raise
     finally:
         data = record.write(outcome)
-        console.print(f"The record of this run is {record.path}")
+        path = record.path
+        shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+        console.print(f"The record of this run is {shown}")
     console.print(live.summary(data["hosts"].items(), record.seconds))
     if as_json:
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))

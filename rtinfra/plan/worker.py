@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 # First: it makes the standard library cooperative.
 import pyinfra_cli  # isort: skip # noqa: F401
+import click
 import gevent
 import pyinfra
 from pyinfra.api import Config, State
@@ -66,7 +67,7 @@ class _Log(logging.Handler):
         self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = click.unstyle(record.getMessage())
         if text.strip():
             self._events.tell("log", level=record.levelname.lower(), text=text)
 
