@@ -21,6 +21,7 @@ from rtinfra.local.progress import ConsoleReporter
 from rtinfra.mirror.cli import app as mirror_app
 from rtinfra.notify.cli import app as notify_app
 from rtinfra.paths import PROJECT, lab_inventory
+from rtinfra.plan.cli import PlanCommand, apply, plan
 from rtinfra.preflight.cli import preflight
 from rtinfra.stack.cli import app as stack_app
 from rtinfra.verify.cli import verify
@@ -29,13 +30,15 @@ from rtinfra.wheelhouse import PYTHONS, Wheelhouse
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Bare hosts to verified real-time systems. The deploy itself is `pyinfra inventory deploy.py`.",
+    help="Bare hosts to verified real-time systems. `plan`, then `apply`; or `pyinfra inventory deploy.py`.",
 )
 app.add_typer(images_app, name="images")
 app.add_typer(stack_app, name="stack")
 app.add_typer(lab_app, name="lab")
 app.add_typer(mirror_app, name="mirror")
 app.add_typer(notify_app, name="notify")
+app.command("plan", cls=PlanCommand)(plan)
+app.command("apply")(apply)
 app.command("verify")(verify)
 # Its options are those of the program on the hosts, which has a parser of its own.
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,3 +52,83 @@ class Packages(FactBase[PackagesState]):
     @override
     def process(self, output: list[str]) -> PackagesState:
         return parse_packages_state(list(output))
+
+
+# As apt-get(8) tells of a simulation: `Inst chrony [4.3-2] (4.6.1-3 Debian:13/stable [amd64])`.
+_INSTALLS = re.compile(r"^Inst (?P<name>\S+) (?:\[(?P<old>[^]\s]+)\] )?\((?P<new>\S+)")
+# Debian's own timer fetches new lists every day.
+_OLD_LISTS_SECONDS = 2 * 86_400
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A package that would come or get another version; `old` is None where it is not installed."""
+
+    name: str
+    old: str | None
+    new: str
+
+
+@dataclass(frozen=True)
+class SimulationState:
+    """What apt would install by the lists the host has now. `lists_age` in seconds, None without lists."""
+
+    changes: tuple[Installation, ...]
+    errors: tuple[str, ...]
+    lists_age: int | None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the real run may install something else, in words; None where nothing speaks for it."""
+        if self.lists_age is None:
+            return "the host has no lists of packages yet: versions are known once the run has fetched them"
+        if self.errors:
+            return f"the host's apt does not know yet: {'; '.join(self.errors)}; the run fetches new lists first"
+        if self.lists_age > _OLD_LISTS_SECONDS:
+            days = self.lists_age // 86_400
+            return f"by lists that are {days} days old; the run fetches new ones first and may take newer versions"
+        return None
+
+
+def parse_simulation(lines: list[str]) -> SimulationState:
+    """Build a SimulationState from the fact's output."""
+    found = sections.parse(lines)
+    install = found.get("install", [])
+    newest, now = (int("".join(found.get(name, [])).strip() or 0) for name in ("lists", "clock"))
+    return SimulationState(
+        changes=tuple(
+            Installation(match["name"].partition(":")[0], match["old"], match["new"])
+            for match in map(_INSTALLS.match, install)
+            if match
+        ),
+        errors=tuple(line.removeprefix("E: ") for line in install if line.startswith("E: ")),
+        lists_age=max(0, now - newest) if newest else None,
+    )
+
+
+class Simulation(FactBase[SimulationState]):
+    """What `apt-get install` of `requests` would do. It changes nothing: not even apt's caches are written."""
+
+    @override
+    def command(self, requests: Sequence[str], options: str = "") -> StringCommand:
+        quiet = "-o Debug::NoLocking=true -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
+        names = " ".join(shlex.quote(request) for request in requests)
+        return StringCommand(
+            sections.script(
+                {
+                    "install": (
+                        f"LC_ALL=C apt-get -s -y -q --no-install-recommends {quiet}{options} --allow-downgrades"
+                        f" install -- {names} 2>&1"
+                    ),
+                    "lists": (
+                        "find /var/lib/apt/lists -name '*_Packages*' -printf '%T@\\n'"
+                        " | sort -n | tail -n 1 | cut -d . -f 1"
+                    ),
+                    "clock": "date +%s",
+                }
+            )
+        )
+
+    @override
+    def process(self, output: list[str]) -> SimulationState:
+        return parse_simulation(list(output))

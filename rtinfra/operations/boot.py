@@ -34,6 +34,8 @@ from rtinfra.facts.boot import (
     BootState,
     parse_boot_state,
 )
+from rtinfra.operations import reboots
+from rtinfra.operations.changes import ActionRun, record
 
 # Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
 _SHUTDOWN_SECONDS = 5
@@ -107,6 +109,15 @@ def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = 
     return None
 
 
+def obstacle(state: BootState, allowed: bool) -> str | None:
+    """Return who does not want a reboot, and why; None when nobody is against it."""
+    if not allowed:
+        return "rt_kernel.reboot is `never`"
+    if state.guard is not None:
+        return f"{NO_REBOOT_FILE} on the host forbids it: {state.guard}"
+    return None
+
+
 @dataclass
 class _Turns:
     """Who may reboot: a few hosts at a time, and nobody after the first that failed."""
@@ -167,28 +178,26 @@ def reboot_when_needed(
         logger.info("%sa trial of %s is under way", current_host.print_prefix, state.trial.release)
         yield FunctionCommand(_await_outcome, ("", wanted), {})
         return
-    if not reasons:
+    # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
+    reboot = reboots.foreseen_reboot(state, reasons, parameters, image_pattern, obstacle(state, allowed))
+    if reboot is None:
         if state.good is None or not state.default_is_good:
+            record(ActionRun(name="last known good", text="what runs is frozen as the entry that boots by itself"))
             yield StringCommand(f"{BOOT_PROGRAM} keep")
             return
         current_host.noop(f"{state.release} runs with the wanted command line")
         return
-    why = "; ".join(reasons)
-    # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
+    record(reboot)
     if not pyinfra_state.is_executing:
         yield StringCommand("systemctl reboot")
         return
-    if (obstacle := refusal(state, parameters, minimum_release)) is not None:
-        raise OperationError(f"a reboot is needed ({why}), but it would not help: {obstacle}")
-    if not allowed:
+    why = "; ".join(reasons)
+    if (useless := refusal(state, parameters, minimum_release)) is not None:
+        raise OperationError(f"a reboot is needed ({why}), but it would not help: {useless}")
+    if (forbidden := obstacle(state, allowed)) is not None:
         raise OperationError(
-            f"a reboot is needed ({why}), and rt_kernel.reboot is `never`; set it to `when-needed` when the robot "
-            "cell is idle, then run the deploy again"
-        )
-    if state.guard is not None:
-        raise OperationError(
-            f"a reboot is needed ({why}), and {NO_REBOOT_FILE} on the host forbids it: {state.guard}. Remove the file "
-            "when the robot cell is idle, then run the deploy again"
+            f"a reboot is needed ({why}), but {forbidden}. Take that away when the robot cell is idle, then run the "
+            "deploy again"
         )
     if state.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip():
         raise OperationError("this is the control machine itself; it is never rebooted by a deploy")

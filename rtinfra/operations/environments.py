@@ -13,6 +13,7 @@ from pyinfra.api.exceptions import OperationError
 from pyinfra.api.operation import operation
 
 from rtinfra.facts.environments import CACHE, Environment, EnvironmentState
+from rtinfra.operations.changes import Step, record
 from rtinfra.operations.managed import PythonEnvironment
 from rtinfra.wheelhouse import Wheel, Wheelhouse, WheelsMissing
 
@@ -32,6 +33,7 @@ def installed(environment: PythonEnvironment, wheelhouse: Wheelhouse) -> Generat
     found: EnvironmentState = host.get_fact(Environment, directory=environment.directory)
     if not found.python:
         # While pyinfra only plans, a bare host has none yet: the packages of this very run bring it.
+        record(Step(name=environment.directory, text="made once the packages of this run have brought Python"))
         yield StringCommand("command -v python3 >&2 || { echo 'no python3: install python3-venv' >&2; exit 1; }")
         return
     own = wheelhouse.own()
@@ -45,8 +47,9 @@ def installed(environment: PythonEnvironment, wheelhouse: Wheelhouse) -> Generat
     except WheelsMissing as error:
         raise OperationError(str(error)) from error
     missing = [wheel for wheel in wheels if found.wheels.get(wheel.name) != wheel.sha256]
-    yield StringCommand(f"install -d -m 0755 {CACHE}")
     size = sum(wheel.path.stat().st_size for wheel in missing) / 1e6
+    record(Step(name=environment.directory, text=f"made anew, {len(missing)} wheels are sent, {size:.1f} MB"))
+    yield StringCommand(f"install -d -m 0755 {CACHE}")
     logger.info("%ssending %d of %d wheels, %.1f MB", host.print_prefix, len(missing), len(wheels), size)
     for wheel in missing:
         # Without the ending of a wheel until it is whole.

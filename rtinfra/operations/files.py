@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import difflib
 import io
 import shlex
 import tarfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pyinfra import host, logger, state
@@ -17,6 +16,7 @@ from pyinfra.api.operation import operation
 
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, FilesState
+from rtinfra.operations.changes import ActionRun, FileChange, LiveChange, foreseen, record, wants_contents
 from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed
 
 # The script is the same for every role and every run.
@@ -55,12 +55,14 @@ def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = 
     _refuse_duplicates(paths)
     changed = [(path, difference) for path in paths if (difference := path.difference(found.paths.get(path.path)))]
     actions = {action.name: action for path, _ in changed for action in path.actions}
+    follow_files = frozenset(actions)
     # Left undone by an interrupted run.
-    actions |= {action.name: action for path in paths for action in path.actions if action.name in found.pending}
+    pending = foreseen().still_pending(found.pending)
+    actions |= {action.name: action for path in paths for action in path.actions if action.name in pending}
     for _, text in found.drift:
         logger.info("%s%s", host.print_prefix, text)
     mends = {value.action.name: value.action for value in live if value.action}
-    actions |= {name: mends[name] for name in (*(name for name, _ in found.drift), *found.pending) if name in mends}
+    actions |= {name: mends[name] for name in (*(name for name, _ in found.drift), *pending) if name in mends}
     if not changed and not actions:
         host.noop(f"all {len(paths)} paths are as they should be")
         return
@@ -69,8 +71,12 @@ def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = 
         if isinstance(path, Directory | Absent) and difference.startswith("is a "):
             raise OperationError(f"{path.path} {difference}; move it away, then run the deploy again")
         logger.info("%s%s: %s", host.print_prefix, path.path, difference)
-    if state.config.DIFF:
-        _show_diffs([path for path, _ in changed if isinstance(path, File) and not path.secret])
+    has_diffs = bool(state.config.DIFF)
+    contents = _contents(changed, found) if wants_contents() or has_diffs else {}
+    said = [_said(path, difference, contents) for path, difference in changed]
+    if has_diffs:
+        _show_diffs(said)
+    record(*said, *_drifted(found), *_runs(actions, follow_files, found))
     restarts = sorted({unit for path, _ in changed for unit in path.restarts})
     payload = bundle([path for path, _ in changed], list(actions.values()), restarts)
     yield StringCommand(_SCRIPT, _stdin=payload)
@@ -118,11 +124,68 @@ def _refuse_duplicates(paths: Sequence[Managed]) -> None:
         seen.add(path.path)
 
 
-def _show_diffs(files: Sequence[File]) -> None:
-    """Print unified diffs on stderr, as pyinfra's own --diff does; costs one more round trip."""
-    before = host.get_fact(Contents, paths=[file.path for file in files]) if files else {}
-    for file in files:
-        old = before.get(file.path, b"").decode(errors="replace").splitlines()
-        new = file.content.decode(errors="replace").splitlines()
-        for line in difflib.unified_diff(old, new, f"{file.path} (now)", f"{file.path} (new)", lineterm=""):
+def _contents(changed: Sequence[tuple[Managed, str]], found: FilesState) -> Mapping[str, bytes]:
+    """Return what is in the files that change and are there, as far as others than root may read it.
+
+    One more round trip, for who wants to see differences.
+    """
+    # What changes in mode or owner alone needs no look.
+    paths = [
+        path.path
+        for path, difference in changed
+        if path.path in found.paths and _is_shown(path, found) and _is_about_content(path, difference)
+    ]
+    return host.get_fact(Contents, paths=paths) if paths else {}
+
+
+def _is_shown(path: Managed, found: FilesState) -> bool:
+    state = found.paths.get(path.path)
+    if isinstance(path, Directory) or (isinstance(path, File) and path.secret):
+        return False
+    # One that only root may read may hold a secret, whatever it is to become.
+    return state is None or (state.kind == "regular file" and state.mode[-2:] != "00")
+
+
+def _is_about_content(path: Managed, difference: str) -> bool:
+    return isinstance(path, Absent) or "content" in difference.split(", ")
+
+
+def _said(path: Managed, difference: str, contents: Mapping[str, bytes]) -> FileChange:
+    """Return a difference the way a plan and a run record tell it."""
+    is_new = difference == "new" or difference.startswith("replaces ")
+    after = None
+    if isinstance(path, File) and (is_new or path.path in contents or path.secret):
+        after = path.content
+    return FileChange(
+        name=path.path,
+        text=f"{difference}, mode {path.mode}, {path.owner}:{path.group}"
+        if difference.startswith("new") and isinstance(path, File | Directory)
+        else difference,
+        before=contents.get(path.path),
+        after=after,
+        secret=isinstance(path, File) and path.secret,
+        restarts=path.restarts,
+        actions=tuple(action.name for action in path.actions),
+    )
+
+
+def _drifted(found: FilesState) -> Iterator[LiveChange]:
+    for _, text in found.drift:
+        name, _, values = text.partition(": ")
+        yield LiveChange(name=name, text=values)
+
+
+def _runs(actions: Mapping[str, Action], follow_files: Collection[str], found: FilesState) -> Iterator[ActionRun]:
+    """Tell the actions, each with why: only what an interrupted run left undone is no consequence."""
+    drifted = {name for name, _ in found.drift}
+    for name, action in actions.items():
+        follows = name in follow_files or name in drifted
+        text = action.command if follows else f"{action.command}, left undone by a run that was cut off"
+        yield ActionRun(name=name, text=text, consequence=follows)
+
+
+def _show_diffs(changes: Sequence[FileChange]) -> None:
+    """Print unified diffs on stderr, as pyinfra's own --diff does."""
+    for change in changes:
+        for line in change.diff.splitlines():
             logger.info("%s%s", host.print_prefix, line)

@@ -11,6 +11,7 @@ from pyinfra.api.command import FileUploadCommand, PyinfraCommand, StringCommand
 from pyinfra.api.operation import operation
 
 from rtinfra.facts.images import Images
+from rtinfra.operations.changes import ImageChange, record
 
 # Root's own directory on the disk: /tmp may be memory.
 _CACHE = "/var/cache/rtinfra"
@@ -29,8 +30,13 @@ def loaded(images: Mapping[str, Path | None]) -> Generator[PyinfraCommand, None,
     if not missing:
         host.noop(f"all {len(images)} images are there")
         return
+    record(*(ImageChange(name=reference, text=_way(path)) for reference, path in missing.items()))
     for reference, path in missing.items():
         yield from _pulled(reference) if path is None else _carried(reference, path)
+
+
+def _way(path: Path | None) -> str:
+    return "pulled from the mirror" if path is None else f"loaded from {path.name}, {path.stat().st_size / 1e6:.0f} MB"
 
 
 def _pulled(reference: str) -> Iterator[PyinfraCommand]:

@@ -30,6 +30,7 @@ from rtinfra.facts.mirror import (
     MirrorState,
     normalised,
 )
+from rtinfra.operations.changes import Step, Unknown, record
 from rtinfra.operations.files import changes, restart_marker
 from rtinfra.operations.managed import Absent, File, Managed
 from rtinfra.operations.packages import APT, FINISH, UPDATE
@@ -126,6 +127,7 @@ def certificates(
         return
     for who, reasons in (("authority", authority), ("server", server)):
         if reasons:
+            record(Step(name=f"certificate of the {who}", text=f"made: {'; '.join(reasons)}"))
             logger.info("%scertificate of the %s: %s", host.print_prefix, who, "; ".join(reasons))
     # Not later than the release: a client whose clock lets it use the release may then use the certificate too.
     begin = min(state.clock, state.release.index.date)
@@ -189,6 +191,10 @@ def pointed(
         if _run().is_executing:
             raise OperationError(f"{server} has no certificate yet: deploy to it first, with `--limit {server}`")
         # It is made by an operation before this one.
+        record(
+            Step(name=server, text="is the host's only source of packages from now on"),
+            Unknown(name="files", text="what they hold follows from the certificate that this run makes"),
+        )
         yield StringCommand("true")
         return
     paths = files(live)
@@ -197,13 +203,24 @@ def pointed(
     )
     others = other_sources(found, {path.path for path in paths})
     ours = [path for path in paths if path.path in replaced and path.difference(found.paths.get(path.path))]
-    if others or ours or SET_ASIDE not in found.paths:
-        pairs = [*(("source", path) for path in others), *(("replaced", path.path) for path in ours)]
+    keeps = others or ours or SET_ASIDE not in found.paths
+    pairs = [*(("source", path) for path in others), *(("replaced", path.path) for path in ours)]
+    if keeps:
         for path in others:
             logger.info("%s%s: set aside", host.print_prefix, path)
+        record(Step(name="set aside", text=", ".join(path for _, path in pairs) or "nothing is there to be kept"))
+    follows = follow and (others or not _is_recorded(live.release.name, found))
+    if follows:
+        record(
+            Step(name="packages", text=f"are brought to the versions of release {live.release.name}"),
+            Unknown(name="packages", text="which, is known once the host uses the mirror"),
+        )
+    # What differs is told before the first command.
+    sends = list(changes([*paths, *(Absent(path=path) for path in others)], found))
+    if keeps:
         yield _script(_SET_ASIDE_SCRIPT, (word for pair in pairs for word in pair))
-    yield from changes([*paths, *(Absent(path=path) for path in others)], found)
-    if follow and (others or not _is_recorded(live.release.name, found)):
+    yield from sends
+    if follows:
         logger.info("%sfollowing release %s of the mirror", host.print_prefix, live.release.name)
         yield from _follow(live.release.name)
 
@@ -244,6 +261,7 @@ def restored(paths: Collection[str]) -> Generator[StringCommand, None, None]:
         host.noop("the host is not pointed at the mirror")
         return
     logger.info("%sputting back what was configured before the mirror", host.print_prefix)
+    record(Step(name="restore", text="what was configured before the mirror is put back"))
     yield from changes([Absent(path=path) for path in paths], found)
     yield _script(_RESTORE_SCRIPT, ())
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from pyinfra import host, logger
 from pyinfra.api.command import FileUploadCommand, PyinfraCommand, StringCommand
 from pyinfra.api.operation import operation
 
 from rtinfra.deb import LocalPackage
-from rtinfra.facts.packages import Packages, PackagesState
+from rtinfra.facts.packages import Packages, PackagesState, Simulation, SimulationState
+from rtinfra.operations.changes import Change, Step, Unknown, foreseen, package, record, wants_contents
 
 # Never a question, never a changed configuration file replaced, never a wait without end for another apt.
 APT = (
@@ -54,6 +55,7 @@ def installed(
         host.noop(f"all {len(requests) + len(local)} packages are installed")
         return
     only = "" if sources is None else f" {_only(sources)}"
+    record(*_said(missing, uploads, found, only))
     if found.interrupted:
         logger.info("%sdpkg was interrupted, completing it", host.print_prefix)
         yield StringCommand(FINISH)
@@ -73,6 +75,29 @@ def installed(
 
 def _remote(package: LocalPackage) -> str:
     return f"{_CACHE}/{package.path.name}"
+
+
+def _said(missing: Sequence[str], uploads: Sequence[LocalPackage], found: PackagesState, only: str) -> Iterator[Change]:
+    """Tell what is installed; while a plan is made with the versions that the host's apt would take."""
+    if found.interrupted:
+        yield Step(name="dpkg", text="was interrupted and is completed first")
+    for local in uploads:
+        yield package(local.name, found.installed.get(local.name), local.version)
+    if uploads and wants_contents():
+        yield Unknown(name="dependencies", text="what the packages of this computer need is known once they are there")
+    names = {request.partition("/")[0] for request in missing}
+    if not missing or not wants_contents():
+        yield from (package(name, None, None) for name in sorted(names))
+        return
+    simulated: SimulationState = host.get_fact(Simulation, requests=missing, options=only)
+    known = {change.name for change in simulated.changes}
+    for change in simulated.changes:
+        yield package(change.name, change.old, change.new, consequence=change.name not in names)
+    yield from (package(name, None, None) for name in sorted(names - known))
+    if any(change.name.startswith("/etc/apt/") for change in foreseen().files):
+        yield Unknown(name="versions", text="the sources of packages change first: other versions may be installed")
+    elif (doubt := simulated.doubt) is not None:
+        yield Unknown(name="versions", text=doubt)
 
 
 def _only(sources: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pyinfra import host, logger
@@ -12,8 +13,9 @@ from pyinfra.api.operation import operation
 
 from rtinfra.facts.files import PENDING_DIR
 from rtinfra.facts.units import Units, UnitsState, UnitState
+from rtinfra.operations.changes import Foreseen, Step, UnitChange, foreseen, record
 from rtinfra.operations.files import restart_marker
-from rtinfra.operations.managed import Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Unit
 
 # The same for every unit and every run.
 _SCRIPT = (Path(__file__).parent / "start.sh").read_text(encoding="utf-8")
@@ -29,41 +31,75 @@ def ensure(units: Sequence[Unit]) -> Generator[StringCommand, None, None]:
     operation fails.
     """
     found: UnitsState = host.get_fact(Units, names=[unit.name for unit in units])
-    if any(found.units.get(unit.name, _UNKNOWN).needs_reload for unit in units):
+    reload, steps = _plan(units, found)
+    if reload:
+        record(Step(name="systemd", text="reads changed units"))
+    record(*(change for change, _ in steps))
+    if reload:
         yield StringCommand("systemctl daemon-reload")
-    quiet = True
-    for unit in units:
-        for step, command in _steps(unit, found):
-            quiet = False
-            logger.info("%s%s: %s", host.print_prefix, unit.name, step)
-            yield StringCommand(command)
-    if quiet:
+    for change, command in steps:
+        logger.info("%s%s: %s", host.print_prefix, change.name, f"{change.text}, {change.because}")
+        yield StringCommand(command)
+    if not reload and not steps:
         host.noop(f"all {len(units)} units are as they should be")
 
 
-def _steps(unit: Unit, found: UnitsState) -> Iterator[tuple[str, str]]:
-    """Yield what must be done to a unit, in words and as a command."""
-    state = found.units.get(unit.name, _UNKNOWN)
+def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[tuple[UnitChange, str]]]:
+    """Return whether systemd has to read its units, and what is done to each, as a change and as a command."""
+    later = foreseen()
+    restarts = later.restarts()
+    pending = later.still_pending(found.pending) | {restart_marker(unit) for unit in restarts}
+    steps = []
+    for unit in units:
+        state = _after(later, found.units.get(unit.name, _UNKNOWN))
+        for step, because, command in _steps(unit, state, pending):
+            files = restarts.get(unit.name, ())
+            change = UnitChange(
+                name=unit.name,
+                text=step,
+                because=_changed(files) if files and step == "restart" else because,
+                consequence=bool(files) and step == "restart",
+            )
+            steps.append((change, command))
+    reads = later.has_reboot or any(DAEMON_RELOAD.name in change.actions for change in later.files)
+    reload = not reads and any(found.units.get(unit.name, _UNKNOWN).needs_reload for unit in units)
+    return reload, steps
+
+
+def _changed(files: Sequence[str]) -> str:
+    return f"{', '.join(files)} {'changes' if len(files) == 1 else 'change'}"
+
+
+def _after(later: Foreseen, state: UnitState) -> UnitState:
+    """Return the state of a unit after what is foreseen: a reboot starts what is enabled."""
+    if later.has_reboot and state.file in ("enabled", "static"):
+        return replace(state, active="active", needs_reload=False)
+    return state
+
+
+def _steps(unit: Unit, state: UnitState, pending: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield what must be done to a unit, why, and the command."""
     name, marker = shlex.quote(unit.name), restart_marker(unit.name)
     forget = f"rm -f {PENDING_DIR}/{shlex.quote(marker)}"
+    was = "is not on the host yet" if state.load == "not-found" else f"is {state.file or state.load}"
     if unit.startup == "masked":
         if state.file != "masked":
-            yield "mask and stop", f"systemctl mask --now --quiet {name}"
+            yield "mask and stop", was, f"systemctl mask --now --quiet {name}"
         return
     if state.file == "masked" or state.load == "masked":
-        yield "unmask", f"systemctl unmask --quiet {name}"
+        yield "unmask", "is masked", f"systemctl unmask --quiet {name}"
     if unit.startup == "enabled" and state.file not in ("enabled", "static"):
-        yield "enable", f"systemctl enable --quiet {name}"
+        yield "enable", was, f"systemctl enable --quiet {name}"
     if unit.startup == "disabled" and state.file not in ("disabled", "static", ""):
-        yield "disable", f"systemctl disable --quiet {name}"
+        yield "disable", was, f"systemctl disable --quiet {name}"
     if unit.running is False:
         if state.active not in ("inactive", "failed"):
-            yield "stop", f"systemctl stop {name} && {forget}"
+            yield "stop", f"is {state.active}", f"systemctl stop {name} && {forget}"
         return
-    if marker in found.pending and (unit.running or state.active == "active"):
-        yield "restart, its files changed", _start("restart", name)
+    if marker in pending and (unit.running or state.active == "active"):
+        yield "restart", "its files changed", _start("restart", name)
     elif unit.running and state.active != "active":
-        yield f"start, was {state.active}", _start("start", name)
+        yield "start", was if state.load == "not-found" else f"is {state.active}", _start("start", name)
 
 
 def _start(verb: str, name: str) -> str:

@@ -148,10 +148,11 @@ def wait_for_own_check(machine: Machine) -> None:
 
 
 def fingerprint(machine: Machine) -> str:
-    """What a deploy may change on a host, as one hash: files, packages, units, boot."""
+    """What a deploy may change on a host, as one hash: files, packages, units, boot; nothing the application writes."""
     return machine.run(
         "{ find /etc /boot /usr/local /var/lib/dpkg/info /var/lib/rtinfra /var/mxrc -xdev -type f"
-        " ! -path /var/lib/rtinfra/drift/result.json -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
+        " ! -path /var/lib/rtinfra/drift/result.json ! -path '/var/mxrc/checkpoints/*'"
+        " -printf '%p %s %T@ %m %u\\n' 2>/dev/null;"
         " cat /proc/sys/kernel/random/boot_id; cat /var/lib/dpkg/status; } | sort | sha256sum"
     ).stdout
 

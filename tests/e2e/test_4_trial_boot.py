@@ -47,7 +47,7 @@ def change(lab_project: Project) -> Project:
 
 def others(machine: Machine, words: str) -> None:
     """Put words on the command line of every entry, as somebody might do by hand."""
-    machine.run(f"echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {words}\"' >{OTHERS}")
+    machine.run(f"echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {words}\"' >{OTHERS} && update-grub", timeout=300)
 
 
 def assert_back_on(good: BootState, machine: Machine, result: DeployResult, *said: str) -> None:

@@ -59,23 +59,38 @@ def telemetry(host: FleetHost[HostConfig], housekeeping: str | None) -> Telemetr
     return telemetry_of(host, replace(site, housekeeping=housekeeping))
 
 
-def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> str:
-    """Return every command that a bare host would see, then every path, then every unit."""
+def target_of(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> Target:
+    """Return what roles know of a real-time host with this topology."""
     rt = host.config.rt
     layout, findings = resolve_layout(rt.cpu.isolated, rt.cpu.housekeeping, topology)
     assert layout is not None, findings
-    target = Target(host, distribution, telemetry(host, layout.housekeeping_list), layout)
+    return Target(host, distribution, telemetry(host, layout.housekeeping_list), layout)
+
+
+def configure(state: State, target: Target) -> None:
+    """Add the operations of deploy.py for a real-time host, up to the reboot."""
+    add_deploy(state, rt_kernel.guard, target.paths.boot_guard)
+    add_op(state, packages.installed, name="packages", names=target.packages)
+    add_deploy(state, base.configure, target.paths.base)
+    add_deploy(state, rt_tuning.configure, target.paths.rt_tuning, target.live)
+    add_deploy(state, rt_app.configure, target.paths.application_user, target.paths.application)
+    add_deploy(state, rt_kernel.configure, target.paths.boot_loader)
+
+
+def finish(state: State, target: Target) -> None:
+    """Add those that come after it."""
+    add_deploy(state, drift.configure, target.drift_paths)
+    add_op(state, units.ensure, name="units", units=target.units)
+
+
+def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> str:
+    """Return every command that a bare host would see, then every path, then every unit."""
+    target = target_of(host, distribution, topology)
     paths = [*target.paths.all, *target.drift_paths]
 
     def steps(state: State) -> None:
-        add_deploy(state, rt_kernel.guard, target.paths.boot_guard)
-        add_op(state, packages.installed, name="packages", names=target.packages)
-        add_deploy(state, base.configure, target.paths.base)
-        add_deploy(state, rt_tuning.configure, target.paths.rt_tuning, target.live)
-        add_deploy(state, rt_app.configure, target.paths.application_user, target.paths.application)
-        add_deploy(state, rt_kernel.configure, target.paths.boot_loader)
-        add_deploy(state, drift.configure, target.drift_paths)
-        add_op(state, units.ensure, name="units", units=target.units)
+        configure(state, target)
+        finish(state, target)
 
     return "\n".join(
         [

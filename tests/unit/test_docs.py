@@ -253,6 +253,8 @@ ALLOWED: Mapping[str, set[str]] = {
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.images", "rtinfra.operations", "rtinfra.quadlet", "roles"},
     "rtinfra.stack": SHARED
     | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
+    "rtinfra.plan": SHARED
+    | {"rtinfra.commands", "rtinfra.local", "rtinfra.hosts", "rtinfra.operations.changes", "roles.fleet"},
     "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local", "rtinfra.wheelhouse"},
     "rtinfra.verify": SHARED | {"rtinfra.local", "rtinfra.preflight.settings", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.demo": VALUES

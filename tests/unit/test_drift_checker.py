@@ -19,7 +19,7 @@ from roles.drift.checker import drift
 from roles.drift.deploy import document
 from rtinfra.cpu import format_cpu_list, format_cpu_mask
 from rtinfra.facts.files import DRIFT_CHECKER, Files, parse_files_state
-from rtinfra.facts.units import UnitsState, UnitState
+from rtinfra.facts.units import UnitState
 from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
 from rtinfra.operations.units import _steps
 from tests.unit.monitoring_tools import tool
@@ -245,7 +245,7 @@ def test_drift_and_deploy_agree_on_units(unit: Unit) -> None:
         seen = UnitState(
             state["LoadState"], state["ActiveState"], "", state["UnitFileState"], state["NeedDaemonReload"] == "yes"
         )
-        touched = bool(list(_steps(unit, UnitsState({unit.name: seen}, frozenset()))))
+        touched = bool(list(_steps(unit, seen, frozenset())))
         # A reload concerns the manager, whatever the unit should be.
         reloaded = seen.needs_reload and unit.startup != "masked"
         entry = {"name": unit.name, "startup": unit.startup, "running": unit.running}

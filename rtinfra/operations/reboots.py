@@ -1,0 +1,71 @@
+"""Whether a run will end in a reboot: told before kernel and boot loader are the new ones, for plans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from rtinfra.facts.boot import BOOT_MARKER, BootState
+from rtinfra.operations.changes import FileChange, Foreseen, Reboot, foreseen
+
+_IMAGE = "linux-image-"
+# The name of a unit that stands for the next boot: files that have a say in it ask for its "restart".
+_BOOT = BOOT_MARKER.removeprefix("restart@")
+
+
+def foreseen_reboot(
+    state: BootState, reasons: Sequence[str], parameters: Sequence[str], image_pattern: str, obstacle: str | None
+) -> Reboot | None:
+    """Return the reboot that follows from what is booted now and from what this run changes; None when there is none.
+
+    `reasons` say how the booted system differs from the wanted one, `parameters` are the wanted words of its command
+    line, `image_pattern` matches the release of its kernel. `obstacle` is why nobody may reboot the host now, if so.
+    """
+    later = foreseen()
+    files = [change for change in later.files if _BOOT in change.restarts]
+    kernels = list(_kernels(later, image_pattern, state.installed))
+    booted = set(state.parameters)
+    names = {word.partition("=")[0] for word in parameters}
+    removed = [
+        word
+        for word in state.parameters
+        if word not in parameters and (word.partition("=")[0] in names or word in _words(files))
+    ]
+    why = [f"kernel {release} is installed" for release in kernels]
+    if state.newest is None and not kernels:
+        why = [f"runs kernel {state.release}; one that matches {image_pattern} comes with this run"]
+    elif state.newest is not None:
+        why += [reason for reason in reasons if not (kernels and reason.startswith("runs kernel "))]
+    added = [word for word in parameters if word not in booted]
+    if not reasons and removed:
+        why.append(f"command line has {' '.join(removed)}")
+    if state.newest is None and (added or removed):
+        why.append("the command line changes")
+    if not why:
+        return None
+    if state.trial is not None and state.trial.status == "failed":
+        why.append(f"the last trial, of {state.trial.release}, failed: {state.trial.reason}")
+    return Reboot(
+        name=state.release,
+        text="needed, on trial" if obstacle is None else f"needed, but {obstacle}: the run will stop there",
+        reasons=tuple(why),
+        added=tuple(added),
+        removed=tuple(removed),
+        consequence=bool(files or kernels),
+    )
+
+
+def _kernels(later: Foreseen, image_pattern: str, installed: Sequence[str]) -> Iterator[str]:
+    for change in later.packages:
+        release = change.name.removeprefix(_IMAGE)
+        # A package that only points at the newest kernel has no release in its name.
+        is_kernel = release != change.name and release[:1].isdigit() and fnmatchcase(release, image_pattern)
+        if is_kernel and release not in installed:
+            yield release
+
+
+def _words(files: Sequence[FileChange]) -> set[str]:
+    """Return the words of the files as they are now: what a deploy has put on the command line before."""
+    texts = ((change.before or b"").decode(errors="replace") for change in files)
+    return {word for text in texts for word in re.findall(r"[^\s\"'()]+", text)}

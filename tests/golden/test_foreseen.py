@@ -1,0 +1,307 @@
+"""What a plan says of a host before anything happens: a bare one as a stored text, a deployed one change by change.
+
+After a wanted change: `pytest tests/golden --update-golden`, then read the difference.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import Config, Inventory, State
+from pyinfra.api.connect import connect_all
+from pyinfra.api.deploy import add_deploy
+from pyinfra.api.operation import add_op
+from pyinfra.context import ctx_state
+
+from roles.mirror_client import deploy as mirror_client
+from roles.preflight import deploy as preflight
+from roles.rt_kernel import deploy as rt_kernel
+from roles.target import Target
+from rtinfra.cpu import Topology
+from rtinfra.inventory import HOST_DATA_KEY
+from rtinfra.operations import changes, files
+from rtinfra.operations.changes import Recorder
+from rtinfra.operations.managed import Absent, Directory, File, Managed
+from rtinfra.plan import show
+from rtinfra.plan.model import HostPlan, Plan
+from rtinfra.plan.observed import Observations, host_plan
+from tests.golden.plan import configure, finish, host_with, target_of
+from tests.golden.test_preflight import SETTINGS
+from tests.unit.mirror_fleet import NAME, PLACE, served_answer
+from tests.unit.telemetry_site import at, here, shipped, site
+
+EXPECTED = Path(__file__).parent / "expected" / "foreseen-bare.txt"
+TOPOLOGY = Topology.flat(4, nodes=2)
+RELEASE = "6.12.57+deb13-rt-amd64"
+CHRONY = "/etc/chrony/chrony.conf"
+DROP_IN = "/etc/default/grub.d/60-rtinfra.cfg"
+
+BARE_BOOT = (
+    "@@boot_id\nother\n@@release\n6.12.57+deb13-amd64\n@@version\nPREEMPT_DYNAMIC\n@@cmdline\nro root=/dev/vda1"
+    "\n@@installed\n@@grub_cfg\n@@changed\n@@default\n"
+)
+SIMULATED = (
+    "@@install\nInst libnuma1 (2.0.19-1 Debian:13/stable [amd64])\nInst chrony (4.6.1-3 Debian:13/stable [amd64])\n"
+    f"Inst linux-image-{RELEASE} (6.12.57-1 Debian:13/stable [amd64])\n"
+    "Inst linux-image-rt-amd64 (6.12.57-1 Debian:13/stable [amd64])\nConf chrony (4.6.1-3 Debian:13/stable [amd64])\n"
+    "@@lists\n1000\n@@clock\n2000\n"
+)
+
+
+def target(**settings: object) -> Target:
+    return target_of(host_with(settings), "debian-13", TOPOLOGY)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A host that is as `target` says, but for what is changed here."""
+
+    target: Target
+    contents: Mapping[str, bytes] | None = None
+    modes: Mapping[str, str] | None = None
+    pending: str = ""
+
+    def responses(self) -> dict[str | re.Pattern[str], list[str]]:
+        paths = {path.path: path for path in (*self.target.paths.all, *self.target.drift_paths)}
+        stat, digests, contents = [], [], []
+        for path in paths.values():
+            if isinstance(path, Absent):
+                continue
+            content = (self.contents or {}).get(path.path, path.content if isinstance(path, File) else b"")
+            kind = "directory" if isinstance(path, Directory) else "regular file"
+            mode = (self.modes or {}).get(path.path, path.mode)  # type: ignore[attr-defined]
+            stat.append(f"{mode.lstrip('0')}\t{path.owner}\t{path.group}\t{kind}\t{path.path}")  # type: ignore[attr-defined]
+            if isinstance(path, File):
+                digests.append(f"{replace(path, content=content).sha256}  {path.path}")
+                contents += [f"@@{path.path}", base64.b64encode(content).decode()]
+        words = self.target.rt.rt_kernel.command_line(self.target.layout)
+        boot = (
+            f"@@boot_id\nother\n@@release\n{RELEASE}\n@@version\nPREEMPT_RT\n@@cmdline\nro {' '.join(words)}\n"
+            f"@@installed\n{RELEASE}\n@@grub_cfg\nlinux /boot/vmlinuz-{RELEASE} ro {' '.join(words)}\n"
+            f"@@default\nyes\n@@saved_entry\nsaved_entry=rtinfra-good\n@@kept\n{RELEASE}\nro {' '.join(words)}\n"
+        )
+        units = [
+            line
+            for unit in self.target.units
+            for line in (
+                *(f"Id={unit.name}", "LoadState=loaded", "SubState=x", "NeedDaemonReload=no"),
+                f"ActiveState={'active' if unit.running else 'inactive'}",
+                f"UnitFileState={unit.startup or 'static'}",
+                "",
+            )
+        ]
+        installed = (f"{name}\t1\tii " for name in self.target.packages)
+        return {
+            "echo @@boot_id": boot.splitlines(),
+            "echo @@query": ["@@query", *installed, "@@audit"],
+            "echo @@show": ["@@show", *units, "@@pending", self.pending],
+            "base64 --": contents,
+            "echo @@stat": ["@@stat", *stat, "@@sha256", *digests, "@@pending", self.pending],
+        }
+
+
+def bare() -> dict[str | re.Pattern[str], list[str]]:
+    return {
+        re.compile("^echo @@install$", re.M): SIMULATED.splitlines(),
+        "echo @@boot_id": BARE_BOOT.splitlines(),
+        "echo @@": ["@@nothing"],
+    }
+
+
+def prepared(wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]]) -> HostPlan:
+    """Return the plan of one fake real-time host."""
+
+    def steps(state: State) -> None:
+        configure(state, wanted)
+        add_deploy(state, rt_kernel.reboot, wanted.rt.rt_kernel, wanted.layout, wanted.distribution, 1)
+        finish(state, wanted)
+
+    return HostPlan.from_json(planned(wanted, responses, steps))
+
+
+def planned(
+    wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]], steps: Callable[[State], None]
+) -> Mapping[str, Any]:
+    """Return what would be saved of the plan of one fake host."""
+    data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses, HOST_DATA_KEY: wanted.fleet_host}
+    inventory = Inventory(([("@fake/golden", data)], {}))
+    state, recorder, observations = State(inventory, Config()), Recorder(contents=True), Observations()
+    logging.disable(logging.CRITICAL)
+    stop = observations.listen()
+    try:
+        with ctx_state.use(state):
+            changes.attach(state, recorder)
+            connect_all(state)
+            steps(state)
+            (host,) = inventory
+            found: Mapping[str, Any] = json.loads(json.dumps(host_plan(state, host, recorder, observations)))
+            return found
+    finally:
+        stop()
+        logging.disable(logging.NOTSET)
+
+
+def names(plan: HostPlan) -> list[str]:
+    return [operation.name for operation in plan.operations]
+
+
+def change(plan: HostPlan, kind: str, name: str) -> Mapping[str, object]:
+    (found,) = (
+        change.to_json()
+        for operation in plan.operations
+        for change in operation.changes
+        if (change.kind, change.name) == (kind, name)
+    )
+    return found
+
+
+def of(paths: Sequence[Managed], path: str) -> File:
+    (found,) = (file for file in paths if file.path == path)
+    assert isinstance(found, File)
+    return found
+
+
+def test_a_bare_host(request: pytest.FixtureRequest) -> None:
+    plan = prepared(target(), bare())
+    assert plan.reboot is not None
+    text = "".join(f"{line.plain}\n" for line in show.lines(Plan("", "", {"golden": plan}), diffs=False))
+    if request.config.getoption("--update-golden"):
+        EXPECTED.write_text(text, encoding="utf-8")
+    assert text == EXPECTED.read_text(encoding="utf-8")
+
+
+def test_an_unchanged_host() -> None:
+    plan = prepared(target(), Deployed(target()).responses())
+    assert (plan.operations, plan.changes, plan.reboot) == ((), 0, None)
+    assert plan.all_operations[-1] == "units"
+
+
+def test_a_file_changed_by_hand_and_what_follows() -> None:
+    wanted = target()
+    content = of(wanted.paths.base, CHRONY).content
+    plan = prepared(wanted, Deployed(wanted, contents={CHRONY: content + b"server 192.0.2.9\n"}).responses())
+    assert names(plan) == ["base | files", "units"]
+    assert (plan.changes, plan.reboot) == (1, None)
+    assert "\n-server 192.0.2.9" in str(change(plan, "file", CHRONY)["diff"])
+    restart = change(plan, "unit", "chrony.service")
+    assert (restart["text"], restart["consequence"]) == ("restart", True)
+    assert restart["because"] == f"{CHRONY} changes"
+    assert plan.operations[-1].is_consequence
+
+
+def test_a_mode_alone_has_no_diff() -> None:
+    wanted = target()
+    plan = prepared(wanted, Deployed(wanted, modes={CHRONY: "0666"}).responses())
+    assert change(plan, "file", CHRONY)["text"] == "mode 0666 -> 0644"
+    assert change(plan, "file", CHRONY)["diff"] == ""
+
+
+def test_a_restart_that_a_run_left_undone_is_a_change_of_its_own() -> None:
+    plan = prepared(target(), Deployed(target(), pending="restart@chrony.service").responses())
+    assert names(plan) == ["units"]
+    assert (plan.changes, plan.consequences) == (1, 0)
+
+
+def test_another_isolated_core_is_a_reboot_that_starts_the_units() -> None:
+    wanted = target(cpu={"isolated": "3"})
+    plan = prepared(wanted, Deployed(target()).responses())
+    reboot = plan.reboot
+    assert reboot is not None
+    assert reboot.consequence
+    assert "nohz_full=3" in reboot.more["added"]
+    assert "nohz_full=2-3" in reboot.more["removed"]
+    assert "units" not in names(plan)
+
+
+def test_a_parameter_taken_out_of_the_settings_is_removed() -> None:
+    usual = target()
+    parameters = [word for word in usual.rt.rt_kernel.parameters if word != "skew_tick=1"]
+    wanted = target(rt_kernel={"parameters": parameters})
+    before = {DROP_IN: of(usual.paths.boot_loader, DROP_IN).content}
+    reboot = prepared(wanted, Deployed(usual, contents=before).responses()).reboot
+    assert reboot is not None
+    assert (reboot.more["added"], reboot.more["removed"]) == ([], ["skew_tick=1"])
+
+
+def test_another_comment_in_the_boot_loaders_file_needs_no_reboot() -> None:
+    wanted = target()
+    content = of(wanted.paths.boot_loader, DROP_IN).content
+    plan = prepared(wanted, Deployed(wanted, contents={DROP_IN: content + b"# hello\n"}).responses())
+    assert names(plan) == ["rt_kernel | boot loader"]
+    assert plan.reboot is None
+
+
+def test_the_same_host_has_the_same_fingerprints_and_a_changed_one_has_not() -> None:
+    wanted = target()
+    first, second = (prepared(wanted, Deployed(wanted).responses()) for _ in range(2))
+    assert not list(first.differences(second))
+    drifted = prepared(wanted, Deployed(wanted, modes={CHRONY: "0600"}).responses())
+    assert "base | files: what is on the host has changed since" in list(first.differences(drifted))
+    other = prepared(target(rt_tuning={"sysctl": {"vm.swappiness": 1}}), Deployed(wanted).responses())
+    found = list(first.differences(other))
+    assert "its settings are not those that the plan was made with" in found
+    assert "rt_tuning | files: it would do something else now" in found
+
+
+class TestMirror:
+    """A host that is pointed at the mirror."""
+
+    def plan(self, has_certificates: bool) -> HostPlan:
+        settings = host_with({}, groups=["mirror_client"]).config.mirror_client
+        assert settings is not None
+
+        def steps(state: State) -> None:
+            add_deploy(state, mirror_client.configure, settings, replace(PLACE, host="@fake/golden"), False)
+
+        return HostPlan.from_json(planned(target(), {"echo @@": served_answer(has_certificates)}, steps))
+
+    def test_what_follows_from_certificates_that_are_not_made_yet_is_unknown(self) -> None:
+        plan = self.plan(has_certificates=False)
+        assert "certificate that this run makes" in str(change(plan, "unknown", "files")["text"])
+        assert plan.changes == 1
+
+    def test_files_and_versions(self) -> None:
+        plan = self.plan(has_certificates=True)
+        assert "+URIs: https://192.0.2.5:443/apt" in str(change(plan, "file", mirror_client.SOURCE)["diff"])
+        assert f"of release {NAME}" in str(change(plan, "step", "packages")["text"])
+        assert change(plan, "unknown", "packages")
+
+
+def test_no_secret_is_in_a_plan_that_is_shown_or_saved() -> None:
+    """Neither one that is planted in the settings, nor one that the host still has in its files."""
+    view = site(
+        housekeeping="0-1", agents=here(), rt_hosts=here(), gateways=here(), alertmanager=at("ops", "192.0.2.20")
+    )
+    paths = preflight.part(shipped("preflight", **SETTINGS), view).paths
+    secrets = [path for path in paths if isinstance(path, File) and path.secret]
+    assert any(b"value-of-" in path.content for path in secrets)
+    gone = Absent(path="/etc/rtinfra/older.env")
+
+    def steps(state: State) -> None:
+        add_op(state, files.sync, name="files", paths=[*paths, gone])
+
+    older = base64.b64encode(b"TOKEN=older-value\n").decode()
+    stat = [f"600\troot\troot\tregular file\t{path.path}" for path in (*secrets, gone)]
+    answers = {
+        "base64 --": [line for path in (*secrets, gone) for line in (f"@@{path.path}", older)],
+        "echo @@stat": ["@@stat", *stat, "@@sha256", "@@pending"],
+    }
+    found = planned(target(), answers, steps)
+    plan = HostPlan.from_json(found)
+    assert {change.name for change in plan.operations[0].changes if change.more.get("content") == "secret"} == {
+        path.path for path in secrets
+    }
+    assert change(plan, "file", gone.path)["text"] == "removed"
+    shown = "".join(line.plain for line in show.lines(Plan("", "", {"golden": plan})))
+    for text in (json.dumps(found), json.dumps(plan.to_saved()), shown):
+        assert "value-of-" not in text
+        assert "older-value" not in text
+        assert older not in text
