@@ -41,9 +41,9 @@ TRIAL_SCRIPT = f"cat {_STORE}/state"
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of the last trial boot. `status` is armed, running, promoted or failed; `at` is UTC, ISO 8601.
+    """What became of the last trial boot; `at` is UTC, ISO 8601, `boot` the id of the boot that wrote this.
 
-    `boot` is the id of the boot that wrote this.
+    `status` is armed, running, promoted, failed, or ended: over without a verdict, as by a power failure.
     """
 
     id: str

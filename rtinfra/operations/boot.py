@@ -176,7 +176,7 @@ def reboot_when_needed(
     if state.trial is not None and state.trial_is_open and pyinfra_state.is_executing:
         # The run that started it was cut off; the host goes on without it.
         logger.info("%sa trial of %s is under way", current_host.print_prefix, state.trial.release)
-        yield FunctionCommand(_await_outcome, ("", wanted), {})
+        yield FunctionCommand(_await_outcome, (wanted,), {})
         return
     # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
     reboot = reboots.foreseen_reboot(state, reasons, parameters, image_pattern, obstacle(state, allowed))
@@ -212,18 +212,29 @@ def _try(state: State, host: PyinfraHost, why: str, boot_id: str, wanted: _Wante
             logger.error("%sis not rebooted, since %s did not come back as it should", host.print_prefix, turns.failed)
             return False
         logger.info("%sreboot: %s", host.print_prefix, why)
-        for step in ("hold", "try"):
-            done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} {step}"))
-            if not done:
-                said = " ".join(line.removeprefix("rtinfra: ") for line in output.stderr_lines or output.stdout_lines)
-                _explain_refusal(host, step, said)
-                return False
-        # Detached, so that the command's channel closes before the network goes away.
-        done, _ = host.run_shell_command(StringCommand("systemd-run --quiet --on-active=1 systemctl reboot"))
-        came_back = done and _await_outcome(state, host, boot_id, wanted)
+        found = _boot_once(host, boot_id, wanted)
+        if found is not None and found.trial is not None and found.trial.status == "ended":
+            # Nothing says that it was the kernel: a power failure ends a trial in the same way.
+            logger.warning("%sthe trial boot has no verdict: %s", host.print_prefix, found.trial.reason)
+            logger.info("%sreboot: a second attempt tells", host.print_prefix)
+            found = _boot_once(host, found.boot_id, wanted)
+        came_back = found is not None and _is_wanted(host, found, wanted.parameters)
         if not came_back:
             turns.failed = host.name
         return came_back
+
+
+def _boot_once(host: PyinfraHost, boot_id: str, wanted: _Wanted) -> BootState | None:
+    """Prepare the trial, reboot, and return what the host says when it knows the outcome; None when it never does."""
+    for step in ("hold", "try"):
+        done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} {step}"))
+        if not done:
+            said = " ".join(line.removeprefix("rtinfra: ") for line in output.stderr_lines or output.stdout_lines)
+            _explain_refusal(host, step, said)
+            return None
+    # Detached, so that the command's channel closes before the network goes away.
+    done, _ = host.run_shell_command(StringCommand("systemd-run --quiet --on-active=1 systemctl reboot"))
+    return _outcome(host, boot_id, wanted) if done else None
 
 
 def _explain_refusal(host: PyinfraHost, step: str, said: str) -> None:
@@ -240,8 +251,14 @@ def _explain_refusal(host: PyinfraHost, step: str, said: str) -> None:
         )
 
 
-def _await_outcome(state: State, host: PyinfraHost, old_boot_id: str, wanted: _Wanted) -> bool:
-    """Reconnect until the host, on another boot than `old_boot_id`, knows what became of its trial; then tell."""
+def _await_outcome(state: State, host: PyinfraHost, wanted: _Wanted) -> bool:
+    """Wait for the outcome of a trial that another run started."""
+    found = _outcome(host, "", wanted)
+    return found is not None and _is_wanted(host, found, wanted.parameters)
+
+
+def _outcome(host: PyinfraHost, old_boot_id: str, wanted: _Wanted) -> BootState | None:
+    """Reconnect until the host, on another boot than `old_boot_id`, knows what became of its trial."""
     deadline = time.monotonic() + wanted.timeout_seconds
     report = _every(30, lambda passed: logger.info("%sstill waiting, %d s", host.print_prefix, passed))
     # Its own words about every failed attempt are no news while a host boots.
@@ -256,14 +273,14 @@ def _await_outcome(state: State, host: PyinfraHost, old_boot_id: str, wanted: _W
             logger.debug("not back yet: %s", error)
         else:
             if found.boot_id not in ("", old_boot_id) and not found.trial_is_open:
-                return _is_wanted(host, found, wanted.parameters)
+                return found
         gevent.sleep(3)
     logger.error("%sis not back after %d s", host.print_prefix, wanted.timeout_seconds)
     _show_console(host)
     logger.error(
         "%snext: look at its console. Switched off and on, it starts its last known good kernel", host.print_prefix
     )
-    return False
+    return None
 
 
 def _look(host: PyinfraHost, image_pattern: str) -> BootState:
@@ -288,7 +305,7 @@ def _is_wanted(host: PyinfraHost, found: BootState, parameters: Sequence[str]) -
         logger.info("%sis back, running %s, from now on its last known good", host.print_prefix, found.release)
         return True
     trial = found.trial
-    if trial is not None and trial.status == "failed":
+    if trial is not None and trial.status in ("failed", "ended"):
         logger.error("%sthe trial boot of %s failed: %s", host.print_prefix, trial.release, trial.reason)
         for line in found.evidence:
             logger.error("%s| %s", host.print_prefix, line)

@@ -75,7 +75,7 @@ words() {
 # store_entry RELEASE WORDS: freeze image, initrd and command line of a kernel in a folder named by their hash, and print
 # that name. Links where the file system has them: a frozen copy costs no space, and stays when the original is replaced.
 store_entry() {
-    local release good name
+    local release good name attempt=1
     local image=/boot/vmlinuz-$1 initrd=/boot/initrd.img-$1 file sums name
     for file in "$image" "$initrd"; do
         [ -s "$file" ] || fail "$file is missing or empty; run \`dpkg-reconfigure linux-image-$1\` on the host"
@@ -105,7 +105,7 @@ store_entry() {
 
 # menu_entry good|trial TITLE NAME: grub.cfg's own entry with frozen files and words.
 menu_entry() {
-    local release good name
+    local release good name attempt=1
     local release words text
     release=$(cat "$store/$3/release")
     words=$(cat "$store/$3/words")
@@ -159,9 +159,10 @@ point() {
     done
 }
 
-# record ID STATUS REASON: what became of a trial, for the deploy that comes to look.
+# record ID STATUS REASON [ATTEMPT]: what became of a trial, for the deploy that comes to look. ended: without a verdict.
 record() {
-    printf 'id=%s\nstatus=%s\nrelease=%s\nat=%s\nboot=%s\nreason=%s\n' "$1" "$2" \
+    printf 'id=%s\nstatus=%s\nattempt=%s\nrelease=%s\nat=%s\nboot=%s\nreason=%s\n' "$1" "$2" \
+        "${4:-$(value attempt "$state")}" \
         "$(cat "$store/$1/release" 2>/dev/null || value release "$state")" \
         "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat /proc/sys/kernel/random/boot_id)" "$3" | written "$state"
 }
@@ -199,7 +200,7 @@ hold() {
 }
 
 try() {
-    local release good name
+    local release good name attempt=1
     release=$(newest)
     [ -n "$release" ] || fail "no real-time kernel is installed"
     grub-script-check /boot/grub/grub.cfg ||
@@ -207,9 +208,14 @@ try() {
     good=$(entry good)
     is_complete "$good" || fail "there is no last known good entry to come back to"
     name=$(store_entry "$release" "$(words "$release")")
-    if [ "$name" = "$(value id "$state")" ] && [ "$(value status "$state")" = failed ]; then
-        rm -rf "${store:?}/$name"
-        fail "tried before: $(value reason "$state")"
+    if [ "$name" = "$(value id "$state")" ]; then
+        case $(value status "$state") in
+        failed)
+            rm -rf "${store:?}/$name"
+            fail "tried before: $(value reason "$state")"
+            ;;
+        ended) attempt=2 ;;
+        esac
     fi
     [ "$name" != "$good" ] || { point "$good"; say "$name"; return 0; }
     # The way in by which the deploy came; empty under sudo.
@@ -218,7 +224,7 @@ try() {
     rm -f "$evidence"
     grub-reboot rtinfra-trial
     settled /boot/grub/grubenv
-    record "$name" armed "not booted yet"
+    record "$name" armed "not booted yet" "$attempt"
     say "$name"
 }
 
@@ -289,6 +295,7 @@ settle() {
     failed) [ ! -e "$evidence" ] || return 0 ;;
     *) return 0 ;;
     esac
+    local status=ended
     if [ "$id" = "$(entry good)" ]; then record "$id" promoted "proven"; return 0; fi
     {
         ls /var/lib/systemd/pstore/*/dmesg.txt /sys/fs/pstore/* 2>/dev/null | tail -n 1 | xargs -r tail -n 40
@@ -300,9 +307,11 @@ settle() {
         if [ -s "$evidence" ]; then
             why="it ended before it was proven; the end of its log follows"
         else
-            why="it ended before there was any log (kernel, root device or init), or the power failed; only its console shows more"
+            why="it ended before there was any log: kernel, root device, init, or the power failed; only its console shows more"
         fi
-        record "$id" failed "$why"
+        # The power may have failed, which says nothing of the kernel: a second attempt tells.
+        if [ "$(value attempt "$state")" = 2 ]; then status=failed why="$why (twice)"; fi
+        record "$id" "$status" "$why"
     fi
     point "$(entry good)"
     say "the trial of $(value release "$state") failed: $(value reason "$state")"
