@@ -22,13 +22,14 @@ APT = (
 # Without --error-on=any a dead mirror passes unnoticed while old lists are still there.
 UPDATE = "apt-get -q -o DPkg::Lock::Timeout=600 update --error-on=any"
 
-# dpkg itself does not wait for its lock, and the apt of a run that was cut off may still be working.
+# dpkg itself does not wait for its lock (exit code 2), and the apt of a run that was cut off may still be working.
+# Packages that were being unpacked it leaves, and says so with exit code 1, as it does of all that need them: those are
+# apt's to mend.
 FINISH = (
     "export DEBIAN_FRONTEND=noninteractive; n=0; "
-    "until dpkg --configure -a --force-confdef --force-confold; do "
-    'n=$((n + 1)); [ "$n" -lt 60 ] || exit 1; sleep 5; done'
+    'while dpkg --configure -a --force-confdef --force-confold; [ "$?" -eq 2 ]; do '
+    'n=$((n + 1)); [ "$n" -lt 60 ] || exit 2; sleep 5; done'
 )
-
 
 # Where local packages are put while they are installed.
 _CACHE = "/var/cache/rtinfra"
@@ -59,14 +60,17 @@ def installed(
     if found.interrupted:
         logger.info("%sdpkg was interrupted, completing it", host.print_prefix)
         yield StringCommand(FINISH)
-        yield StringCommand(f"{APT} --fix-broken install")
+        # What was half unpacked is fetched again, so apt has to know where from.
+        yield StringCommand(f"{UPDATE}{only}")
+        yield StringCommand(f"{APT}{only} --fix-broken install")
     if missing or uploads:
         shown = ", ".join([*missing, *(f"{package.name} {package.version}" for package in uploads)])
         logger.info("%sinstalling %s", host.print_prefix, shown)
         for package in uploads:
             yield StringCommand(f"mkdir -p {_CACHE}")
             yield FileUploadCommand(str(package.path), _remote(package))
-        yield StringCommand(f"{UPDATE}{only}")
+        if not found.interrupted:
+            yield StringCommand(f"{UPDATE}{only}")
         arguments = shlex.join([*missing, *map(_remote, uploads)])
         yield StringCommand(f"{APT}{only} --allow-downgrades install {arguments}")
     if uploads:

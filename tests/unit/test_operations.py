@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import ClassVar
@@ -111,9 +113,28 @@ class TestPackages:
         assert install.endswith("install b c/backports")
 
     def test_interrupted_dpkg_is_completed_first(self) -> None:
-        finish, fix = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a"])
+        finish, update, fix = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a"])
         assert "dpkg --configure -a" in finish
+        assert "update" in update
         assert "--fix-broken" in fix
+        *same, install = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a", "b"])
+        assert same == [finish, update, fix] and install.endswith("install b")
+
+    @pytest.mark.parametrize(
+        ("codes", "calls", "outcome"), [("0", 1, 0), ("1", 1, 0), ("2 2 0", 3, 0), ("2 1", 2, 0), ("2 " * 60, 60, 2)]
+    )
+    def test_only_a_locked_dpkg_is_waited_for(self, tmp_path: Path, codes: str, calls: int, outcome: int) -> None:
+        """Half unpacked packages are exit code 1: apt mends them, waiting does not."""
+        (tmp_path / "codes").write_text("\n".join(codes.split()) + "\n")
+        (tmp_path / "dpkg").write_text(
+            '#!/bin/sh\ncd "${0%/*}"\necho >>calls\nexit "$(sed -n "$(wc -l <calls)p" codes)"\n'
+        )
+        (tmp_path / "sleep").write_text("#!/bin/sh\n")
+        for name in ("dpkg", "sleep"):
+            (tmp_path / name).chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        result = subprocess.run(["sh", "-c", packages.FINISH], env={"PATH": path}, check=False)
+        assert (len((tmp_path / "calls").read_text()), result.returncode) == (calls, outcome)
 
     def test_a_local_package_of_another_version_replaces(self, tmp_path: Path) -> None:
         deb = tmp_path / "k.deb"
