@@ -39,6 +39,8 @@ LEFT_OUT = (
     r"/etc/machine-id|/etc/ssh/ssh_host_.*|/var/lib/systemd/(random-seed|credential\.secret)",
     # When something happened.
     r"/var/lib/rtinfra/drift/result\.json|/var/lib/systemd/(timers|timesync)/.*",
+    # The running application writes them as long as it runs.
+    r"/var/mxrc/checkpoints/.*",
     # The value before the last: how often a file was written, not what it says.
     r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/var/lib/dpkg/(status|diversions|statoverride|available)-old",
     # Locks.
@@ -149,7 +151,9 @@ def units() -> dict[str, str]:
     found = {}
     for line in run("systemctl", "list-unit-files", "--no-legend", "--plain"):
         name, enabled, *_ = line.split()
-        found[name] = enabled
+        # Logins, and what somebody started by hand.
+        if enabled != "transient":
+            found[name] = enabled
     # Started on demand and ended by themselves; and what exists for each login.
     passing = re.compile(r"user@|user-|session-|run-|dev-|sys-|systemd-(hostnamed|timedated|localed|tmpfiles-clean)\.")
     for line in run("systemctl", "list-units", "--all", "--no-legend", "--plain"):
