@@ -136,6 +136,29 @@ class TestPackages:
         result = subprocess.run(["sh", "-c", packages.FINISH], env={"PATH": path}, check=False)
         assert (len((tmp_path / "calls").read_text()), result.returncode) == (calls, outcome)
 
+    def test_lists_of_an_update_that_was_cut_off_are_fetched_again(self, tmp_path: Path) -> None:
+        """apt itself keeps an empty list for good: to it nothing has changed."""
+        lists, fetched = tmp_path / "lists", tmp_path / "fetched"
+        lists.mkdir()
+        apt = tmp_path / "apt-get"
+        apt.write_text(
+            f"#!/bin/sh\n[ -e {lists}/Packages ] || {{ echo >>{fetched}; echo new >{lists}/Packages; }}\nexit $CODE\n"
+        )
+        apt.chmod(0o755)
+        command = packages.update().replace("/var/lib/apt", str(tmp_path))
+
+        def run_it(code: int) -> int:
+            path = f"{tmp_path}:{os.environ['PATH']}"
+            return subprocess.run(["sh", "-c", command], env={"PATH": path, "CODE": str(code)}, check=False).returncode
+
+        assert run_it(0) == 0 and run_it(0) == 0
+        assert fetched.read_text() == "\n", "whole lists are kept"
+        assert run_it(100) == 100
+        (lists / "Packages").write_text("")
+        assert run_it(0) == 0
+        assert (lists / "Packages").read_text() == "new\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["apt-get", "fetched", "lists"]
+
     def test_a_local_package_of_another_version_replaces(self, tmp_path: Path) -> None:
         deb = tmp_path / "k.deb"
         deb.write_bytes(b"")
