@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +50,18 @@ def chosen(config: pytest.Config) -> list[Instant]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "moment" in metafunc.fixturenames:
         metafunc.parametrize("moment", chosen(metafunc.config), ids=str)
+
+
+def _off(machine: Machine) -> None:
+    if machine.is_running():
+        machine.power_cut()
+
+
+def _clear() -> None:
+    """Remove the machines of an earlier run, which may have been ended in the middle."""
+    for directory in LAB.glob(f"*/{MACHINE}"):
+        _off(Machine(MACHINE, root=directory.parent))
+    shutil.rmtree(LAB, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -109,11 +121,11 @@ class Story:
 
     def _undisturbed(self) -> Reference:
         machine = self._machine
-        shutil.rmtree(LAB, ignore_errors=True)
+        _clear()
         start = time.monotonic()
-        machine.up()
-        slowness = (time.monotonic() - start) / USUAL_BOOT
         try:
+            machine.up()
+            slowness = (time.monotonic() - start) / USUAL_BOOT
             # As on a real host: dpkg waits until a package's files are on the disk.
             machine.run("rm /etc/dpkg/dpkg.cfg.d/lab-unsafe-io && sync")
             self._say.note(
@@ -125,7 +137,7 @@ class Story:
             self._say.note(f"The undisturbed deploy took {seconds(run.seconds)}; looking at its end state")
             return Reference(run, gather(machine))
         finally:
-            machine.power_cut()
+            _off(machine)
 
     def _cut(self, moment: Instant) -> None:
         twin = self._machine.as_cut_off(LAB / str(moment.number))
@@ -134,9 +146,9 @@ class Story:
 
     def _after(self, moment: Instant, machine: Machine) -> Aftermath:
         start = time.monotonic()
-        machine.up()
-        boot_seconds = time.monotonic() - start
         try:
+            machine.up()
+            boot_seconds = time.monotonic() - start
             half_done = tuple(map(int, machine.run(_HALF_DONE, check=False).stdout.split()))
             self._say.note(f"[{moment}] is back; half done: {half_done}; the next run (usually 1 to 6 minutes)")
             run = self._deploy(machine)
@@ -146,13 +158,13 @@ class Story:
             report = verify.run(machine.root / "inventory.yaml", output=machine.root / "reports", latency_seconds=1)
             state = gather(machine)
         finally:
-            machine.power_cut()
+            _off(machine)
         self._say.note(f"[{moment}] {again.changed} changes by another run; {report.summary}")
         # Twenty of them are many gigabytes.
         machine.disk_path.unlink()
         return Aftermath(half_done, run, again, report, state, boot_seconds)
 
-    def _deploy(self, machine: Machine, line: Any = None) -> runner.DeployResult:
+    def _deploy(self, machine: Machine, line: Callable[[str], None] | None = None) -> runner.DeployResult:
         log = machine.root / "deploy.log"
 
         def say(text: str) -> None:
