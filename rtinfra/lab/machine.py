@@ -238,6 +238,7 @@ class Machine:
         twin.directory.mkdir(parents=True, exist_ok=True)
         image.require_space(twin.directory, _MACHINE_SPACE, f"for a copy of {self.name}")
         with self._locked():
+            self._require_running()
             with qemu.standing_still(self._wiring):
                 fresh = twin.disk_path.with_suffix(".new")
                 programs.execute(["cp", "--reflink=auto", "--sparse=always", self.disk_path, fresh], timeout=120)

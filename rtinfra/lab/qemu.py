@@ -217,10 +217,9 @@ def cut_off(wiring: Wiring) -> None:
 
 @contextlib.contextmanager
 def standing_still(wiring: Wiring) -> Iterator[None]:
-    """Stop the machine's process meanwhile: its files are as they would be after `cut_off` at this moment."""
+    """Stop the process of a running machine meanwhile: its files are as they would be after `cut_off` now."""
     pid = running_pid(wiring)
-    if pid is None:
-        raise LabError(f"{wiring.name} is not running", f"start it: `rtinfra lab up {wiring.name}`")
+    assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
         _wait_stopped(pid)
