@@ -223,6 +223,7 @@ def unfinished() -> dict[str, str]:
     places = [path for path in places if UNFINISHED.fullmatch(path)]
     for directory in (
         "/run/rtinfra/pending",
+        "/var/lib/rtinfra/pending",
         "/var/lib/dpkg/updates",
         "/var/lib/dpkg/tmp.ci",
         "/var/lib/apt/lists/partial",
