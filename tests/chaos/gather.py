@@ -38,7 +38,7 @@ LEFT_OUT = (
     # A host's own identity.
     r"/etc/machine-id|/etc/ssh/ssh_host_.*|/var/lib/systemd/(random-seed|credential\.secret)",
     # When something happened.
-    r"/var/lib/rtinfra/drift/result\.json|/var/lib/systemd/(timers|timesync)/.*",
+    r"/var/lib/rtinfra/drift/result\.json|/boot/rtinfra/(state|evidence)|/var/lib/systemd/(timers|timesync)/.*",
     # The running application writes them as long as it runs.
     r"/var/mxrc/checkpoints/.*",
     # The value before the last: how often a file was written, not what it says.
@@ -179,6 +179,11 @@ def boot() -> dict[str, str]:
         if "=" in line:
             name, _, value = line.partition("=")
             found[f"grubenv: {name}"] = value
+    # What became of the last trial; when, and in which boot, is left out.
+    for line in read("/boot/rtinfra/state").splitlines():
+        if line.startswith(("status=", "release=")):
+            name, _, value = line.partition("=")
+            found[f"trial: {name}"] = value
     return found
 
 

@@ -24,6 +24,7 @@ SEED = 20261126
 USUAL_BOOT = 50.0
 #: The operations of a deploy to a bare real-time host, and how many seconds each takes there.
 USUAL = {
+    "rt_kernel | last known good": 15.0,
     "packages": 200.0,
     "base | files": 5.0,
     "rt_tuning | files": 20.0,
