@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DONE := $(VENV)/.complete
 
-.PHONY: help demo test test-fast test-all lint e2e molecule bench lock clean
+.PHONY: help demo test test-fast test-all lint e2e chaos molecule bench lock clean
 
 help: ## Show what can be done
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test-all: $(DONE) ## `make test` with its heavy scenarios, then molecule and the
 
 lint: $(DONE) ## Lint, format, types, security
 	@tests/run lint
+
+chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 (about 2 hours without KVM)
+	@tests/run chaos --instants 20
 
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule

@@ -12,9 +12,12 @@ from typing_extensions import override
 
 from rtinfra.facts import sections
 
-#: Actions that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
-#: everything with the new files, so nothing is pending after one.
+#: Restarts that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
+#: everything with the new files, so nothing is pending after one. What the drift checker asks for is here too.
 PENDING_DIR = "/run/rtinfra/pending"
+#: Actions that a file change asked for and that have not succeeded yet, also when the power was gone meanwhile: a boot
+#: makes no boot menu and no accounts.
+LASTING_PENDING_DIR = "/var/lib/rtinfra/pending"
 #: Where the role `drift` puts the program that looks for values somebody changed by hand.
 DRIFT_CHECKER = "/usr/local/lib/rtinfra/drift.py"
 
@@ -85,7 +88,7 @@ class Files(FactBase[FilesState]):
                     "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",
                     # Directories make sha256sum complain, which is fine: their section line is just absent.
                     "sha256": f"sha256sum -- {quoted}",
-                    "pending": f"ls -1 {PENDING_DIR}",
+                    "pending": f"ls -1 {PENDING_DIR}; ls -1 {LASTING_PENDING_DIR}",
                 }
             )
         )

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +57,8 @@ def command_line(spec: MachineSpec, wiring: Wiring, acceleration: Acceleration) 
         words += ["-numa", f"node,nodeid={node},memdev=memory{node}"]
     for node in range(spec.nodes):
         words += ["-numa", f"cpu,node-id={node},socket-id={node}"]
-    # "unsafe" ignores the guest's flushes, which is fast and loses data only when this host crashes: what the
-    # guest has written lies in the host's page cache and survives the end of QEMU (even a power cut of the
-    # guest), and what the guest itself had not written yet is lost, as on a real disk.
+    # "unsafe" does not wait for this host's disk when the guest flushes, which is fast and loses data only when this
+    # host crashes. What a power cut of the guest loses is in cut_off().
     words += ["-drive", f"file={wiring.disk},if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap"]
     words += ["-device", "virtio-blk-pci,drive=disk,serial=lab"]
     network = "user,id=network"
@@ -172,17 +171,23 @@ def wait_gone(pid: int, timeout: float) -> bool:
 def _holds_resources(pid: int) -> bool:
     process = Path(f"/proc/{pid}")
     try:
-        stat = (process / "stat").read_text(encoding="ascii", errors="replace")
+        state = _state(process / "stat")
         threads = len(list((process / "task").iterdir()))
     except OSError:
         return False
-    # The state stands behind the name in parentheses. A zombie (Z) has closed everything, but a process shows as
-    # one as soon as its first thread has ended, while others may still hold its files.
-    return stat.rpartition(")")[2].split()[0] not in "ZX" or threads > 1
+    # A zombie (Z) has closed everything, but a process shows as one as soon as its first thread has ended, while
+    # others may still hold its files.
+    return state not in "ZX" or threads > 1
+
+
+def _state(stat: Path) -> str:
+    """The state of a process or thread, one letter as in ps(1)."""
+    # It stands behind the name in parentheses.
+    return stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
 
 
 def end(wiring: Wiring) -> None:
-    """End the machine's process at once, which to the guest is a power cut; harder when it does not obey."""
+    """End the machine's process at once, orderly for its disk: harder when it does not obey."""
     pid = running_pid(wiring)
     if pid is not None:
         with contextlib.suppress(QmpError), Qmp(wiring.qmp) as qmp:
@@ -193,5 +198,45 @@ def end(wiring: Wiring) -> None:
             if is_ours(pid, wiring.pidfile):
                 os.kill(pid, number)
         wait_gone(pid, timeout=15)
+    _forget(wiring)
+
+
+def cut_off(wiring: Wiring) -> None:
+    """Take the machine's power away.
+
+    Lost are what the guest's kernel had not written yet, and of what it had written without a flush after that all
+    that went to new places of the disk: where those lie in the file is known to QEMU's process alone until the guest
+    flushes. So a later write may be there and an earlier one not, as with the cache of a real disk.
+    """
+    pid = running_pid(wiring)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid, timeout=15)
+    _forget(wiring)
+
+
+@contextlib.contextmanager
+def standing_still(wiring: Wiring) -> Iterator[None]:
+    """Stop the process of a running machine meanwhile: its files are as they would be after `cut_off` now."""
+    pid = running_pid(wiring)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        _wait_stopped(pid)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _wait_stopped(pid: int, timeout: float = 10.0) -> None:
+    """Wait until no thread of a process runs or writes any more, after it was told to stop."""
+    deadline = time.monotonic() + timeout
+    while any(_state(task / "stat") != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
+        if time.monotonic() > deadline:
+            raise LabError(f"process {pid} does not stand still", "is the disk of this computer very busy? Try again")
+        time.sleep(0.01)
+
+
+def _forget(wiring: Wiring) -> None:
     wiring.pidfile.unlink(missing_ok=True)
     wiring.qmp.unlink(missing_ok=True)

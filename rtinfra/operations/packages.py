@@ -19,16 +19,29 @@ APT = (
     " -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 )
 
-# Without --error-on=any a dead mirror passes unnoticed while old lists are still there.
-UPDATE = "apt-get -q -o DPkg::Lock::Timeout=600 update --error-on=any"
+# apt does not bring its lists to the disk. After a power cut some are empty or end too soon, and apt takes what it has
+# for good as long as the archive has nothing newer. So lists that may not be whole are fetched again.
+_LISTS, _LISTS_IN_DOUBT = "/var/lib/apt/lists", "/var/lib/apt/rtinfra-lists-in-doubt"
 
-# dpkg itself does not wait for its lock, and the apt of a run that was cut off may still be working.
+
+def update(options: str = "") -> str:
+    """Return the shell command that brings apt's lists up to date, with further options of apt-get."""
+    return (
+        f"[ ! -e {_LISTS_IN_DOUBT} ] || rm -rf {_LISTS}/*; : >{_LISTS_IN_DOUBT} && sync -f {_LISTS_IN_DOUBT} && "
+        # Without --error-on=any a dead mirror passes unnoticed while old lists are still there.
+        f"apt-get -q -o DPkg::Lock::Timeout=600 update --error-on=any{options} && "
+        f"sync -f {_LISTS} && rm -f {_LISTS_IN_DOUBT}"
+    )
+
+
+# dpkg itself does not wait for its lock (exit code 2), and the apt of a run that was cut off may still be working.
+# Packages that were being unpacked it leaves, and says so with exit code 1, as it does of all that need them: those are
+# apt's to mend.
 FINISH = (
     "export DEBIAN_FRONTEND=noninteractive; n=0; "
-    "until dpkg --configure -a --force-confdef --force-confold; do "
-    'n=$((n + 1)); [ "$n" -lt 60 ] || exit 1; sleep 5; done'
+    'while dpkg --configure -a --force-confdef --force-confold; [ "$?" -eq 2 ]; do '
+    'n=$((n + 1)); [ "$n" -lt 60 ] || exit 2; sleep 5; done'
 )
-
 
 # Where local packages are put while they are installed.
 _CACHE = "/var/cache/rtinfra"
@@ -59,14 +72,17 @@ def installed(
     if found.interrupted:
         logger.info("%sdpkg was interrupted, completing it", host.print_prefix)
         yield StringCommand(FINISH)
-        yield StringCommand(f"{APT} --fix-broken install")
+        # What was half unpacked is fetched again, so apt has to know where from.
+        yield StringCommand(update(only))
+        yield StringCommand(f"{APT}{only} --fix-broken install")
     if missing or uploads:
         shown = ", ".join([*missing, *(f"{package.name} {package.version}" for package in uploads)])
         logger.info("%sinstalling %s", host.print_prefix, shown)
         for package in uploads:
             yield StringCommand(f"mkdir -p {_CACHE}")
             yield FileUploadCommand(str(package.path), _remote(package))
-        yield StringCommand(f"{UPDATE}{only}")
+        if not found.interrupted:
+            yield StringCommand(update(only))
         arguments = shlex.join([*missing, *map(_remote, uploads)])
         yield StringCommand(f"{APT}{only} --allow-downgrades install {arguments}")
     if uploads:

@@ -5,8 +5,10 @@ set -eu
 umask 077
 state=/var/lib/rtinfra
 pending=/run/rtinfra/pending
+# A boot restarts everything with the new files, but it makes no boot menu and no accounts.
+lasting=$state/pending
 previous=/run/rtinfra/previous
-mkdir -p "$state" "$pending" "$previous"
+mkdir -p "$lasting" "$pending" "$previous"
 # One kept from a run that was cut off is of no use to anybody.
 rm -rf "$state"/stage.*
 stage=$(mktemp -d "$state/stage.XXXXXXXX")
@@ -24,8 +26,12 @@ done <"$stage/manifest"
 
 # Remembered before the first change, so that a run cut off here is completed by the next one.
 while IFS="$tab" read -r kind name rest; do
-    case "$kind" in action | restart) : >"$pending/$name" ;; esac
+    case "$kind" in
+    action) : >"$lasting/$name" ;;
+    restart) : >"$pending/$name" ;;
+    esac
 done <"$stage/manifest"
+sync -f -- "$lasting"
 
 # What a unit ran with until now, for the case that it does not start with the new files. Not overwritten when it
 # is there already: then the last restart never happened, and what is kept is the last that worked.
@@ -63,5 +69,7 @@ done <"$stage/manifest"
 while IFS="$tab" read -r kind name command; do
     [ "$kind" = action ] || continue
     sh -c "$command" </dev/null || fail "the files are in place, but '$name' failed ($command); the next run tries it again"
-    rm -f "$pending/$name"
+    # What it wrote has to be there when the power goes and the marker is not.
+    sync -f -- "$state"
+    rm -f "$pending/$name" "$lasting/$name"
 done <"$stage/manifest"

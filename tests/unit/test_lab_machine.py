@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import textwrap
@@ -237,7 +238,13 @@ def test_run_passes_input_output_and_failure(host: Machine) -> None:
 def test_nothing_runs_on_a_machine_that_is_off(root: Path) -> None:
     found = Machine("rt1")
     assert found.status().state == "absent"
-    for call in (found.power_cut, found.boot_id, found.ssh_command, lambda: found.save_snapshot("one")):
+    for call in (
+        found.power_cut,
+        found.boot_id,
+        found.ssh_command,
+        lambda: found.save_snapshot("one"),
+        lambda: found.as_cut_off(root / "other"),
+    ):
         with pytest.raises(LabError, match="rt1 is not up"):
             call()
     with pytest.raises(LabError, match="there is no machine called rt1"):
@@ -274,6 +281,21 @@ def test_power_cut_boot_and_reset_button(host: Machine) -> None:
     assert len({first, second, host.boot_id()}) == 3
     with pytest.raises(LabError, match="did not reboot within 0 s"):
         host.wait_for_new_boot(host.boot_id(), timeout=0.3)
+
+
+def test_a_machine_as_it_would_be_after_a_power_cut(host: Machine, tmp_path: Path) -> None:
+    host.join("rt_hosts")
+    twin = host.as_cut_off(tmp_path / "other")
+    assert twin.disk_path.read_text() == host.disk_path.read_text()
+    assert twin.groups == ("rt_hosts",) and not twin.is_running()
+    # A stand-in's disk keeps its base beside it.
+    shutil.copy(host.directory / "base", twin.directory)
+    twin.up()
+    assert host.boot_id() and twin.boot_id(), "the first one goes on"
+    assert twin.port != host.port and twin.key_path.read_text() == host.key_path.read_text()
+    twin.power_cut()
+    with pytest.raises(LabError, match="there is a machine rt1"):
+        host.as_cut_off(tmp_path / "other")
 
 
 def test_a_boot_that_does_not_come_up_shows_the_console(host: Machine) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import ClassVar
@@ -111,9 +113,51 @@ class TestPackages:
         assert install.endswith("install b c/backports")
 
     def test_interrupted_dpkg_is_completed_first(self) -> None:
-        finish, fix = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a"])
+        finish, update, fix = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a"])
         assert "dpkg --configure -a" in finish
+        assert "update" in update
         assert "--fix-broken" in fix
+        *same, install = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a", "b"])
+        assert same == [finish, update, fix] and install.endswith("install b")
+
+    @pytest.mark.parametrize(
+        ("codes", "calls", "outcome"), [("0", 1, 0), ("1", 1, 0), ("2 2 0", 3, 0), ("2 1", 2, 0), ("2 " * 60, 60, 2)]
+    )
+    def test_only_a_locked_dpkg_is_waited_for(self, tmp_path: Path, codes: str, calls: int, outcome: int) -> None:
+        """Half unpacked packages are exit code 1: apt mends them, waiting does not."""
+        (tmp_path / "codes").write_text("\n".join(codes.split()) + "\n")
+        (tmp_path / "dpkg").write_text(
+            '#!/bin/sh\ncd "${0%/*}"\necho >>calls\nexit "$(sed -n "$(wc -l <calls)p" codes)"\n'
+        )
+        (tmp_path / "sleep").write_text("#!/bin/sh\n")
+        for name in ("dpkg", "sleep"):
+            (tmp_path / name).chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        result = subprocess.run(["sh", "-c", packages.FINISH], env={"PATH": path}, check=False)
+        assert (len((tmp_path / "calls").read_text()), result.returncode) == (calls, outcome)
+
+    def test_lists_of_an_update_that_was_cut_off_are_fetched_again(self, tmp_path: Path) -> None:
+        """apt itself keeps an empty list for good: to it nothing has changed."""
+        lists, fetched = tmp_path / "lists", tmp_path / "fetched"
+        lists.mkdir()
+        apt = tmp_path / "apt-get"
+        apt.write_text(
+            f"#!/bin/sh\n[ -e {lists}/Packages ] || {{ echo >>{fetched}; echo new >{lists}/Packages; }}\nexit $CODE\n"
+        )
+        apt.chmod(0o755)
+        command = packages.update().replace("/var/lib/apt", str(tmp_path))
+
+        def run_it(code: int) -> int:
+            path = f"{tmp_path}:{os.environ['PATH']}"
+            return subprocess.run(["sh", "-c", command], env={"PATH": path, "CODE": str(code)}, check=False).returncode
+
+        assert run_it(0) == 0 and run_it(0) == 0
+        assert fetched.read_text() == "\n", "whole lists are kept"
+        assert run_it(100) == 100
+        (lists / "Packages").write_text("")
+        assert run_it(0) == 0
+        assert (lists / "Packages").read_text() == "new\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["apt-get", "fetched", "lists"]
 
     def test_a_local_package_of_another_version_replaces(self, tmp_path: Path) -> None:
         deb = tmp_path / "k.deb"

@@ -272,10 +272,11 @@ def test_a_settled_client_costs_nothing() -> None:
 
 
 def test_a_new_release_is_followed_and_remembered_last() -> None:
-    finish, update, upgrade, record = pointed(SETTLED.replace(RECORD.sha256, "0" * 64))
+    finish, update, fix, upgrade, record = pointed(SETTLED.replace(RECORD.sha256, "0" * 64))
     assert "dpkg --configure -a" in finish
     assert "apt-get" in update
     assert "update --error-on=any" in update
+    assert fix.endswith("--fix-broken install"), "what was half unpacked when the power went"
     assert "--allow-downgrades full-upgrade" in upgrade
     assert "--allow-change-held-packages" not in upgrade
     assert record == "<sync.sh with the files that differ>"
@@ -290,7 +291,7 @@ def test_another_source_is_set_aside_and_what_it_brought_too() -> None:
     aside, remove, *rest = pointed(SETTLED.replace("@@sha256", other, 1))
     assert aside.startswith("set -- source /etc/apt/sources.list.d/vendor.list\n")
     assert remove == "<sync.sh with the files that differ>"
-    assert len(rest) == 4, "what came from there is brought to the mirror's versions"
+    assert len(rest) == 5, "what came from there is brought to the mirror's versions"
 
 
 def test_a_bare_host_keeps_what_is_replaced() -> None:

@@ -34,7 +34,8 @@ def run(tmp_path: Path):
 
 
 def pending(tmp_path: Path) -> set[str]:
-    return {path.name for path in (tmp_path / "pending").iterdir()}
+    """Names of markers: of restarts, and of actions, which a power cut does not take away."""
+    return {path.name for place in ("pending", "state/pending") for path in (tmp_path / place).iterdir()}
 
 
 def test_places_content_mode_and_missing_parents(run, tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_places_content_mode_and_missing_parents(run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert target.read_bytes() == content
     assert target.stat().st_mode & 0o7777 == 0o640
-    assert list((tmp_path / "state").iterdir()) == [], "the staging directory is gone"
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["pending"], "the staging directory is gone"
 
 
 def test_secret_is_never_readable_by_others(run, tmp_path: Path) -> None:
@@ -144,3 +145,13 @@ def test_odd_names_survive(run, tmp_path: Path) -> None:
 def test_sh_is_not_bash() -> None:
     """The script is run by the host's sh, dash on Debian: prove these tests did not pass thanks to bash."""
     assert "bash" not in Path(shutil.which("sh") or "").resolve().name
+
+
+def test_only_actions_outlast_a_power_cut(run, tmp_path: Path) -> None:
+    """A boot starts every unit with its new files, but nobody else would make the boot menu again."""
+    actions = [Action("boot-menu", "false")]
+    assert run(bundle([File(path=str(tmp_path / "a"), content=b"", **ME)], actions, ["a.service"])).returncode != 0
+    assert [path.name for path in (tmp_path / "state" / "pending").iterdir()] == ["boot-menu"]
+    assert [path.name for path in (tmp_path / "pending").iterdir()] == ["restart@a.service"]
+    assert run(bundle([], [Action("boot-menu", "true")], [])).returncode == 0
+    assert pending(tmp_path) == {"restart@a.service"}
