@@ -49,14 +49,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--keep-machine", action="store_true", help="take the machine as it is, and leave it up; for single files"
     )
-    parser.addoption("--heavy", action="store_true", help="also the scenarios that have a shorter sibling")
+    parser.addoption("--heavy", action="store_true", help="also the scenarios that take many minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--heavy"):
         for item in items:
             if item.get_closest_marker("heavy"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes more; `make test-all` runs it"))
+                item.add_marker(pytest.mark.skip(reason="takes many minutes; `make test-all` runs it"))
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,7 @@ def test_isolated_cores(settled: Project, machine: Machine) -> None:
         "/etc/default/grub.d/60-rtinfra.cfg",
         "/etc/mxrc/cpu_affinity.json",
         "/etc/mxrc/numa_binding.json",
+        "/etc/rtinfra/boot.conf",
         "/etc/rtinfra/tuning.conf",
         "/etc/systemd/system/init.scope.d/60-rtinfra.conf",
         "/etc/systemd/system/mxrc-non-rt.service",
@@ -75,6 +76,12 @@ def test_isolated_cores(settled: Project, machine: Machine) -> None:
     assert second_boot != boot
     assert out(machine, "cat /sys/devices/system/cpu/isolated") == "3"
     assert out(machine, "systemctl is-active mxrc-rt") == "active"
+    # Booted on trial, proven, and what boots from now on when nobody chooses.
+    good = out(machine, "sed -n 's/^# good //p' /boot/grub/rtinfra.cfg")
+    assert f"rtinfra.trial={good}" in out(machine, "cat /proc/cmdline")
+    assert "isolcpus=managed_irq,domain,3 " in out(machine, f"cat /boot/rtinfra/{good}/words")
+    assert "status=promoted" in out(machine, "cat /boot/rtinfra/state")
+    assert out(machine, "grep -a ^saved_entry= /boot/grub/grubenv") == "saved_entry=rtinfra-good"
     assert settled.deploy().changed == 0
 
     settled.edit("group_data/rt_hosts.yaml", 'isolated: "3"', 'isolated: "2-3"')

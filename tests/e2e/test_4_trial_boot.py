@@ -100,6 +100,7 @@ def test_isolation_that_the_kernel_rejects(good: BootState, machine: Machine, la
     assert look(machine).boot_id == boot
 
 
+@pytest.mark.heavy
 def test_an_init_that_hangs(good: BootState, machine: Machine, change: Project) -> None:
     """Nothing but the hardware watchdog, armed in the initramfs, can end this."""
     machine.run(f"printf '#!/bin/sh\\nexec sleep infinity\\n' >{_HANG}; chmod +x {_HANG}")

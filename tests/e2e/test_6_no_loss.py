@@ -77,6 +77,7 @@ def logs(backends: Backends) -> Counter[int]:
     return Counter(int(line) for line in out.split())
 
 
+@pytest.mark.heavy
 def test_nothing_acknowledged_is_lost(
     lab_project: Project, backends: Backends, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
