@@ -12,7 +12,7 @@ from roles.rt_kernel.model import KernelSource, RtKernelSettings
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
-from rtinfra.facts.boot import BOOT_MARKER, BOOT_PROGRAM, DEFAULT_ENTRY_FILE
+from rtinfra.facts.boot import BOOT, BOOT_PROGRAM, DEFAULT_ENTRY_FILE
 from rtinfra.operations import boot
 from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Managed, Unit
@@ -159,7 +159,7 @@ def files(settings: RtKernelSettings, layout: CpuLayout) -> list[Managed]:
             ),
             validate="sh -n {path}",
             actions=(_UPDATE_GRUB,),
-            restarts=(BOOT_MARKER.removeprefix("restart@"),),
+            restarts=(BOOT,),
         )
     ]
 

@@ -10,10 +10,9 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import sections
-from rtinfra.facts.files import PENDING_DIR
 
-#: Pending marker of a changed GRUB drop-in. In /run, so it is gone after the reboot it asks for.
-BOOT_MARKER = "restart@boot"
+#: What a changed GRUB drop-in asks a "restart" of: the host.
+BOOT = "boot"
 #: The program on the host that freezes, tries, judges and promotes (templates/rt_kernel/boot.sh).
 BOOT_PROGRAM = "/usr/local/lib/rtinfra/boot"
 #: Makes the last known good entry the one that boots when nobody chooses.
@@ -27,9 +26,10 @@ BUSY_HOOKS = "/etc/rtinfra/busy.d"
 GOOD_ENTRY = "rtinfra-good"
 _STORE = "/boot/rtinfra"
 _MENU = "/boot/grub/rtinfra.cfg"
-#: Prints release and command line of the last known good entry when it is complete; the menu names its folder.
+#: Prints release, command line and our words of the last known good entry, when it is complete. The menu names its folder.
 KEPT_SCRIPT = f"""d={_STORE}/$(sed -n 's/^# good //p' {_MENU})
-test -s $d/vmlinuz && test -s $d/initrd.img && cat $d/release $d/words"""
+test -s $d/vmlinuz && test -s $d/initrd.img && cat $d/release $d/words &&
+sed -n "s/^PARAMETERS='\\(.*\\)'$/\\1/p" $d/wanted"""
 
 # Goes unquoted into a shell script, since a quoted glob would not match anything.
 _PATTERN = re.compile(r"^[A-Za-z0-9.*+~_\-]+$")
@@ -56,10 +56,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Kept:
-    """The last known good entry: the frozen kernel's release and its command line."""
+    """The last known good entry: the frozen kernel's release and its command line.
+
+    `ours` are the words that the settings asked for when it was frozen.
+    """
 
     release: str
     parameters: tuple[str, ...]
+    ours: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class BootState:
 
     `installed` are the kernel releases in /boot that match the pattern, oldest first; `next_parameters` is
     None when grub.cfg has no entry for the newest of them. Parameters are without BOOT_IMAGE, initrd and the mark of
-    our own entries. `changed_since_boot` tells that a deploy changed the GRUB settings after the last boot.
+    our own entries.
 
     `good` is None when there is no complete last known good entry; `default_is_good` whether GRUB boots it by itself.
     `evidence` is what is left of a trial that failed, `guard` why somebody wants no reboot, None when nobody does.
@@ -80,7 +84,6 @@ class BootState:
     parameters: tuple[str, ...]
     installed: tuple[str, ...]
     next_parameters: tuple[str, ...] | None
-    changed_since_boot: bool
     good: Kept | None = None
     default_is_good: bool = False
     trial: Trial | None = None
@@ -133,7 +136,6 @@ def parse_boot_state(lines: list[str]) -> BootState:
         parameters=_words(one("cmdline")),
         installed=installed,
         next_parameters=entries.get(newest) if newest else None,
-        changed_since_boot=one("changed") == "yes",
         good=parse_kept(found.get("kept", [])),
         default_is_good=one("default") == "yes" and one("saved_entry") == f"saved_entry={GOOD_ENTRY}",
         trial=parse_trial(found.get("trial", [])),
@@ -144,7 +146,9 @@ def parse_boot_state(lines: list[str]) -> BootState:
 
 def parse_kept(lines: list[str]) -> Kept | None:
     """Build the last known good entry from what KEPT_SCRIPT prints; None when there is no complete one."""
-    return Kept(lines[0].strip(), _words(lines[1])) if len(lines) > 1 else None
+    if len(lines) < 2:
+        return None
+    return Kept(lines[0].strip(), _words(lines[1]), _words(lines[2]) if len(lines) > 2 else ())
 
 
 def parse_trial(lines: list[str]) -> Trial | None:
@@ -174,7 +178,6 @@ class Boot(FactBase[BootState]):
                         'test -e "$k" && echo "${k#/boot/vmlinuz-}"; done | sort -V'
                     ),
                     "grub_cfg": "grep -E '^[[:space:]]*linux' /boot/grub/grub.cfg",
-                    "changed": f"test -e {PENDING_DIR}/{BOOT_MARKER} && echo yes",
                     # Read by GRUB at boot: our menu, and the default from its environment.
                     "default": (
                         "grep -q 'set default=\"${saved_entry}\"' /boot/grub/grub.cfg && "

@@ -58,7 +58,9 @@ def _deviations(release: str, words: Sequence[str], state: BootState, parameters
     present = {word for word in words if word.partition("=")[0] in _names(parameters)}
     if missing := [word for word in parameters if word not in present]:
         yield f"a command line that lacks {' '.join(missing)}"
-    if extra := sorted(present - set(parameters)):
+    # One that was taken out of the settings is in nobody's list any more; the frozen entry knows that it was ours.
+    before = set(state.good.ours) & set(words) if state.good is not None else set()
+    if extra := sorted((present | before) - set(parameters)):
         yield f"a command line that has {' '.join(extra)}"
 
 
@@ -73,10 +75,6 @@ def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
     if not found and state.good is not None:
         kept = _deviations(state.good.release, state.good.parameters, state, parameters)
         found += [f"would start with {text}" for text in kept]
-    # A parameter that was taken out of the settings is in nobody's list any more; only the changed file tells.
-    elsewhere = set(state.parameters) ^ set(state.next_parameters or state.parameters)
-    if not found and state.changed_since_boot and elsewhere:
-        found.append(f"the next boot differs in {' '.join(sorted(elsewhere))}")
     return found
 
 
@@ -176,7 +174,7 @@ def reboot_when_needed(
     if state.trial is not None and state.trial_is_open and pyinfra_state.is_executing:
         # The run that started it was cut off; the host goes on without it.
         logger.info("%sa trial of %s is under way", current_host.print_prefix, state.trial.release)
-        yield FunctionCommand(_await_outcome, (wanted,), {})
+        yield FunctionCommand(_await_outcome, (state.trial.id, wanted), {})
         return
     # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
     reboot = reboots.foreseen_reboot(state, reasons, parameters, image_pattern, obstacle(state, allowed))
@@ -212,29 +210,34 @@ def _try(state: State, host: PyinfraHost, why: str, boot_id: str, wanted: _Wante
             logger.error("%sis not rebooted, since %s did not come back as it should", host.print_prefix, turns.failed)
             return False
         logger.info("%sreboot: %s", host.print_prefix, why)
-        found = _boot_once(host, boot_id, wanted)
-        if found is not None and found.trial is not None and found.trial.status == "ended":
+        trial, found = _boot_once(host, boot_id, wanted)
+        if found is not None and found.trial is not None and (found.trial.id, found.trial.status) == (trial, "ended"):
             # Nothing says that it was the kernel: a power failure ends a trial in the same way.
             logger.warning("%sthe trial boot has no verdict: %s", host.print_prefix, found.trial.reason)
             logger.info("%sreboot: a second attempt tells", host.print_prefix)
-            found = _boot_once(host, found.boot_id, wanted)
-        came_back = found is not None and _is_wanted(host, found, wanted.parameters)
+            trial, found = _boot_once(host, found.boot_id, wanted)
+        came_back = found is not None and _is_wanted(host, found, trial, wanted.parameters)
         if not came_back:
             turns.failed = host.name
         return came_back
 
 
-def _boot_once(host: PyinfraHost, boot_id: str, wanted: _Wanted) -> BootState | None:
-    """Prepare the trial, reboot, and return what the host says when it knows the outcome; None when it never does."""
+def _boot_once(host: PyinfraHost, boot_id: str, wanted: _Wanted) -> tuple[str, BootState | None]:
+    """Prepare the trial and reboot.
+
+    Returns the trial's id and what the host says when it knows the outcome: None when it never does.
+    """
+    trial = ""
     for step in ("hold", "try"):
         done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} {step}"))
         if not done:
             said = " ".join(line.removeprefix("rtinfra: ") for line in output.stderr_lines or output.stdout_lines)
             _explain_refusal(host, step, said)
-            return None
+            return trial, None
+        trial = "".join(output.stdout_lines[-1:]).removeprefix("rtinfra: ").strip()
     # Detached, so that the command's channel closes before the network goes away.
     done, _ = host.run_shell_command(StringCommand("systemd-run --quiet --on-active=1 systemctl reboot"))
-    return _outcome(host, boot_id, wanted) if done else None
+    return trial, _outcome(host, boot_id, wanted) if done else None
 
 
 def _explain_refusal(host: PyinfraHost, step: str, said: str) -> None:
@@ -251,10 +254,10 @@ def _explain_refusal(host: PyinfraHost, step: str, said: str) -> None:
         )
 
 
-def _await_outcome(state: State, host: PyinfraHost, wanted: _Wanted) -> bool:
+def _await_outcome(state: State, host: PyinfraHost, trial: str, wanted: _Wanted) -> bool:
     """Wait for the outcome of a trial that another run started."""
     found = _outcome(host, "", wanted)
-    return found is not None and _is_wanted(host, found, wanted.parameters)
+    return found is not None and _is_wanted(host, found, trial, wanted.parameters)
 
 
 def _outcome(host: PyinfraHost, old_boot_id: str, wanted: _Wanted) -> BootState | None:
@@ -298,14 +301,15 @@ def _look(host: PyinfraHost, image_pattern: str) -> BootState:
     return parse_boot_state(output.stdout_lines)
 
 
-def _is_wanted(host: PyinfraHost, found: BootState, parameters: Sequence[str]) -> bool:
-    """Tell what runs now, and why it is not what was tried."""
+def _is_wanted(host: PyinfraHost, found: BootState, tried: str, parameters: Sequence[str]) -> bool:
+    """Tell what runs now, and why it is not what was `tried` (the trial's id)."""
     reasons = differences(found, parameters)
-    if not reasons and found.is_realtime:
+    has_failed = found.trial is not None and found.trial.id == tried and found.trial.status in ("failed", "ended")
+    if not reasons and found.is_realtime and not has_failed:
         logger.info("%sis back, running %s, from now on its last known good", host.print_prefix, found.release)
         return True
     trial = found.trial
-    if trial is not None and trial.status in ("failed", "ended"):
+    if trial is not None and has_failed:
         logger.error("%sthe trial boot of %s failed: %s", host.print_prefix, trial.release, trial.reason)
         for line in found.evidence:
             logger.error("%s| %s", host.print_prefix, line)

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from rtinfra.facts.boot import BOOT_MARKER, BootState
+from rtinfra.facts.boot import BOOT, BootState
 from rtinfra.operations.changes import FileChange, Foreseen, Reboot, foreseen
 
 _IMAGE = "linux-image-"
-# The name of a unit that stands for the next boot: files that have a say in it ask for its "restart".
-_BOOT = BOOT_MARKER.removeprefix("restart@")
 
 
 def foreseen_reboot(
@@ -23,7 +21,7 @@ def foreseen_reboot(
     line, `image_pattern` matches the release of its kernel. `obstacle` is why nobody may reboot the host now, if so.
     """
     later = foreseen()
-    files = [change for change in later.files if _BOOT in change.restarts]
+    files = [change for change in later.files if BOOT in change.restarts]
     kernels = list(_kernels(later, image_pattern, state.installed))
     booted = set(state.parameters)
     names = {word.partition("=")[0] for word in parameters}

@@ -46,7 +46,7 @@ DROP_IN = "/etc/default/grub.d/60-rtinfra.cfg"
 
 BARE_BOOT = (
     "@@boot_id\nother\n@@release\n6.12.57+deb13-amd64\n@@version\nPREEMPT_DYNAMIC\n@@cmdline\nro root=/dev/vda1"
-    "\n@@installed\n@@grub_cfg\n@@changed\n@@default\n"
+    "\n@@installed\n@@grub_cfg\n@@default\n"
 )
 SIMULATED = (
     "@@install\nInst libnuma1 (2.0.19-1 Debian:13/stable [amd64])\nInst chrony (4.6.1-3 Debian:13/stable [amd64])\n"

@@ -18,7 +18,6 @@ GOOD = BootState(
     parameters=("root=UUID=1", "ro", *WANTED),
     installed=("6.11-rt", "6.12-rt"),
     next_parameters=("root=UUID=1", "ro", *WANTED),
-    changed_since_boot=False,
     good=Kept("6.12-rt", ("root=UUID=1", "ro", *WANTED)),
     default_is_good=True,
 )
@@ -49,12 +48,12 @@ def test_reasons(state: BootState, reason: str) -> None:
     assert differences(state, WANTED) == [reason]
 
 
-def test_a_parameter_taken_out_of_the_settings_is_noticed_by_the_changed_file_only() -> None:
-    """Without the marker of a changed drop-in, what others put on the command line is theirs."""
+def test_a_parameter_taken_out_of_the_settings_is_noticed() -> None:
+    """The frozen entry knows what was ours. What others put on the command line is theirs."""
     before = replace(GOOD, parameters=(*GOOD.parameters, "mce=ignore_ce"))
     assert differences(before, WANTED) == []
-    assert differences(replace(before, changed_since_boot=True), WANTED) == ["the next boot differs in mce=ignore_ce"]
-    assert differences(replace(GOOD, changed_since_boot=True), WANTED) == []
+    ours = replace(before, good=Kept("6.12-rt", before.parameters, (*WANTED, "mce=ignore_ce")))
+    assert differences(ours, WANTED) == ["runs a command line that has mce=ignore_ce"]
 
 
 def test_an_old_kernel_is_not_booted() -> None:
@@ -120,6 +119,7 @@ saved_entry=rtinfra-good
 @@kept
 6.12-rt
 root=UUID=1 ro nosoftlockup
+nosoftlockup
 @@trial
 id=def
 status=failed
@@ -140,7 +140,7 @@ def test_what_the_host_answers() -> None:
     words = ("root=UUID=1", "ro", "nosoftlockup")
     # Neither GRUB's own word nor the mark of our entries is a setting.
     assert state.parameters == state.next_parameters == words
-    assert state.good == Kept("6.12-rt", words)
+    assert state.good == Kept("6.12-rt", words, ("nosoftlockup",))
     assert state.default_is_good
     assert state.trial == Trial(
         "def", "failed", "6.13-rt", "2026-01-31T12:00:00Z", "b1", "isolated cores are '' instead of 2-3"
