@@ -26,7 +26,7 @@ BUSY_HOOKS = "/etc/rtinfra/busy.d"
 GOOD_ENTRY = "rtinfra-good"
 _STORE = "/boot/rtinfra"
 _MENU = "/boot/grub/rtinfra.cfg"
-#: Prints release, command line and our words of the last known good entry, when it is complete. The menu names its folder.
+#: Prints release, command line and our words of the last known good entry, when it is complete; the menu names it.
 KEPT_SCRIPT = f"""d={_STORE}/$(sed -n 's/^# good //p' {_MENU})
 test -s $d/vmlinuz && test -s $d/initrd.img && cat $d/release $d/words &&
 sed -n "s/^PARAMETERS='\\(.*\\)'$/\\1/p" $d/wanted"""
