@@ -24,6 +24,7 @@ from pyinfra.api.exceptions import OperationError
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
+from pyinfra.connectors.util import CommandOutput
 
 from rtinfra.facts.boot import (
     BOOT_PROGRAM,
@@ -210,11 +211,15 @@ def _try(state: State, host: PyinfraHost, why: str, boot_id: str, wanted: _Wante
             logger.error("%sis not rebooted, since %s did not come back as it should", host.print_prefix, turns.failed)
             return False
         logger.info("%sreboot: %s", host.print_prefix, why)
+        if not _may_reboot(host):
+            return False
         trial, found = _boot_once(host, boot_id, wanted)
         if found is not None and found.trial is not None and (found.trial.id, found.trial.status) == (trial, "ended"):
             # Nothing says that it was the kernel: a power failure ends a trial in the same way.
             logger.warning("%sthe trial boot has no verdict: %s", host.print_prefix, found.trial.reason)
             logger.info("%sreboot: a second attempt tells", host.print_prefix)
+            if not _may_reboot(host):
+                return False
             trial, found = _boot_once(host, found.boot_id, wanted)
         came_back = found is not None and _is_wanted(host, found, trial, wanted.parameters)
         if not came_back:
@@ -222,36 +227,36 @@ def _try(state: State, host: PyinfraHost, why: str, boot_id: str, wanted: _Wante
         return came_back
 
 
+def _may_reboot(host: PyinfraHost) -> bool:
+    """Ask the host whether somebody or something is against a reboot right now. No failure: others may still reboot."""
+    done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} hold"))
+    if not done:
+        logger.error("%sa reboot is needed, but %s", host.print_prefix, _said(output))
+        logger.error("%snext: run the deploy again when that is over (%s)", host.print_prefix, BUSY_HOOKS)
+    return done
+
+
 def _boot_once(host: PyinfraHost, boot_id: str, wanted: _Wanted) -> tuple[str, BootState | None]:
     """Prepare the trial and reboot.
 
     Returns the trial's id and what the host says when it knows the outcome: None when it never does.
     """
-    trial = ""
-    for step in ("hold", "try"):
-        done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} {step}"))
-        if not done:
-            said = " ".join(line.removeprefix("rtinfra: ") for line in output.stderr_lines or output.stdout_lines)
-            _explain_refusal(host, step, said)
-            return trial, None
-        trial = "".join(output.stdout_lines[-1:]).removeprefix("rtinfra: ").strip()
+    done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} try"))
+    said = _said(output)
+    if not done:
+        logger.error("%sthe trial boot was not started: %s", host.print_prefix, said)
+        if said.startswith("tried before"):
+            next_step = f"change what made it fail. To try the same once more: `{BOOT_PROGRAM} forget` on the host"
+            logger.error("%snext: %s, then the deploy", host.print_prefix, next_step)
+        return "", None
     # Detached, so that the command's channel closes before the network goes away.
     done, _ = host.run_shell_command(StringCommand("systemd-run --quiet --on-active=1 systemctl reboot"))
-    return trial, _outcome(host, boot_id, wanted) if done else None
+    return said, _outcome(host, boot_id, wanted) if done else None
 
 
-def _explain_refusal(host: PyinfraHost, step: str, said: str) -> None:
-    if step == "hold":
-        logger.error("%sa reboot is needed, but %s", host.print_prefix, said)
-        logger.error("%snext: run the deploy again when that is over (%s)", host.print_prefix, BUSY_HOOKS)
-        return
-    logger.error("%sthe trial boot was not started: %s", host.print_prefix, said)
-    if said.startswith("tried before"):
-        logger.error(
-            "%snext: change what made it fail. To try the same once more: `%s forget` on the host, then the deploy",
-            host.print_prefix,
-            BOOT_PROGRAM,
-        )
+def _said(output: CommandOutput) -> str:
+    """Return what the program on the host said: its result, or why there is none."""
+    return " ".join(line.removeprefix("rtinfra: ") for line in output.stderr_lines or output.stdout_lines)
 
 
 def _await_outcome(state: State, host: PyinfraHost, trial: str, wanted: _Wanted) -> bool:
