@@ -42,6 +42,8 @@ from rtinfra.operations.changes import ActionRun, record
 _SHUTDOWN_SECONDS = 5
 _LOOK_SECONDS = 30
 _CONSOLE_LINES = 25
+# How the program on the host begins its lines.
+_SAYS = "rtinfra: "
 
 
 def _names(words: Sequence[str]) -> set[str]:
@@ -242,21 +244,22 @@ def _boot_once(host: PyinfraHost, boot_id: str, wanted: _Wanted) -> tuple[str, B
     Returns the trial's id and what the host says when it knows the outcome: None when it never does.
     """
     done, output = host.run_shell_command(StringCommand(f"{BOOT_PROGRAM} try"))
-    said = _said(output)
     if not done:
+        said = _said(output)
         logger.error("%sthe trial boot was not started: %s", host.print_prefix, said)
         if said.startswith("tried before"):
             next_step = f"change what made it fail. To try the same once more: `{BOOT_PROGRAM} forget` on the host"
             logger.error("%snext: %s, then the deploy", host.print_prefix, next_step)
         return "", None
-    # Detached, so that the command's channel closes before the network goes away.
+    # Its last line is the trial's id. Detached, so that the command's channel closes before the network goes away.
     done, _ = host.run_shell_command(StringCommand("systemd-run --quiet --on-active=1 systemctl reboot"))
-    return said, _outcome(host, boot_id, wanted) if done else None
+    trial = "".join(output.stdout_lines[-1:]).removeprefix(_SAYS)
+    return trial, _outcome(host, boot_id, wanted) if done else None
 
 
 def _said(output: CommandOutput) -> str:
-    """Return what the program on the host said: its result, or why there is none."""
-    return " ".join(line.removeprefix("rtinfra: ") for line in output.stderr_lines or output.stdout_lines)
+    """Return why the program on the host did nothing."""
+    return " ".join(line.removeprefix(_SAYS) for line in output.stderr_lines or output.stdout_lines)
 
 
 def _await_outcome(state: State, host: PyinfraHost, trial: str, wanted: _Wanted) -> bool:
