@@ -41,7 +41,7 @@ from rtinfra.operations.changes import ActionRun, record
 # Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
 _SHUTDOWN_SECONDS = 5
 _LOOK_SECONDS = 30
-_CONSOLE_LINES = 25
+_CONSOLE_LINES = 40
 # How the program on the host begins its lines.
 _SAYS = "rtinfra: "
 
