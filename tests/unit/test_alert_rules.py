@@ -100,7 +100,12 @@ def test_prometheus_takes_the_rules(path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.name)
+# Days of samples are made for the rates at which an error budget burns.
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.name == "burn_rates.yml" else []) for path in RULE_TESTS],
+    ids=lambda path: path.name,
+)
 def test_rules_fire_when_they_should(path: Path, tmp_path: Path) -> None:
     """promtool compares texts too; only texts.yml is about them, the others get the rules without."""
     for rule_file in RULE_FILES:

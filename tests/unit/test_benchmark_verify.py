@@ -55,6 +55,7 @@ def test_it_runs_what_an_operator_runs(inventory: Path, fake_ssh: Path) -> None:
     assert {host.name: host.controls >= 100 for host in measured.hosts} == {"robot": True, "logger": False}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     with pytest.raises(verify.BenchmarkError, match="there is no inventory"):
         verify.verify(tmp_path / "absent.yaml")

@@ -159,6 +159,7 @@ def test_hosts_with_an_environment_of_ours_have_wheels_for_their_python(place: P
     assert not place.lock().changed
 
 
+@pytest.mark.slow
 def test_nothing_changed_leaves_the_file_alone(place: Place) -> None:
     first = place.lock()
     data, changed = place.path.read_bytes(), place.path.stat().st_mtime_ns
@@ -169,12 +170,14 @@ def test_nothing_changed_leaves_the_file_alone(place: Place) -> None:
     assert (place.path.read_bytes(), place.path.stat().st_mtime_ns) == (data, changed)
 
 
+@pytest.mark.slow
 def test_a_lock_may_be_renewed_although_nothing_changed(place: Place) -> None:
     first = place.lock().lock
     second = place.lock(renew=True).lock
     assert second.created > first.created and second.packages == first.packages
 
 
+@pytest.mark.slow
 def test_an_update_is_a_new_lock_with_a_later_date_and_the_operators_comments(place: Place) -> None:
     first = place.lock().lock
     text = place.path.read_text()

@@ -88,6 +88,7 @@ def test_an_unknown_architecture_is_told(tmp_path: Path, index: Path) -> None:
         resolve(tmp_path, wheel(index, "some"), target=wheels.Target(("3.13",), "mips", "trixie"))
 
 
+@pytest.mark.slow
 def test_wheels_are_complete_when_pip_needs_nothing_else(tmp_path: Path, index: Path) -> None:
     lines = wheel(index, "some", requires="other>=1"), wheel(index, "other")
     pool, found = Pool(tmp_path / "pool"), resolve(tmp_path, *lines)

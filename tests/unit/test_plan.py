@@ -100,6 +100,7 @@ class TestModel:
             st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
         )
     )
+    @pytest.mark.slow
     def test_no_json_is_too_odd(self, tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
         path = tmp_path_factory.getbasetemp() / "odd"
         path.write_text(json.dumps({"format": 1, "made": "", "inventory": "", "hosts": value}))
@@ -280,6 +281,7 @@ class TestApplyCommand:
         worker(PLANNED, after=GOOD)
         assert run("apply", "--yes", "--plan", str(tmp_path / "saved")).exit_code == 0
 
+    @pytest.mark.slow
     def test_interrupted(self, tmp_path: Path) -> None:
         """Ctrl-C ends the worker too, and the record says so."""
         words = [sys.executable, "-c", WORKER, json.dumps([PLANNED]), json.dumps([GOOD[0], "sleep"])]
@@ -327,6 +329,7 @@ class TestLive:
         ]
 
 
+@pytest.mark.slow
 class TestRealWorker:
     @pytest.fixture
     def inventory(self, tmp_path: Path) -> Path:

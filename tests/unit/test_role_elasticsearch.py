@@ -224,6 +224,7 @@ def test_a_refusal_is_said_without_a_secret(tmp_path: Path) -> None:
     assert "401" in done.stderr and "secret-of" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_setup_waits_for_a_node_that_is_starting(tmp_path: Path) -> None:
     cluster = Cluster({"elastic": "secret-of-elastic"})
     refused = iter((503, 503))

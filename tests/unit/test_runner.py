@@ -59,6 +59,7 @@ def test_no_results_is_never_success(pyinfra) -> None:
     assert not runner.deploy().ok
 
 
+@pytest.mark.slow
 def test_silence_is_broken(pyinfra, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 0.05)
     pyinfra("print('--> Starting operation: packages ', file=sys.stderr, flush=True); time.sleep(2)")

@@ -398,6 +398,7 @@ def test_what_is_wrong_is_found(verify: Callable[..., Report], old: str, new: st
     assert "the check itself failed" not in found[1]
 
 
+@pytest.mark.slow
 def test_silence_is_a_failure_with_its_reason_and_no_mistake_of_the_control(verify: Callable[..., Report]) -> None:
     found = failures(verify(is_silent=True))
     assert {"OB-5.2", "OB-6.2", "OB-13.1", "OB-11.10", "OF-3.2", "AL-1.1", "OF-1.3", "OF-1.20"} <= found.keys()

@@ -127,6 +127,7 @@ def test_controls_follow_the_settings_and_look_at_the_host(
         assert failed <= {"RT-5.5"}
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own(inventory: Path, suite: Path, fake_ssh: Path, tmp_path: Path) -> None:
     output = StringIO()
     report = run(

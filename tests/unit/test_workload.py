@@ -548,6 +548,7 @@ def test_bad_task_is_refused_with_the_reason(rt: Workload, body: object, reason:
     assert reason in answer.json["reason"]
 
 
+@pytest.mark.slow
 def test_absent_collector_is_logged_once(fresh: Workload) -> None:
     policy = {**fresh.failover_config(), "checkpoint_interval_sec": 1}
     fresh.write_config("failover.json", {"rt_process": policy})
