@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -76,7 +77,9 @@ def preflight(
     if notifier is not None and report.verdict is not Status.PASS:
         sent = notifier.notify(_notification(report, settings))
         report = replace(report, notifications=(sent.to_json(),))
-        _write_evidence(report, state, options)
+        # A disk that does not take it has been told above.
+        with contextlib.suppress(OSError, LocalError):
+            _write_evidence(report, state, options)
     return report
 
 

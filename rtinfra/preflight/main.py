@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,10 @@ def main(arguments: Sequence[str], defaults: Defaults) -> int:
         report = preflight(defaults.load(given.settings), defaults.secrets(), options)
     except LocalError as error:
         print(error, file=sys.stderr)
+        return EXIT_NO_VERDICT
+    except Exception:
+        # Python would end with 1, which says "passed with warnings" here.
+        traceback.print_exc()
         return EXIT_NO_VERDICT
     print(json.dumps(report.to_json(), indent=1, ensure_ascii=False) if given.json else report.table())
     return report.exit_code

@@ -43,6 +43,18 @@ def test_settings_of_the_project_run_here(tmp_path: Path) -> None:
     assert "PASS  variables" in output and 'rtinfra_preflight_runs_total{env="paper"} 1.0' in prom.read_text()
 
 
+def test_a_state_directory_that_cannot_be_made_is_not_ready_and_said(tmp_path: Path) -> None:
+    """Also with messages on, whose record cannot be kept either. Never a traceback, whose exit code means warnings."""
+    path, blocked = tmp_path / "preflight.yaml", tmp_path / "file"
+    blocked.write_text("")
+    checks = SHIPPED["preflight"]["checks"] | {"variables": [{"name": "PATH"}]}
+    path.write_text(yaml.safe_dump({"preflight": SHIPPED["preflight"] | {"checks": checks}}))
+    prom = str(tmp_path / "x.prom")
+    code, output = run("preflight", "--state", str(blocked / "state"), "--output-prom", prom, "--settings", str(path))
+    assert code == 2, output
+    assert "results cannot be written" in output
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
