@@ -107,6 +107,7 @@ def test_stanzas_are_those_of_the_signed_index_in_the_order_of_the_packages(tmp_
     assert all(stanza in index for stanza in stanzas)
 
 
+@pytest.mark.slow
 def test_wants_that_exclude_each_other_are_both_there(tmp_path: Path, upstream: Upstream) -> None:
     found = resolve(tmp_path, upstream.archive(), want("chrony", why="a"), want("ntpsec", why="b"))
     assert reasons(found) == {"libc": ("a", "b"), "chrony": ("a",), "ntpsec": ("b",)}
@@ -168,6 +169,7 @@ def test_this_computers_apt_is_neither_used_nor_changed(tmp_path: Path, upstream
     assert "dpkg" in reasons(resolve(tmp_path, upstream.archive(), want("dpkg")))
 
 
+@pytest.mark.slow
 def test_nothing_is_resolved_again_until_something_changed(tmp_path: Path, upstream: Upstream) -> None:
     def done(*wants: Want) -> tuple[Solution, bool]:
         steps = Steps()
@@ -245,6 +247,7 @@ def test_a_dead_archive_is_told_even_when_older_lists_are_there(tmp_path: Path, 
     assert "could not be read" in said and "check the network" in said
 
 
+@pytest.mark.slow
 def test_an_expired_archive_is_refused(tmp_path: Path, upstream: Upstream) -> None:
     upstream.publish(date=soon(-20), valid_until=soon(-10))
     assert "has expired" in refused(tmp_path, upstream.archive(), want("ssh"))

@@ -117,6 +117,7 @@ def place(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> Place:
 # ---- making it --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_lock_holds_everything_and_fetch_brings_the_rest(place: Place) -> None:
     made = place.lock()
     assert made.changed and made.before is None
@@ -199,6 +200,7 @@ def test_an_update_is_a_new_lock_with_a_later_date_and_the_operators_comments(pl
     assert locking.read(place.path) == second
 
 
+@pytest.mark.slow
 def test_an_archive_that_went_back_in_time_is_refused(place: Place) -> None:
     place.lock()
     place.upstream.publish(date=soon(-2))
@@ -208,6 +210,7 @@ def test_an_archive_that_went_back_in_time_is_refused(place: Place) -> None:
         place.lock()
 
 
+@pytest.mark.slow
 def test_a_clock_that_went_back_is_told(place: Place) -> None:
     first = place.lock().lock
     locking.write(first.model_copy(update={"created": first.created + timedelta(days=9)}), place.path)
@@ -245,6 +248,7 @@ def locks(draw: st.DrawFn) -> Lock:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @relaxed(max_examples=25, deadline=None)
 @given(locks())
 def test_what_is_written_is_what_is_read(lock: Lock) -> None:
@@ -257,6 +261,7 @@ def test_what_is_written_is_what_is_read(lock: Lock) -> None:
         assert path.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_a_lock_is_told_with_its_line(place: Place) -> None:
     place.lock()
     good = place.path.read_text()

@@ -166,6 +166,7 @@ def test_what_clients_of_the_release_before_ask_for_is_served_on(here: Site) -> 
 # ---- dates ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_going_back_gets_a_newer_date(here: Site) -> None:
     old, new = full_lock(here), newer_lock(here)
     first, second = publish(here, old.id), publish(here, new.id)

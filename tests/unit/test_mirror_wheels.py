@@ -48,6 +48,7 @@ def test_wheels_come_into_the_pool_by_their_hash(tmp_path: Path, index: Path) ->
         assert (len(data), hashlib.sha256(data).hexdigest()) == (each.size, each.sha256)
 
 
+@pytest.mark.slow
 def test_each_python_version_gets_its_own(tmp_path: Path, index: Path) -> None:
     tags = ["cp312-cp312-manylinux_2_17_x86_64"]
     tags += [f"cp313-cp313-manylinux_2_{platform}" for platform in ("41_x86_64", "17_aarch64")]
@@ -63,6 +64,7 @@ def test_a_wheel_for_a_newer_c_library_is_not_taken(tmp_path: Path, index: Path)
         resolve(tmp_path, line, target=wheels.Target(("3.13",), "amd64", "bookworm"))
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_again_for_the_same_requirements(tmp_path: Path, index: Path) -> None:
     line = wheel(index, "some")
     first = resolve(tmp_path, line)
@@ -98,6 +100,7 @@ def test_wheels_are_complete_when_pip_needs_nothing_else(tmp_path: Path, index: 
     assert "other" in caught.value.detail
 
 
+@pytest.mark.slow
 def test_a_requirement_that_was_forgotten_is_found(tmp_path: Path, index: Path) -> None:
     pool, found = Pool(tmp_path / "pool"), resolve(tmp_path, wheel(index, "some", requires="forgotten"))
     with pytest.raises(MirrorError) as caught:

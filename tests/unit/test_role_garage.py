@@ -132,6 +132,7 @@ def wanted(directory: Path, where: Site, servers: list[Server]) -> dict[str, Any
     return found
 
 
+@pytest.mark.slow
 def test_three_nodes_become_a_cluster_with_buckets_and_a_key_once(tmp_path: Path) -> None:
     cluster = Cluster()
     where = site(garage=(here(), *OTHERS))

@@ -327,6 +327,7 @@ def test_feeds_the_watchdog_while_the_loop_moves(rt: Workload) -> None:
         assert any(line.startswith("STATUS=") for line in assignments)
 
 
+@pytest.mark.slow
 def test_hanging_loop_starves_the_watchdog_but_health_still_answers(fresh: Workload) -> None:
     fresh.start("--enable-faults", abstract_socket=True)
     fresh.wait_for_message("WATCHDOG=1")
@@ -570,6 +571,7 @@ def test_absent_collector_is_logged_once(fresh: Workload) -> None:
 # --- checkpoints and restarts ---
 
 
+@pytest.mark.slow
 def test_recovers_from_the_last_checkpoint(fresh: Workload) -> None:
     # Killed in its first minute, before the first periodic checkpoint.
     fresh.start()
