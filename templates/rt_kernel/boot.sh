@@ -8,6 +8,7 @@
 #   boot judge     on a trial: prove the real-time state before the deadline and promote it, otherwise reboot
 #   boot settle    on the last known good: note that the trial before it failed, with what is left of it
 #   boot forget    let a failed trial be tried again
+#   boot menu      make a new grub.cfg and put it in the place of the old one in one step
 #
 # All that matters to GRUB is one file, /boot/grub/rtinfra.cfg: it names the folder of the last known good entry and that of
 # the trial. Renaming it into place is the promotion. next_entry of grubenv, which GRUB clears before it boots, is the trial.
@@ -75,7 +76,6 @@ words() {
 # store_entry RELEASE WORDS: freeze image, initrd and command line of a kernel in a folder named by their hash, and print
 # that name. Links where the file system has them: a frozen copy costs no space, and stays when the original is replaced.
 store_entry() {
-    local release good name attempt=1
     local image=/boot/vmlinuz-$1 initrd=/boot/initrd.img-$1 file sums name
     for file in "$image" "$initrd"; do
         [ -s "$file" ] || fail "$file is missing or empty; run \`dpkg-reconfigure linux-image-$1\` on the host"
@@ -105,7 +105,6 @@ store_entry() {
 
 # menu_entry good|trial TITLE NAME: grub.cfg's own entry with frozen files and words.
 menu_entry() {
-    local release good name attempt=1
     local release words text
     release=$(cat "$store/$3/release")
     words=$(cat "$store/$3/words")
@@ -161,8 +160,10 @@ point() {
 
 # record ID STATUS REASON [ATTEMPT]: what became of a trial, for the deploy that comes to look. ended: without a verdict.
 record() {
+    local attempt=${4:-1}
+    [ -n "${4-}" ] || [ "$(value id "$state")" != "$1" ] || attempt=$(value attempt "$state")
     printf 'id=%s\nstatus=%s\nattempt=%s\nrelease=%s\nat=%s\nboot=%s\nreason=%s\n' "$1" "$2" \
-        "${4:-$(value attempt "$state")}" \
+        "$attempt" \
         "$(cat "$store/$1/release" 2>/dev/null || value release "$state")" \
         "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat /proc/sys/kernel/random/boot_id)" "$3" | written "$state"
 }
@@ -286,7 +287,7 @@ judge() {
 }
 
 settle() {
-    local id why before
+    local id why before status=ended
     [ -e "$state" ] || return 0
     id=$(value id "$state")
     case $(value status "$state") in
@@ -295,7 +296,6 @@ settle() {
     failed) [ ! -e "$evidence" ] || return 0 ;;
     *) return 0 ;;
     esac
-    local status=ended
     if [ "$id" = "$(entry good)" ]; then record "$id" promoted "proven"; return 0; fi
     {
         ls /var/lib/systemd/pstore/*/dmesg.txt /sys/fs/pstore/* 2>/dev/null | tail -n 1 | xargs -r tail -n 40
@@ -317,9 +317,20 @@ settle() {
     say "the trial of $(value release "$state") failed: $(value reason "$state")"
 }
 
+# grub-mkconfig writes its file in place: a power cut in that moment would leave a host that boots nothing.
+menu() {
+    local live=/boot/grub/grub.cfg new=/boot/grub/grub.cfg.rtinfra
+    trap 'rm -f /boot/grub/grub.cfg.rtinfra /boot/grub/grub.cfg.rtinfra.new' EXIT
+    grub-mkconfig -o "$new"
+    grub-script-check "$new"
+    sync -- "$new"
+    mv -fT -- "$new" "$live"
+    settled "$live" /boot/grub
+}
+
 forget() { rm -f "$state" "$evidence"; settled "$store"; }
 
 case "${1-}" in
-keep | hold | try | judge | settle | forget) "$1" ;;
-*) sed -n '5,10p' "$0" >&2; exit 2 ;;
+keep | hold | try | judge | settle | forget | menu) "$1" ;;
+*) sed -n '5,11p' "$0" >&2; exit 2 ;;
 esac
