@@ -28,6 +28,8 @@ class Change:
 
     kind: ClassVar[str]
     is_counted: ClassVar[bool] = True
+    #: What a plan shows of it beside name and text.
+    more: ClassVar[tuple[str, ...]] = ()
     name: str
     text: str
     consequence: bool = False
@@ -39,7 +41,8 @@ class Change:
 
     def to_json(self) -> Json:
         """Return the change as a plan shows it."""
-        return {"kind": self.kind, "name": self.name, "text": self.text, "consequence": self.consequence}
+        shown = {"kind": self.kind, "name": self.name, "text": self.text, "consequence": self.consequence}
+        return shown | {name: getattr(self, name) for name in self.more}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class FileChange(Change):
     """
 
     kind = "file"
+    more = ("content", "diff")
     before: bytes | None = field(default=None, repr=False)
     after: bytes | None = field(default=None, repr=False)
     secret: bool = False
@@ -79,16 +83,14 @@ class FileChange(Change):
         return "\n".join(lines)
 
     @property
-    def _content(self) -> str:
+    def content(self) -> str:
+        """Whether the contents are shown, and why not."""
         if self.secret:
             return "secret"
         known = [content for content in (self.before, self.after) if content is not None]
         if any(_text(content) is None for content in known):
             return f"no text, {len(self.after or b'')} bytes"
         return "shown" if known else "none"
-
-    def to_json(self) -> Json:
-        return {**super().to_json(), "content": self._content, "diff": self.diff}
 
 
 def _text(content: bytes | None) -> str | None:
@@ -120,11 +122,9 @@ class PackageChange(Change):
     """A Debian package: `new` is None while its version is not known, `old` when it is not installed."""
 
     kind = "package"
+    more = ("old", "new")
     old: str | None
     new: str | None
-
-    def to_json(self) -> Json:
-        return {**super().to_json(), "old": self.old, "new": self.new}
 
 
 def package(name: str, old: str | None, new: str | None, consequence: bool = False) -> PackageChange:
@@ -139,10 +139,8 @@ class UnitChange(Change):
     """A systemd unit: `text` names what is done to it, `because` why."""
 
     kind = "unit"
+    more = ("because",)
     because: str
-
-    def to_json(self) -> Json:
-        return {**super().to_json(), "because": self.because}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +155,10 @@ class Reboot(Change):
     """A reboot, with the kernel arguments that it adds to and removes from the booted ones."""
 
     kind = "reboot"
+    more = ("reasons", "added", "removed")
     reasons: tuple[str, ...]
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-
-    def to_json(self) -> Json:
-        lists = {"reasons": list(self.reasons), "added": list(self.added), "removed": list(self.removed)}
-        return {**super().to_json(), **lists}
 
 
 @dataclass(frozen=True, kw_only=True)

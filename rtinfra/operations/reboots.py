@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from rtinfra.facts.boot import BOOT, BootState
-from rtinfra.operations.changes import FileChange, Foreseen, Reboot, foreseen
+from rtinfra.operations.changes import Foreseen, Reboot, foreseen
 
 _IMAGE = "linux-image-"
 
@@ -23,21 +22,19 @@ def foreseen_reboot(
     later = foreseen()
     files = [change for change in later.files if BOOT in change.restarts]
     kernels = list(_kernels(later, image_pattern, state.installed))
-    booted = set(state.parameters)
     names = {word.partition("=")[0] for word in parameters}
+    ours = state.good.ours if state.good is not None else ()
     removed = [
         word
         for word in state.parameters
-        if word not in parameters and (word.partition("=")[0] in names or word in _words(files))
+        if word not in parameters and (word.partition("=")[0] in names or word in ours)
     ]
     why = [f"kernel {release} is installed" for release in kernels]
     if state.newest is None and not kernels:
         why = [f"runs kernel {state.release}; one that matches {image_pattern} comes with this run"]
     elif state.newest is not None:
         why += [reason for reason in reasons if not (kernels and reason.startswith("runs kernel "))]
-    added = [word for word in parameters if word not in booted]
-    if not reasons and removed:
-        why.append(f"command line has {' '.join(removed)}")
+    added = [word for word in parameters if word not in state.parameters]
     if state.newest is None and (added or removed):
         why.append("the command line changes")
     if not why:
@@ -61,9 +58,3 @@ def _kernels(later: Foreseen, image_pattern: str, installed: Sequence[str]) -> I
         is_kernel = release != change.name and release[:1].isdigit() and fnmatchcase(release, image_pattern)
         if is_kernel and release not in installed:
             yield release
-
-
-def _words(files: Sequence[FileChange]) -> set[str]:
-    """Return the words of the files as they are now: what a deploy has put on the command line before."""
-    texts = ((change.before or b"").decode(errors="replace") for change in files)
-    return {word for text in texts for word in re.findall(r"[^\s\"'()]+", text)}

@@ -87,6 +87,7 @@ class Deployed:
             f"@@boot_id\nother\n@@release\n{RELEASE}\n@@version\nPREEMPT_RT\n@@cmdline\nro {' '.join(words)}\n"
             f"@@installed\n{RELEASE}\n@@grub_cfg\nlinux /boot/vmlinuz-{RELEASE} ro {' '.join(words)}\n"
             f"@@default\nyes\n@@saved_entry\nsaved_entry=rtinfra-good\n@@kept\n{RELEASE}\nro {' '.join(words)}\n"
+            f"{' '.join(words)}\n"
         )
         units = [
             line
