@@ -27,7 +27,6 @@ class Change:
     """One thing of a host that becomes another. A `consequence` follows from other changes of the same run."""
 
     kind: ClassVar[str]
-    is_counted: ClassVar[bool] = True
     #: What a plan shows of it beside name and text.
     more: ClassVar[tuple[str, ...]] = ()
     name: str
@@ -173,7 +172,6 @@ class Unknown(Change):
     """What cannot be known before the run, in words."""
 
     kind = "unknown"
-    is_counted = False
 
 
 class Recorder:

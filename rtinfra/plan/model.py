@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from rtinfra.local.errors import LocalError
 from rtinfra.local.files import replace_file
+from rtinfra.operations.changes import Unknown
 
 FORMAT: Final = 1
 #: Name under which the fingerprint of what was observed outside of any operation is kept.
@@ -38,7 +39,7 @@ class PlannedChange:
     @property
     def is_counted(self) -> bool:
         """Whether it is a change: neither a consequence of one, nor the word that something is not known."""
-        return not self.consequence and self.kind != "unknown"
+        return not self.consequence and self.kind != Unknown.kind
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PlannedChange:

@@ -14,7 +14,7 @@ import pwd
 import re
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -107,19 +107,10 @@ def walk(top: str) -> Iterator[str]:
 
 # The system's own look-up reads /etc/passwd anew every time.
 @cache
-def user_name(number: int) -> str:
-    """Name of a user, or the number where there is none."""
+def name_of(look_up: Callable[[int], Sequence[str]], number: int) -> str:
+    """Name of a user or group, or the number where there is none."""
     try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-@cache
-def group_name(number: int) -> str:
-    """Name of a group, or the number where there is none."""
-    try:
-        return grp.getgrgid(number).gr_name
+        return look_up(number)[0]
     except KeyError:
         return str(number)
 
@@ -127,7 +118,8 @@ def group_name(number: int) -> str:
 def described(path: str) -> str:
     """Kind, mode, owner, and content or target."""
     status = os.lstat(path)
-    common = f"{stat.S_IMODE(status.st_mode):04o} {user_name(status.st_uid)}:{group_name(status.st_gid)}"
+    owner, group = name_of(pwd.getpwuid, status.st_uid), name_of(grp.getgrgid, status.st_gid)
+    common = f"{stat.S_IMODE(status.st_mode):04o} {owner}:{group}"
     if stat.S_ISLNK(status.st_mode):
         return f"link to {Path(path).readlink()}"
     if stat.S_ISDIR(status.st_mode):
