@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtinfra.local.errors import LocalError
+from rtinfra.local.lock import locked
 from rtinfra.local.progress import Reporter
 
 # Where administration programs live; not in everybody's PATH.
 _ADMIN_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+_APT_LOCK = Path("/run/lock/rtinfra-apt.lock")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ def ensure(tools: Iterable[Tool], report: Reporter) -> None:
             f"these Debian packages are needed and not installed: {', '.join(packages)}",
             f"run: sudo {' '.join(command)}",
         )
-    with report.step(f"Installing Debian packages on this machine: {', '.join(packages)}", usual=60):
+    with (
+        # apt waits for another one that installs, and fails at once beside one that fetches its lists.
+        locked(_APT_LOCK, "installing Debian packages", timeout=1200),
+        report.step(f"Installing Debian packages on this machine: {', '.join(packages)}", usual=60),
+    ):
         # A machine that never ran `apt-get update`, or long ago, fails the first attempt.
         attempt = _apt(command)
         if attempt.returncode != 0:

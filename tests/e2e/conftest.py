@@ -6,49 +6,24 @@ scenarios share one: bare for the first files, deployed from `test_2_deploy.py` 
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from rtinfra import runner
 from rtinfra.images import build
 from rtinfra.lab import DEFAULT_GROUPS, ConsoleReporter, Machine, MachineSpec
 from rtinfra.paths import PROJECT
-from rtinfra.runner import DeployResult
 from tests.e2e.stack import AGENT_GROUPS, BACKENDS, GROUPS, IMAGES, Backends
+from tests.project import Project
 
 MACHINE = "e2e"
 # Apart from the operator's own lab machines: scenarios deploy to every host of their inventory.
 LAB = PROJECT / ".lab-e2e"
 INVENTORY = LAB / "inventory.yaml"
-# What makes up a project, as an operator would copy it to try a change.
-_PARTS = (
-    "config.py",
-    "deploy.py",
-    "docs",
-    "group_data",
-    "images",
-    "inventory",
-    "metrics",
-    "pyproject.toml",
-    "requirements",
-    "roles",
-    "rtinfra",
-    "templates",
-)
-# Too much to copy; no scenario changes them.
-_STORES = (Path("images", "store"), Path("wheels"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--keep-machine", action="store_true", help="take the machine as it is, and leave it up; for single files"
-    )
     parser.addoption("--heavy", action="store_true", help="also the scenarios that take many minutes")
 
 
@@ -74,60 +49,10 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     found.down()
 
 
-@dataclass(frozen=True)
-class Project:
-    """A copy of the project whose settings a scenario may change."""
-
-    path: Path
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        """Replace `old`, which must be there exactly once, in a file of the copy."""
-        target = self.path / file
-        text = target.read_text(encoding="utf-8")
-        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
-        target.write_text(text.replace(old, new), encoding="utf-8")
-
-    def write_host(self, text: str) -> None:
-        """Write the operator's own inventory file."""
-        (self.path / "inventory" / "hosts.yaml").write_text(text, encoding="utf-8")
-
-    def host(self, settings: str = "{}", **ssh: object) -> None:
-        """Write an inventory with the lab machine as an operator's host, with these settings (YAML flow)."""
-        data = {"key": LAB / MACHINE / "id_ed25519", "user": "root", "address": "127.0.0.1"} | ssh
-        shown = "\n".join(f"      {key}: {value}" for key, value in data.items())
-        self.write_host(
-            f"hosts:\n  {MACHINE}:\n    groups: [rt_hosts, lab]\n    ssh:\n{shown}\n    settings: {settings}\n"
-        )
-
-    def deploy(self, *options: str) -> DeployResult:
-        """Run `pyinfra inventory deploy.py` in the copy."""
-        return runner.deploy("inventory", options, say=print, project=self.path)
-
-    def pyinfra(self) -> subprocess.Popen[str]:
-        """Start the same and return at once."""
-        return subprocess.Popen(
-            [str(Path(sys.executable).with_name("pyinfra")), "-y", "inventory", "deploy.py"],
-            cwd=self.path,
-            env=runner.environment(self.path),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh copy of the project."""
-    for part in _PARTS:
-        source = PROJECT / part
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "hosts.yaml", *(store.name for store in _STORES))
-            shutil.copytree(source, tmp_path / part, ignore=ignored)
-        else:
-            shutil.copy(source, tmp_path / part)
-    for store in _STORES:
-        (tmp_path / store).symlink_to(PROJECT / store)
-    return Project(tmp_path)
+    return Project.copy_to(tmp_path)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import pytest
 
 from rtinfra.lab import Machine
 from rtinfra.runner import environment
-from tests.e2e.conftest import Project, fingerprint
+from tests.e2e.conftest import LAB, MACHINE, fingerprint
+from tests.project import Project
 
 
 def refused(result: object, *expected: str) -> None:
@@ -27,6 +28,15 @@ def refused(result: object, *expected: str) -> None:
     for text in expected:
         assert text in log, f"{text!r} is not in:\n{log}"
     assert "Traceback" not in log, log
+
+
+def write_host(project: Project, settings: str = "{}", **ssh: object) -> None:
+    """Write an inventory with the lab machine as an operator's host, with these settings (YAML flow)."""
+    data = {"key": LAB / MACHINE / "id_ed25519", "user": "root", "address": "127.0.0.1"} | ssh
+    shown = "\n".join(f"      {key}: {value}" for key, value in data.items())
+    project.write_hosts(
+        f"hosts:\n  {MACHINE}:\n    groups: [rt_hosts, lab]\n    ssh:\n{shown}\n    settings: {settings}\n"
+    )
 
 
 @contextmanager
@@ -56,12 +66,12 @@ def unchanged(machine: Machine) -> Iterator[None]:
     ids=["unknown key", "overlapping sets", "port clash", "missing application", "priority", "watchdog"],
 )
 def test_settings(project: Project, settings: str, expected: list[str]) -> None:
-    project.host(settings)
+    write_host(project, settings)
     refused(project.deploy(), *expected)
 
 
 def test_malformed_yaml(project: Project) -> None:
-    project.write_host("hosts:\n  a:\n    groups: [rt_hosts\n    ssh: {}\n")
+    project.write_hosts("hosts:\n  a:\n    groups: [rt_hosts\n    ssh: {}\n")
     refused(project.deploy(), "inventory/hosts.yaml:")
 
 
@@ -77,12 +87,12 @@ def test_unreachable_host(project: Project, machine: Machine) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    project.host(port=port)
+    write_host(project, port=port)
     refused(project.deploy(), "Could not connect")
 
 
 def test_missing_private_key(project: Project) -> None:
-    project.host(key="/nowhere/id_ed25519")
+    write_host(project, key="/nowhere/id_ed25519")
     refused(project.deploy(), "inventory/hosts.yaml:", "ssh.key", "/nowhere/id_ed25519", "no such file")
 
 
@@ -91,7 +101,7 @@ def test_wrong_host_key(project: Project, machine: Machine, tmp_path: Path) -> N
     other = tmp_path / "known_hosts"
     key = machine.key_path.with_suffix(".pub").read_text().split()
     other.write_text(f"[127.0.0.1]:{machine.port} {key[0]} {key[1]}\n")
-    project.host(port=machine.port, known_hosts=other)
+    write_host(project, port=machine.port, known_hosts=other)
     with unchanged(machine):
         refused(project.deploy(), "host key")
 
@@ -99,7 +109,7 @@ def test_wrong_host_key(project: Project, machine: Machine, tmp_path: Path) -> N
 def test_unknown_host_key(project: Project, machine: Machine, tmp_path: Path) -> None:
     """A host that was never seen is not trusted by itself."""
     (tmp_path / "known_hosts").write_text("")
-    project.host(port=machine.port, known_hosts=tmp_path / "known_hosts")
+    write_host(project, port=machine.port, known_hosts=tmp_path / "known_hosts")
     with unchanged(machine):
         refused(project.deploy(), "127.0.0.1")
 
@@ -110,13 +120,13 @@ def test_unknown_host_key(project: Project, machine: Machine, tmp_path: Path) ->
 @pytest.fixture
 def on_host(project: Project, machine: Machine) -> Iterator[Project]:
     """A project with the lab machine as the operator's host, and a proof that the host stays as it is."""
-    project.host(port=machine.port, known_hosts=machine.known_hosts_path)
+    write_host(project, port=machine.port, known_hosts=machine.known_hosts_path)
     with unchanged(machine):
         yield project
 
 
 def with_settings(project: Project, machine: Machine, settings: str) -> Project:
-    project.host(settings, port=machine.port, known_hosts=machine.known_hosts_path)
+    write_host(project, settings, port=machine.port, known_hosts=machine.known_hosts_path)
     return project
 
 

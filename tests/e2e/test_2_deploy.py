@@ -6,7 +6,8 @@ import signal
 import time
 
 from rtinfra.lab import Machine
-from tests.e2e.conftest import Project, wait_for_own_check
+from tests.e2e.conftest import wait_for_own_check
+from tests.project import Project
 
 PROVISIONED = "provisioned"
 # What an unchanged host must keep: the boot, and the moments its services were started.

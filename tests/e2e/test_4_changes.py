@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rtinfra.lab import Machine
-from tests.e2e.conftest import Project
 from tests.e2e.test_2_deploy import out
+from tests.project import Project
 
 
 @pytest.fixture

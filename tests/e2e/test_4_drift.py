@@ -9,7 +9,8 @@ from typing import Any
 
 from rtinfra import verify
 from rtinfra.lab import Machine
-from tests.e2e.conftest import INVENTORY, Project, wait_for_own_check
+from tests.e2e.conftest import INVENTORY, wait_for_own_check
+from tests.project import Project
 
 CHECKER = "/usr/local/lib/rtinfra/drift.py"
 RESULT = "/var/lib/rtinfra/drift/result.json"

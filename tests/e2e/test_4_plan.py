@@ -11,9 +11,10 @@ from typing import Any
 
 from rtinfra import runner
 from rtinfra.lab import Machine
-from tests.e2e.conftest import MACHINE, Project, fingerprint
+from tests.e2e.conftest import MACHINE, fingerprint
 from tests.e2e.test_2_deploy import STATE
 from tests.e2e.test_4_drift import MODE, UNIT, check
+from tests.project import Project
 
 # What a plan must not touch beside files and packages: what runs since when, what apt keeps, what is pending.
 RUNNING = (

@@ -15,8 +15,9 @@ import pytest
 from rtinfra.facts.boot import BOOT_PROGRAM, NO_REBOOT_FILE, Boot, BootState, parse_boot_state
 from rtinfra.lab import Machine
 from rtinfra.runner import DeployResult
-from tests.e2e.conftest import Project, wait_for_own_check
+from tests.e2e.conftest import wait_for_own_check
 from tests.e2e.test_2_deploy import out
+from tests.project import Project
 
 # What others put on the command line: the deploy leaves it alone, so it reaches the trial.
 OTHERS = "/etc/default/grub.d/70-other.cfg"

@@ -16,9 +16,9 @@ import pytest
 
 from rtinfra.lab import Machine
 from rtinfra.metrics import load_catalogue
-from tests.e2e.conftest import Project
 from tests.e2e.stack import CONTAINERS, Backends, eventually
 from tests.e2e.test_2_deploy import STATE, out
+from tests.project import Project
 
 
 def test_both_machines_are_deployed(lab_project: Project, backends: Backends, machine: Machine) -> None:

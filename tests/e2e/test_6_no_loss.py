@@ -16,8 +16,8 @@ import pytest
 
 from rtinfra.lab import Machine
 from tests.e2e import sender
-from tests.e2e.conftest import Project
 from tests.e2e.stack import Backends
+from tests.project import Project
 
 RECORD = "/var/tmp/sent"
 OUTAGE_SECONDS = 180
@@ -77,7 +77,6 @@ def logs(backends: Backends) -> Counter[int]:
     return Counter(int(line) for line in out.split())
 
 
-@pytest.mark.heavy
 def test_nothing_acknowledged_is_lost(
     lab_project: Project, backends: Backends, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,9 +10,10 @@ import pytest
 from rtinfra import verify
 from rtinfra.lab import ConsoleReporter, Machine
 from rtinfra.wheelhouse import PYTHONS, Wheelhouse
-from tests.e2e.conftest import INVENTORY, Project
+from tests.e2e.conftest import INVENTORY
 from tests.e2e.stack import AGENT_GROUPS, Backends, eventually
 from tests.e2e.test_2_deploy import STATE, out
+from tests.project import Project
 
 READY = 'rtinfra_preflight_ready_for_live{env="paper", host="e2e"}'
 

@@ -22,9 +22,9 @@ from ruamel.yaml import YAML
 from rtinfra import verify
 from rtinfra.images import build
 from rtinfra.lab import ConsoleReporter, Machine, MachineSpec
-from tests.e2e import wire
-from tests.e2e.conftest import INVENTORY, LAB, MACHINE, Project
-from tests.e2e.stack import BACKENDS
+from tests.offline import wire
+from tests.offline.conftest import INVENTORY, LAB
+from tests.project import Project
 
 SERVER = MachineSpec(cpus=2, nodes=1, memory_mb=2048, restricted=True, lan_addresses=1)
 HOST = MachineSpec(restricted=True, lan_addresses=1)
@@ -114,8 +114,6 @@ def _captured(machine: Machine, phase: str) -> Path:
 def journey(request: pytest.FixtureRequest) -> Iterator[Journey]:
     """Two bare machines without a way out, and a connected side beside them."""
     report = ConsoleReporter()
-    for name in (MACHINE, BACKENDS):  # scenarios deploy to every machine that is up
-        Machine(name, root=LAB, report=report).down()
     # An image for the mirror's registry that needs no Go.
     build.build(("alertmanager",), report)
     server = Machine("mirror", spec=SERVER, root=LAB, report=report)
@@ -143,10 +141,12 @@ def journey(request: pytest.FixtureRequest) -> Iterator[Journey]:
 
 
 @pytest.fixture
-def project(project: Project, journey: Journey, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(journey: Journey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A copy of the project with the two machines as its inventory."""
     monkeypatch.setenv("RTINFRA_LAB_DIR", str(LAB))
-    return project
+    copy = tmp_path / "project"
+    copy.mkdir()
+    return Project.copy_to(copy)
 
 
 def test_a_bundle_of_everything_is_made(journey: Journey) -> None:
