@@ -22,6 +22,7 @@ _STARTING = "--> Starting operation: "
 # What long operations take on a bare host; the longer times are those of an emulated one.
 _USUAL = {
     "packages": "1 to 6 minutes",
+    "rt_tuning | files": "half a minute, in which latency is measured once",
     "rt_kernel | boot loader": "10 to 30 seconds",
     "rt_kernel | reboot when needed": "1 to 2 minutes",
 }

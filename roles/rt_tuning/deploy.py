@@ -28,11 +28,20 @@ IRQ_WATCH = "rtinfra-irq-watch.service"
 HOUSEKEEPING_GROUPS = ("system.slice", "user.slice", "init.scope")
 #: The slice of the real-time application.
 RT_SLICE = "rt.slice"
+#: Measures how late real-time threads start (templates/rt_tuning/latency.sh.j2).
+LATENCY_PROGRAM = "/usr/local/lib/rtinfra/latency"
+#: What it measured before any core was isolated.
+LATENCY_BEFORE = "/var/lib/rtinfra/latency-before.json"
+_BEFORE_SECONDS = 10
+# Above any latency worth telling apart; what is later is counted as overflow.
+_HISTOGRAM_US = 100_000
 
 
-def files(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str) -> list[Managed]:
-    """Every path this role manages."""
+def files(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str, priority: int) -> list[Managed]:
+    """Every path this role manages; `priority` is that of the real-time process."""
     return [
+        Directory(path="/usr/local/lib/rtinfra"),
+        _latency(layout, priority),
         File(
             path="/etc/sysctl.d/60-rtinfra.conf",
             content=render("rt_tuning/sysctl.conf.j2", sysctl=settings.sysctl),
@@ -52,6 +61,18 @@ def files(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str) ->
         ),
         *_tune(settings, layout),
     ]
+
+
+def _latency(layout: CpuLayout, priority: int) -> File:
+    """The measuring program. First of the files, so that its action comes before what the others do to the cores."""
+    before = Action("latency-before", f"{LATENCY_PROGRAM} before {layout.isolated_list} {priority} {_BEFORE_SECONDS}")
+    return File(
+        path=LATENCY_PROGRAM,
+        content=render("rt_tuning/latency.sh.j2", before=LATENCY_BEFORE, slice=RT_SLICE, histogram_us=_HISTOGRAM_US),
+        mode="0755",
+        validate="sh -n {path}",
+        actions=(before,),
+    )
 
 
 def _cgroups(layout: CpuLayout) -> list[Managed]:
@@ -112,7 +133,6 @@ def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Managed]:
         for name in ("tune", "irq-watch")
     ]
     return [
-        Directory(path="/usr/local/lib/rtinfra"),
         *programs,
         File(
             path="/etc/rtinfra/tuning.conf",

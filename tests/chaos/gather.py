@@ -39,6 +39,8 @@ LEFT_OUT = (
     r"/etc/machine-id|/etc/ssh/ssh_host_.*|/var/lib/systemd/(random-seed|credential\.secret)",
     # When something happened.
     r"/var/lib/rtinfra/drift/result\.json|/boot/rtinfra/(state|evidence)|/var/lib/systemd/(timers|timesync)/.*",
+    # A measurement.
+    r"/var/lib/rtinfra/latency-before\.json",
     # The running application writes them as long as it runs.
     r"/var/mxrc/checkpoints/.*",
     # The value before the last: how often a file was written, not what it says.

@@ -27,7 +27,7 @@ USUAL = {
     "rt_kernel | last known good": 15.0,
     "packages": 200.0,
     "base | files": 5.0,
-    "rt_tuning | files": 20.0,
+    "rt_tuning | files": 32.0,
     "rt_app | user": 1.0,
     "rt_app | files": 12.0,
     "rt_kernel | boot loader": 16.0,
