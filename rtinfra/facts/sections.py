@@ -5,7 +5,7 @@ A script prints `@@name` before each section; the lines up to the next marker be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 MARKER = "@@"
 
@@ -30,3 +30,23 @@ def parse(lines: Iterable[str]) -> dict[str, list[str]]:
         elif current is not None:
             current.append(line)
     return sections
+
+
+def pairs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the first word of each line and what follows it."""
+    for line in lines:
+        key, _, value = line.partition(" ")
+        if key:
+            yield key, value.strip()
+
+
+def blocks(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Yield the answers of `systemctl show`, which have an empty line between units."""
+    block: dict[str, str] = {}
+    for line in [*lines, ""]:
+        if line:
+            key, _, value = line.partition("=")
+            block[key] = value
+        elif block:
+            yield block
+            block = {}

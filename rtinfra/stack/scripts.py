@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final, Literal
@@ -71,10 +71,10 @@ def status_script(programs: Sequence[Program]) -> str:
 def parse_status(text: str, programs: Sequence[Program]) -> list[ProgramStatus]:
     """Return the state of each program from the output of `status_script`."""
     found = sections.parse(text.split("\n"))
-    units = {block["Id"]: block for block in _blocks(found.get("units", [])) if "Id" in block}
-    images = dict(_pairs(found.get("containers", [])))
-    labels = dict(_pairs(found.get("labels", [])))
-    packages = dict(_pairs(found.get("packages", [])))
+    units = {block["Id"]: block for block in sections.blocks(found.get("units", [])) if "Id" in block}
+    images = dict(sections.pairs(found.get("containers", [])))
+    labels = dict(sections.pairs(found.get("labels", [])))
+    packages = dict(sections.pairs(found.get("packages", [])))
     answers = {answer.url: answer.status for answer in http.parse(found.get("ready", []))}
     return [
         ProgramStatus(
@@ -214,25 +214,3 @@ def _except(kept: Sequence[str]) -> str:
     """Return the tests of find(1) that spare directories that a deploy makes, with those they are in."""
     paths = {str(path) for name in kept for path in (PurePosixPath(name), *PurePosixPath(name).parents)}
     return "".join(f"! -path {shlex.quote(path)} " for path in sorted(paths) if path.startswith(f"{DATA_ROOT}/"))
-
-
-# --- shared
-
-
-def _blocks(lines: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the answers of `systemctl show`, which have an empty line between units."""
-    block: dict[str, str] = {}
-    for line in [*lines, ""]:
-        if line:
-            key, _, value = line.partition("=")
-            block[key] = value
-        elif block:
-            yield block
-            block = {}
-
-
-def _pairs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for line in lines:
-        key, _, value = line.partition(" ")
-        if key:
-            yield key, value.strip()

@@ -325,8 +325,8 @@ def parse(text: str) -> Snapshot:
         values=values,
         tasks=tuple(_tasks(many("thread_stat"), many("thread_status"), many("cgroups"))),
         interrupts=tuple(_interrupts(values, many("immovable"), many("interrupts_before"), many("interrupts_after"))),
-        units={block["Id"]: block for block in _blocks(many("units")) if "Id" in block},
-        manager=next(_blocks(many("manager")), {}),
+        units={block["Id"]: block for block in sections.blocks(many("units")) if "Id" in block},
+        manager=next(sections.blocks(many("manager")), {}),
         system_state=one("system_state"),
         failed_units=tuple(line.split()[0] for line in many("failed_units") if line.strip()),
         watchdogs=tuple(_watchdogs(values)),
@@ -336,7 +336,7 @@ def parse(text: str) -> Snapshot:
         boot_menu=_boot_menu(many("boot_menu"), many("grubenv")),
         last_known_good=parse_kept(many("kept")),
         trial=parse_trial(many("trial")),
-        packages=dict(_pairs(many("packages"))),
+        packages=dict(sections.pairs(many("packages"))),
         has_libnuma=bool(one("libraries")),
         group_exists=bool(one("group")),
         login=_login(many("login")),
@@ -371,9 +371,9 @@ def parse(text: str) -> Snapshot:
             for answer in http.parse(many(name))
         ),
         containers=dict(_containers(many("containers"), many("images"))),
-        directories=dict(_pairs(many("directories"))),
-        data_files={path: int(size) for size, path in _pairs(many("data_files")) if size.isdecimal()},
-        private_files=dict(_pairs(many("private_files"))),
+        directories=dict(sections.pairs(many("directories"))),
+        data_files={path: int(size) for size, path in sections.pairs(many("data_files")) if size.isdecimal()},
+        private_files=dict(sections.pairs(many("private_files"))),
         filebeat=tuple(line for line in many("filebeat") if line.strip()),
         mirror_client=parse_client(found),
         mirror_server=parse_server(found),
@@ -392,24 +392,6 @@ def _named(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         path, separator, value = line.partition("\0")
         if separator:
             yield path, value.strip()
-
-
-def _pairs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for line in lines:
-        key, _, value = line.partition(" ")
-        yield key, value.strip()
-
-
-def _blocks(lines: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the answers of `systemctl show`, which have an empty line between units."""
-    block: dict[str, str] = {}
-    for line in [*lines, ""]:
-        if line:
-            key, _, value = line.partition("=")
-            block[key] = value
-        elif block:
-            yield block
-            block = {}
 
 
 def _tasks(stat: Iterable[str], status: Iterable[str], cgroups: Iterable[str]) -> Iterator[Task]:
@@ -558,7 +540,7 @@ def _checkpoint(listing: Iterable[str], content: list[str]) -> Checkpoint | None
 def _containers(lines: Iterable[str], images: Iterable[str]) -> Iterator[tuple[str, ContainerState]]:
     """Join containers with the references of their images; Podman writes an image's id with `sha256:` or without."""
     references: dict[str, set[str]] = {}
-    for identifier, reference in _pairs(images):
+    for identifier, reference in sections.pairs(images):
         references.setdefault(identifier.removeprefix("sha256:"), set()).add(reference)
     for line in lines:
         name, identifier, state = [*line.split(), "", "", ""][:3]
