@@ -12,7 +12,6 @@ Ends with 1 when fetching has less than the promised share of that throughput, o
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -27,6 +26,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks.outcome import finish
 from rtinfra.commands import plain_errors
 from rtinfra.images import LocalStore
 from rtinfra.inventory import source
@@ -43,7 +43,6 @@ from rtinfra.mirror.store import Mirror
 from rtinfra.mirror.wanted import Want, load_wants
 from rtinfra.paths import PROJECT, lab_inventory
 
-REPORTS = PROJECT / "reports"
 #: Of the throughput of plain parallel downloads.
 LEAST_SHARE = 0.8
 #: `rtinfra mirror lock`, then `rtinfra mirror fetch`, when nothing is new.
@@ -258,14 +257,7 @@ def main(
     """Measure fetching against curl, a refresh without news, publishing, a delta. A minute and 5 GB of downloads."""
     with plain_errors():
         result = measure(inventory, rounds, Console(stderr=True, highlight=False, soft_wrap=True))
-    text = json.dumps(result.to_json(), indent=2)
-    REPORTS.mkdir(exist_ok=True)
-    (REPORTS / "bench-mirror.json").write_text(text + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(text)
-    else:
-        show(result, Console(highlight=False, soft_wrap=True))
-    raise typer.Exit(1 if result.problems else 0)
+    finish("mirror", result, show, as_json)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import playbook
+from benchmarks.outcome import REPORTS, BenchmarkError, finish
 from benchmarks.record import Observation
 from roles.host import load_hosts
 from rtinfra.lab import ConsoleReporter, Machine, MachineStatus
@@ -36,7 +37,6 @@ from rtinfra.runner import deploy
 
 MACHINE = "rt1"
 INVENTORY = "inventory/lab.py"
-REPORTS = PROJECT / "reports"
 
 #: Remote commands and file transfers of one run, connecting left out.
 MOST_ROUND_TRIPS = 12
@@ -53,10 +53,6 @@ _SLOW_SECONDS = 60.0
 _LOGOUT_SECONDS = 15.0
 _RUNS_ON = {"kvm": "KVM", "tcg": "software emulation"}
 _RECAP = re.compile(r"^\S+\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
-
-
-class BenchmarkError(Exception):
-    """Nothing can be compared; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -309,13 +305,7 @@ def main(
     except (BenchmarkError, LocalError) as error:
         messages.print(str(error), style="bold red", markup=False)
         raise typer.Exit(1) from error
-    text = json.dumps(result.to_json(), indent=2)
-    (REPORTS / "bench-noop.json").write_text(text + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(text)
-    else:
-        show(result, Console(highlight=False, soft_wrap=True))
-    raise typer.Exit(1 if result.problems else 0)
+    finish("noop", result, show, as_json)
 
 
 if __name__ == "__main__":

@@ -23,20 +23,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.outcome import BenchmarkError, finish
 from rtinfra.paths import PROJECT
 from rtinfra.verify import Report
 from rtinfra.verify.report import EXIT_UNUSABLE
 
 INVENTORY = Path("inventory/lab.py")
-REPORTS = PROJECT / "reports"
 #: So many controls on one host are to be done in so many seconds, on a real processor.
 CONTROLS, MOST_SECONDS = 150, 3.0
 _RUNS = 3
 _LAST_LINES = 10
-
-
-class BenchmarkError(Exception):
-    """Nothing can be measured; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +157,7 @@ def main(
         Console(stderr=True, highlight=False).print(str(error), style="bold red", markup=False)
         raise typer.Exit(1) from error
     result = summed([report for report, _ in measured], [seconds for _, seconds in measured])
-    text = json.dumps(result.to_json(), indent=2)
-    REPORTS.mkdir(exist_ok=True)
-    (REPORTS / "bench-verify.json").write_text(text + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(text)
-    else:
-        show(result, Console(highlight=False, soft_wrap=True))
-    raise typer.Exit(1 if result.problems else 0)
+    finish("verify", result, show, as_json)
 
 
 if __name__ == "__main__":
