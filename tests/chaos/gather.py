@@ -150,8 +150,12 @@ def units() -> dict[str, str]:
             found[name] = enabled
     # Started on demand and ended by themselves; and what exists for each login.
     passing = re.compile(r"user@|user-|session-|run-|dev-|sys-|systemd-(hostnamed|timedated|localed|tmpfiles-clean)\.")
+    # One has work when the boot was a trial, the other one when it was not.
+    of_a_boot = ("rtinfra-boot-judge.service", "rtinfra-boot-settle.service")
     for line in run("systemctl", "list-units", "--all", "--no-legend", "--plain"):
         name, _, active, _, *_ = line.split()
+        if name in of_a_boot and active == "active":
+            continue
         if active in ("active", "failed") and not passing.match(name):
             found[name] = f"{found.get(name, 'made at run time')} {active}"
     return found
@@ -159,7 +163,9 @@ def units() -> dict[str, str]:
 
 def boot() -> dict[str, str]:
     """What is booted, and what GRUB offers."""
-    found = {"kernel": read("/proc/sys/kernel/osrelease"), "command line": read("/proc/cmdline")}
+    # What was promoted starts by itself the next time: the same kernel and words by the other one of two names.
+    command_line = re.sub(r"\brtinfra\.(trial|good)=", "rtinfra.entry=", read("/proc/cmdline"))
+    found = {"kernel": read("/proc/sys/kernel/osrelease"), "command line": command_line}
     for name in ("grub.cfg", "rtinfra.cfg"):
         title = ""
         for line in read(f"/boot/grub/{name}").splitlines():
