@@ -17,7 +17,7 @@ from rtinfra.lab import ConsoleReporter, Machine
 from rtinfra.local.files import replace_file
 from rtinfra.local.progress import Reporter, seconds
 from rtinfra.paths import PROJECT
-from tests.chaos.instants import COUNT, SEED, USUAL, USUAL_BOOT, Instant, follow, instants, spread
+from tests.chaos.instants import COUNT, FEW, SEED, USUAL, USUAL_BOOT, Instant, follow, instants, spread
 from tests.chaos.state import HostState, gather
 
 MACHINE = "chaos"
@@ -34,7 +34,7 @@ _HALF_DONE = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--instants", type=int, default=3, help=f"how many of the {COUNT} moments the power goes at")
+    parser.addoption("--instants", type=int, help=f"how many of the {COUNT} moments the power goes at, evenly")
     parser.addoption("--seed", type=int, default=SEED, help="chooses the moments")
     parser.addoption("--only", type=int, action="append", help="the moments of these numbers, to repeat a failure")
 
@@ -42,9 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def chosen(config: pytest.Config) -> list[Instant]:
     """The moments that this run is asked for."""
     every = instants(config.getoption("--seed"))
-    if only := config.getoption("--only"):
-        return [instant for instant in every if instant.number in only]
-    return spread(every, min(config.getoption("--instants"), COUNT))
+    if (count := config.getoption("--instants")) is not None:
+        return spread(every, min(count, COUNT))
+    numbers = config.getoption("--only") or FEW
+    return [instant for instant in every if instant.number in numbers]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

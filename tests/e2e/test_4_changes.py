@@ -71,7 +71,8 @@ def test_isolated_cores(settled: Project, machine: Machine) -> None:
         "/etc/systemd/system/system.slice.d/60-rtinfra.conf",
         "/etc/systemd/system/user.slice.d/60-rtinfra.conf",
     }
-    assert result.log.count("reboot: ") == 1
+    # A trial that ended without a verdict is tried again, as part of the same reboot.
+    assert result.log.replace("reboot: a second attempt tells", "").count("reboot: ") == 1
     second_boot = boot_id(machine)
     assert second_boot != boot
     assert out(machine, "cat /sys/devices/system/cpu/isolated") == "3"

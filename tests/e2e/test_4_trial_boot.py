@@ -127,6 +127,7 @@ def test_a_kernel_that_panics(good: BootState, machine: Machine, change: Project
     assert_back_on(good, machine, change.deploy(), "any log", "(twice)", "Kernel panic - not syncing")
 
 
+@pytest.mark.heavy
 def test_a_power_cut_during_the_trial(good: BootState, machine: Machine, change: Project) -> None:
     """Switched off while the trial boots, and on again: the last known good starts, and a second attempt succeeds."""
     shown = len(console(machine))

@@ -1,4 +1,4 @@
-"""The offline journey has machines of its own: its scenarios run beside those of `tests/e2e`."""
+"""The offline journey has machines of its own: one is the mirror, the other has nothing but that."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rtinfra.lab import qemu
 from rtinfra.runner import DeployResult
 from tests.chaos import gather
-from tests.chaos.instants import COUNT, USUAL, Follower, Instant, follow, instants, spread
+from tests.chaos.instants import COUNT, FEW, USUAL, Follower, Instant, follow, instants, spread
 from tests.chaos.state import HostState, differences
 
 NAMES = st.text("abc/.", min_size=1, max_size=4)
@@ -34,8 +34,11 @@ class TestMoments:
         assert "rt_kernel | reboot when needed" in {moment.operation for moment in chosen}
 
     def test_those_of_continuous_integration(self) -> None:
-        few = spread(instants(), 3)
-        assert {moment.operation for moment in few} >= {"packages", "rt_kernel | reboot when needed"}
+        few = [moment.operation for moment in instants() if moment.number in FEW]
+        assert few == ["packages", "rt_kernel | boot loader", "rt_kernel | reboot when needed"]
+
+    def test_those_of_a_number(self) -> None:
+        assert len(spread(instants(), 6)) == 6
         assert spread(instants(), COUNT) == instants()
 
 
