@@ -6,7 +6,6 @@ import signal
 import time
 
 from rtinfra.lab import Machine
-from tests.e2e.conftest import wait_for_own_check
 from tests.project import Project
 
 PROVISIONED = "provisioned"
@@ -50,21 +49,3 @@ def test_a_second_run_changes_nothing(lab_project: Project, machine: Machine) ->
     assert result.unchanged > 0
     assert out(machine, STATE) == before, "something was restarted"
     machine.save_snapshot(PROVISIONED)
-
-
-def test_an_interrupted_file_change_is_completed(lab_project: Project, machine: Machine) -> None:
-    """Cut off between the files and what follows from them: the markers of the first run finish it."""
-    # Its own check would find what is changed below, should it come just then.
-    wait_for_own_check(machine)
-    machine.run(
-        "mkdir -p /run/rtinfra/pending && touch /run/rtinfra/pending/sysctl /run/rtinfra/pending/restart@chrony.service"
-    )
-    machine.run("sysctl -q -w vm.swappiness=77")
-    started = out(machine, "systemctl show --property=ExecMainStartTimestampMonotonic chrony")
-    result = lab_project.deploy()
-    assert result.ok, result.log
-    assert sorted(result.changed_operations) == ["rt_tuning | files", "units"]
-    assert out(machine, "cat /proc/sys/vm/swappiness") == "10"
-    assert out(machine, "systemctl show --property=ExecMainStartTimestampMonotonic chrony") != started
-    assert out(machine, "ls /run/rtinfra/pending") == ""
-    assert lab_project.deploy().changed == 0

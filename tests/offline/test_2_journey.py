@@ -88,7 +88,7 @@ class Journey:
         until = f"until {condition}; do sleep 0.02; done; echo b >/proc/sysrq-trigger"
         script = f"({command}) >/var/tmp/cut.log 2>&1 & {until}"
         self.server.run(f"systemd-run --quiet sh -c {shlex.quote(script)}")
-        self.server.wait_for_new_boot(before, timeout=600)
+        self.server.wait_for_new_boot(before, timeout=900)
 
     def live(self) -> dict[str, Any]:
         """Return what the mirror serves, as a host sees it over the network."""
