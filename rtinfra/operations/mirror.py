@@ -33,7 +33,7 @@ from rtinfra.facts.mirror import (
 from rtinfra.operations.changes import Step, Unknown, record
 from rtinfra.operations.files import changes, restart_marker
 from rtinfra.operations.managed import Absent, File, Managed
-from rtinfra.operations.packages import APT, FINISH, update
+from rtinfra.operations.packages import APT, AS_BEFORE, FINISH, IN_ORDER, update
 
 _SCRIPTS = Path(__file__).parent
 _CERTIFICATES_SCRIPT = (_SCRIPTS / "certificates.sh").read_text(encoding="utf-8")
@@ -244,12 +244,14 @@ def _is_recorded(release: str, found: FilesState) -> bool:
 
 
 def _follow(release: str) -> Iterator[StringCommand]:
+    yield StringCommand(IN_ORDER)
     # Nothing that was cut off is in apt's way.
     yield StringCommand(FINISH)
     yield StringCommand(update())
     yield StringCommand(f"{APT} --fix-broken install")
     # What is on hold stays: apt leaves it out by itself.
     yield StringCommand(f"{APT} --allow-downgrades full-upgrade")
+    yield StringCommand(AS_BEFORE)
     # Last, so that a run cut off before does all of it again.
     yield from changes([_record(release)], FilesState({}, frozenset()))
 

@@ -108,16 +108,17 @@ class TestPackages:
         assert run(packages.installed, "@@query\na\t1\tii \n@@audit\n", names=["a"]) == []
 
     def test_missing_ones_in_one_transaction(self) -> None:
-        update, install = run(packages.installed, "@@query\na\t1\tii \n", names=["a", "b", "c/backports"])
+        first, update, install, last = run(packages.installed, "@@query\na\t1\tii \n", names=["a", "b", "c/backports"])
+        assert (first, last) == (packages.IN_ORDER, packages.AS_BEFORE)
         assert "--error-on=any" in update
         assert install.endswith("install b c/backports")
 
     def test_interrupted_dpkg_is_completed_first(self) -> None:
-        finish, update, fix = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a"])
+        _, finish, update, fix, _ = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a"])
         assert "dpkg --configure -a" in finish
         assert "update" in update
         assert "--fix-broken" in fix
-        *same, install = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a", "b"])
+        _, *same, install, _ = run(packages.installed, "@@query\na\t1\tii \n@@audit\n0001\n", names=["a", "b"])
         assert same == [finish, update, fix] and install.endswith("install b")
 
     @pytest.mark.parametrize(
