@@ -44,8 +44,8 @@ FINISH = (
 )
 
 # Scripts of packages write files that nobody brings to the disk; dpkg's record, which it does bring there, says that
-# they ran. After a power cut such files were empty for good: chrony's keys, /etc/inputrc. Without delayed allocation ext4
-# writes together with that record all that was written before (data=ordered, Documentation/admin-guide/ext4.rst).
+# they ran. After a power cut such files were empty for good: chrony's keys, /etc/inputrc. Without delayed allocation
+# ext4 writes with that record all that was written before (data=ordered, Documentation/admin-guide/ext4.rst).
 _ORDERED = "/run/rtinfra/ordered"
 IN_ORDER = (
     "mkdir -p /run/rtinfra; findmnt -rn -t ext4 -O rw -o TARGET,OPTIONS | grep -v nodelalloc | cut -d ' ' -f 1"

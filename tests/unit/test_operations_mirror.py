@@ -27,6 +27,7 @@ from rtinfra.facts import mirror as facts
 from rtinfra.facts.mirror import Certificate, LiveMirror, MirrorState, normalised, parse_mirror_state
 from rtinfra.operations import images, mirror
 from rtinfra.operations.managed import File
+from rtinfra.operations.packages import AS_BEFORE, IN_ORDER
 from tests.unit.mirror_fleet import INDEX, KEY_TEXT, LIVE, NAME, NOW, PEM, PLACE, release_lines, served_answer
 from tests.unit.test_operations import run
 
@@ -272,7 +273,8 @@ def test_a_settled_client_costs_nothing() -> None:
 
 
 def test_a_new_release_is_followed_and_remembered_last() -> None:
-    finish, update, fix, upgrade, record = pointed(SETTLED.replace(RECORD.sha256, "0" * 64))
+    in_order, finish, update, fix, upgrade, as_before, record = pointed(SETTLED.replace(RECORD.sha256, "0" * 64))
+    assert (in_order, as_before) == (IN_ORDER, AS_BEFORE)
     assert "dpkg --configure -a" in finish
     assert "apt-get" in update
     assert "update --error-on=any" in update
@@ -291,7 +293,7 @@ def test_another_source_is_set_aside_and_what_it_brought_too() -> None:
     aside, remove, *rest = pointed(SETTLED.replace("@@sha256", other, 1))
     assert aside.startswith("set -- source /etc/apt/sources.list.d/vendor.list\n")
     assert remove == "<sync.sh with the files that differ>"
-    assert len(rest) == 5, "what came from there is brought to the mirror's versions"
+    assert len(rest) == 7, "what came from there is brought to the mirror's versions"
 
 
 def test_a_bare_host_keeps_what_is_replaced() -> None:
