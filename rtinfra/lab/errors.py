@@ -9,6 +9,10 @@ class LabError(LocalError):
     """Something about lab machines that the operator can act on."""
 
 
+class KernelCrashed(LabError):
+    """The kernel of a lab machine panicked and does not restart by itself."""
+
+
 class CommandFailed(LabError):
     """A command inside a lab machine ended with an exit code other than 0."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rtinfra.lab import accel, image, qemu, sshkeys, tools
-from rtinfra.lab.errors import CommandFailed, LabError
+from rtinfra.lab.errors import CommandFailed, KernelCrashed, LabError
 from rtinfra.lab.inventory import inventory_yaml
 from rtinfra.lab.qmp import Qmp, QmpError
 from rtinfra.lab.spec import LAN_BLOCK, MachineSpec
@@ -40,6 +40,9 @@ _CAPTURED_BYTES = 96
 _BOOT_SECONDS = 10.0
 _LOAD_SECONDS = 3.0
 # Terminal control: sequences that end with a letter, titles and colours set by "]", and single characters.
+# The last line of a kernel that panicked and does not restart by itself (panic=0).
+_STOPPED = b"---[ end Kernel panic"
+_LAST_BYTES = 1000
 _ESCAPE = re.compile(
     r"\x1b\[[0-9;?!]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[()][A-Z0-9]|\x1b[=>c78]"
     r"|[\x00-\x08\x0b-\x1f\x7f]"
@@ -498,7 +501,14 @@ class Machine:
         try:
             with self._report.step(work, usual=usual):
                 self._start(snapshot)
-                self._wait_ssh(timeout)
+                try:
+                    self._wait_ssh(timeout)
+                except KernelCrashed:
+                    # The processor that QEMU emulates is not quite a real one. It is rare, and seldom comes twice.
+                    self._report.note(f"The kernel of {self.name} crashed at its start: starting it once more")
+                    qemu.end(self._wiring)
+                    self._start(snapshot)
+                    self._wait_ssh(timeout)
         except KeyboardInterrupt:
             self._report.note(f"Interrupted: switching {self.name} off again")
             qemu.end(self._wiring)
@@ -557,7 +567,11 @@ class Machine:
         return 60 + 5 * self._boot_usual()
 
     def _wait_ssh(self, timeout: float | None = None) -> None:
-        """Wait until a login works. Raises LabError with the end of the console when it does not in time."""
+        """Wait until a login works.
+
+        Raises LabError with the end of the console when it does not in time; KernelCrashed as soon as the kernel has
+        stopped for good.
+        """
         seconds = self._boot_timeout() if timeout is None else timeout
         deadline = time.monotonic() + seconds
         reason = "ssh did not answer"
@@ -565,6 +579,12 @@ class Machine:
             if not self.is_running():
                 reason = "its QEMU process ended"
                 break
+            if self._has_stopped():
+                raise KernelCrashed(
+                    f"the kernel of {self.name} crashed",
+                    f"see why above; `rtinfra lab log {self.name}` shows more",
+                    self.console_tail(),
+                )
             if self._greets(timeout=5):
                 try:
                     result = self.run("true", timeout=30, check=False)
@@ -583,6 +603,13 @@ class Machine:
             f" `rtinfra lab reset {self.name}` starts it afresh",
             self.console_tail(),
         )
+
+    def _has_stopped(self) -> bool:
+        """Whether the kernel's last words are on the console."""
+        with contextlib.suppress(FileNotFoundError), self.console_path.open("rb") as console:
+            console.seek(max(0, console.seek(0, os.SEEK_END) - _LAST_BYTES))
+            return _STOPPED in console.read().rstrip().rpartition(b"\n")[2]
+        return False
 
     def _greets(self, timeout: float) -> bool:
         """Whether an ssh server says hello. QEMU accepts connections even when nobody listens inside."""

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rtinfra.commands import EXIT_INTERRUPTED
 from rtinfra.lab import accel, cli, image, machine, qemu, sshkeys, tools
-from rtinfra.lab.errors import CommandFailed, LabError
+from rtinfra.lab.errors import CommandFailed, KernelCrashed, LabError
 from rtinfra.lab.machine import Machine, machines
 from rtinfra.lab.qmp import Qmp, QmpError
 from rtinfra.lab.spec import MachineSpec
@@ -308,6 +308,31 @@ def test_a_boot_that_does_not_come_up_shows_the_console(host: Machine) -> None:
     assert caught.value.message == "rt1 did not come up within 0 s: ssh did not answer"
     assert "Kernel panic - not syncing" in caught.value.detail
     assert host.status().state == "booting"
+
+
+def test_a_kernel_that_crashes_at_its_start_is_started_once_more(
+    host: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An emulated one does so now and then. One that crashes twice is said to."""
+    host.power_cut()
+    answering = host.disk_path.read_text()
+    crashes, start = [True, False], Machine._start
+
+    def crash(self: Machine, snapshot: str | None = None) -> None:
+        crashing = crashes.pop(0)
+        self.disk_path.write_text("silent" if crashing else answering)
+        start(self, snapshot)
+        if crashing:
+            with self.console_path.open("a") as console:
+                console.write("---[ end Kernel panic - not syncing: Fatal exception in interrupt ]---\r\n")
+
+    monkeypatch.setattr(Machine, "_start", crash)
+    host.boot()
+    assert host.boot_id() and not crashes
+    host.power_cut()
+    crashes += [True, True]
+    with pytest.raises(KernelCrashed, match="the kernel of rt1 crashed"):
+        host.boot()
 
 
 def test_a_refused_login_is_said(host: Machine) -> None:
