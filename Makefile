@@ -22,7 +22,7 @@ $(DONE): requirements/dev.txt pyproject.toml
 demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
 	@$(VENV)/bin/rtinfra demo
 
-test: $(DONE) ## Everything: lint, types, unit, golden, integration, end-to-end scenarios (about 65 minutes without KVM)
+test: $(DONE) ## Everything: lint, types, unit, golden, integration, end-to-end scenarios (about 70 minutes without KVM)
 	@tests/run all
 
 test-fast: $(DONE) ## Everything that needs no machine, under a minute
@@ -35,7 +35,7 @@ test-all: $(DONE) ## `make test` with its heavy scenarios, then molecule and the
 lint: $(DONE) ## Lint, format, types, security
 	@tests/run lint
 
-chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 (about 2 hours without KVM)
+chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 (about 70 minutes without KVM)
 	@tests/run chaos --instants 20
 
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
