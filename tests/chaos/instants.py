@@ -17,7 +17,7 @@ from rtinfra.runner import DeployResult
 
 #: How many moments there are.
 COUNT = 20
-#: Those of `make test`: one in the packages, one in the change of the boot loader, one in the trial boot.
+#: Those of `make test`: one in the packages, one in the change of the boot loader, one in the reboot.
 FEW = (11, 15, 16)
 #: Their seed, unless somebody chooses another.
 SEED = 20261126
