@@ -184,7 +184,13 @@ class Target:
         rt, layout, group = self.rt, self.layout, self.config.base.realtime_group
         return replace(
             found,
-            rt_tuning=rt_tuning.files(rt.rt_tuning, layout, group, rt.rt_app.rt_process.priority),
+            rt_tuning=rt_tuning.files(
+                rt.rt_tuning,
+                layout,
+                group,
+                priority=rt.rt_app.rt_process.priority,
+                may_reboot=rt.rt_kernel.reboot == "when-needed",
+            ),
             application_user=rt_app.user_files(rt.rt_app, group),
             application=rt_app.files(rt.rt_app, layout),
             boot_guard=rt_kernel.guard_files(rt.rt_kernel, layout, self.distribution, self._watchdog),

@@ -8,6 +8,7 @@ from pyinfra.api.deploy import deploy
 
 from roles.rt_tuning.model import RtTuningSettings
 from rtinfra.cpu import CpuLayout
+from rtinfra.facts.boot import BOOT_PROGRAM
 from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.render import render
@@ -37,11 +38,16 @@ _BEFORE_SECONDS = 10
 _HISTOGRAM_US = 100_000
 
 
-def files(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str, priority: int) -> list[Managed]:
-    """Every path this role manages; `priority` is that of the real-time process."""
+def files(
+    settings: RtTuningSettings, layout: CpuLayout, realtime_group: str, priority: int, may_reboot: bool
+) -> list[Managed]:
+    """Every path this role manages.
+
+    `priority` is that of the real-time process. A host that a deploy may not reboot is not put under load either.
+    """
     return [
         Directory(path="/usr/local/lib/rtinfra"),
-        _latency(layout, priority),
+        _latency(layout, priority, may_reboot),
         File(
             path="/etc/sysctl.d/60-rtinfra.conf",
             content=render("rt_tuning/sysctl.conf.j2", sysctl=settings.sysctl),
@@ -63,15 +69,21 @@ def files(settings: RtTuningSettings, layout: CpuLayout, realtime_group: str, pr
     ]
 
 
-def _latency(layout: CpuLayout, priority: int) -> File:
+def _latency(layout: CpuLayout, priority: int, may_measure: bool) -> File:
     """The measuring program. First of the files, so that its action comes before what the others do to the cores."""
     before = Action("latency-before", f"{LATENCY_PROGRAM} before {layout.isolated_list} {priority} {_BEFORE_SECONDS}")
     return File(
         path=LATENCY_PROGRAM,
-        content=render("rt_tuning/latency.sh.j2", before=LATENCY_BEFORE, slice=RT_SLICE, histogram_us=_HISTOGRAM_US),
+        content=render(
+            "rt_tuning/latency.sh.j2",
+            before=LATENCY_BEFORE,
+            boot=BOOT_PROGRAM,
+            slice=RT_SLICE,
+            histogram_us=_HISTOGRAM_US,
+        ),
         mode="0755",
         validate="sh -n {path}",
-        actions=(before,),
+        actions=(before,) if may_measure else (),
     )
 
 

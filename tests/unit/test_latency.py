@@ -47,7 +47,13 @@ class Program:
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
     made = Program(tmp_path)
-    text = render("rt_tuning/latency.sh.j2", before=str(made.before), slice="rt.slice", histogram_us=1000).decode()
+    text = render(
+        "rt_tuning/latency.sh.j2",
+        before=str(made.before),
+        boot=str(tmp_path / "bin" / "boot"),
+        slice="rt.slice",
+        histogram_us=1000,
+    ).decode()
     assert text.count("/sys/devices/system/cpu/isolated") == 1
     text = text.replace("/sys/devices/system/cpu/isolated", str(tmp_path / "isolated"))
     text = text.replace("/run/rtinfra-latency", str(tmp_path / "result"))
@@ -55,7 +61,7 @@ def program(tmp_path: Path) -> Program:
     (tmp_path / "latency").chmod(0o755)
     (tmp_path / "isolated").write_text("\n")
     (tmp_path / "bin").mkdir()
-    for name, script in {"systemd-run": _SYSTEMD_RUN, "systemctl": "#!/bin/sh\n"}.items():
+    for name, script in {"systemd-run": _SYSTEMD_RUN, "systemctl": "#!/bin/sh\n", "boot": "#!/bin/sh\n"}.items():
         (tmp_path / "bin" / name).write_text(script)
         (tmp_path / "bin" / name).chmod(0o755)
     return made
@@ -83,6 +89,14 @@ def test_before_isolation_it_measures_once(program: Program) -> None:
 def test_an_isolated_host_is_not_measured(program: Program) -> None:
     (program.folder / "isolated").write_text("2-3\n")
     assert program.run("before", "2-3", "90", "10").returncode == 0
+    assert not program.calls
+    assert not program.before.exists()
+
+
+def test_a_host_that_somebody_holds_is_not_put_under_load(program: Program) -> None:
+    (program.folder / "bin" / "boot").write_text('#!/bin/sh\n[ "$1" = hold ] && echo "arm 2 is moving"; exit 1\n')
+    done = program.run("before", "2-3", "90", "10")
+    assert (done.returncode, done.stderr) == (0, "arm 2 is moving\n")
     assert not program.calls
     assert not program.before.exists()
 
