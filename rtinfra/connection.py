@@ -109,8 +109,8 @@ def ssh_config(hosts: Iterable[FleetHost[Any]], directory: Path) -> str:
         "ControlMaster auto",
         f'ControlPath "{directory}/%C"',
         "ControlPersist 60",
-        "ServerAliveInterval 15",
-        "ServerAliveCountMax 4",
+        f"ServerAliveInterval {SshSettings.ALIVE_INTERVAL_SECONDS}",
+        f"ServerAliveCountMax {SshSettings.ALIVE_COUNT_MAX}",
     ]
     for host in hosts:
         ssh = host.ssh

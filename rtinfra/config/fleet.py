@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo
 
@@ -73,6 +73,11 @@ LocalPath = Annotated[Path, AfterValidator(_local_path)]
 
 class SshSettings(Settings):
     """How a host is reached. Host keys are always checked strictly; there is no switch to turn that off."""
+
+    #: A host is asked this often for a sign of life, and after so many times without one its connection is closed, as
+    #: ServerAliveInterval and ServerAliveCountMax of ssh_config(5) do. Two minutes: a host busy to the brim is alive.
+    ALIVE_INTERVAL_SECONDS: ClassVar[int] = 15
+    ALIVE_COUNT_MAX: ClassVar[int] = 8
 
     address: Annotated[str, AfterValidator(_address)] = Field(description="IP address or host name")
     port: Port = 22
