@@ -300,6 +300,13 @@ class Machine:
             self.console_tail(),
         )
 
+    def has_crashed(self) -> bool:
+        """Whether the kernel's last words are on the console, and nothing came after them."""
+        with contextlib.suppress(FileNotFoundError), self.console_path.open("rb") as console:
+            console.seek(max(0, console.seek(0, os.SEEK_END) - _LAST_BYTES))
+            return _STOPPED in console.read().rstrip().rpartition(b"\n")[2]
+        return False
+
     # ---- talking to it ------------------------------------------------------------------------------------
 
     def run(
@@ -579,7 +586,7 @@ class Machine:
             if not self.is_running():
                 reason = "its QEMU process ended"
                 break
-            if self._has_stopped():
+            if self.has_crashed():
                 raise KernelCrashed(
                     f"the kernel of {self.name} crashed",
                     f"see why above; `rtinfra lab log {self.name}` shows more",
@@ -603,13 +610,6 @@ class Machine:
             f" `rtinfra lab reset {self.name}` starts it afresh",
             self.console_tail(),
         )
-
-    def _has_stopped(self) -> bool:
-        """Whether the kernel's last words are on the console."""
-        with contextlib.suppress(FileNotFoundError), self.console_path.open("rb") as console:
-            console.seek(max(0, console.seek(0, os.SEEK_END) - _LAST_BYTES))
-            return _STOPPED in console.read().rstrip().rpartition(b"\n")[2]
-        return False
 
     def _greets(self, timeout: float) -> bool:
         """Whether an ssh server says hello. QEMU accepts connections even when nobody listens inside."""
