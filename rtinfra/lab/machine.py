@@ -261,6 +261,18 @@ class Machine:
                 qmp.execute("system_reset")
             self.wait_for_new_boot(before, timeout)
 
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Stop the processors meanwhile, as a hang that no watchdog ends: connections stay open, nobody answers."""
+        self._require_running()
+        with Qmp(self._wiring.qmp) as qmp:
+            qmp.execute("stop")
+        try:
+            yield
+        finally:
+            with Qmp(self._wiring.qmp) as qmp:
+                qmp.execute("cont")
+
     def capture(self, path: Path) -> None:
         """Write every packet of the card that leads outside to a pcap file, until the machine's power goes.
 

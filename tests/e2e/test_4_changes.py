@@ -128,3 +128,22 @@ def test_a_file_changed_by_hand_is_put_back(settled: Project, machine: Machine) 
         "limits.d/60-rtinfra.conf: new",
     ):
         assert path in result.log
+
+
+@pytest.mark.heavy
+def test_a_host_that_falls_silent_does_not_hold_up_the_run(settled: Project, machine: Machine) -> None:
+    """It stands still in the middle of the run, and nothing closes its connection. The next run goes on."""
+    settled.edit("group_data/rt_hosts.yaml", "vm.swappiness: 10", "vm.swappiness: 1")
+    run = settled.pyinfra()
+    assert run.stdout is not None
+    said = ""
+    while "Starting operation: packages" not in said:
+        said = run.stdout.readline()
+        assert said, "the run ended by itself"
+    with machine.standing_still():
+        left, _ = run.communicate(timeout=600)
+    assert run.returncode != 0
+    assert f"[{machine.name}] has been silent for 120 s" in left
+    settled.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
+    assert settled.deploy().ok
+    assert settled.deploy().changed == 0
