@@ -45,7 +45,12 @@ def test_a_new_one_does(consoles: Consoles, console: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["Kernel panic - not syncing: VFS: Unable to mount root fs", "Oops: 0002 [#1] PREEMPT_RT SMP", "trap int3"]
+    "words",
+    [
+        "Kernel panic - not syncing: VFS: Unable to mount root fs",
+        "Kernel panic - not syncing: Attempted to kill init!",
+        "sysrq: Trigger a crash\nOops: 0002 [#1] PREEMPT_RT SMP",
+    ],
 )
 def test_what_a_change_of_ours_may_cause_does_not(consoles: Consoles, console: Path, words: str) -> None:
     write(console, f"[    2.1] {words}\n")
