@@ -85,21 +85,26 @@ def end_when_silent(transport: Transport, print_prefix: str) -> None:
 
     What waits for the host then fails, as when the network had told that it is gone. Returns when the connection ends.
     """
-    interval = SshSettings.ALIVE_INTERVAL_SECONDS
-    while transport.is_active():
-        gevent.sleep(interval)
+    interval, unanswered = SshSettings.ALIVE_INTERVAL_SECONDS, 0
+    # Counted, not timed: this computer may have been asleep.
+    while transport.is_active() and unanswered < SshSettings.ALIVE_COUNT_MAX:
+        if unanswered == 0:
+            gevent.sleep(interval)
         try:
-            with gevent.Timeout(interval * SshSettings.ALIVE_COUNT_MAX):
+            with gevent.Timeout(interval):
                 # Nobody knows this request; that a server answers even so is what RFC 4254, section 4, asks of it.
                 transport.global_request("keepalive@openssh.com")
-        except gevent.Timeout as silence:
-            logger.error(
-                "%shas been silent for %.0f s, so its connection is closed. Look at its screen: is it running? "
-                "Then run the same again; it goes on where it stopped",
-                print_prefix,
-                silence.seconds,
-            )
-            transport.close()
+            unanswered = 0
+        except gevent.Timeout:
+            unanswered += 1
         except (OSError, EOFError, SSHException):
             # It ended by itself; who uses it hears of that.
             return
+    if transport.is_active():
+        logger.error(
+            "%shas been silent for %.0f s, so its connection is closed. Look at its screen: is it running? "
+            "Then run the same again; it goes on where it stopped",
+            print_prefix,
+            interval * unanswered,
+        )
+        transport.close()

@@ -6,14 +6,10 @@ import signal
 
 import pytest
 
-from rtinfra.lab import Machine
 from rtinfra.paths import PROJECT
-from tests.crashes import Consoles, start_again
 
-# Their machines are started again and again by the tests themselves; tests/chaos has its own way of telling a story.
-_ON_MACHINES = [PROJECT / "tests" / stage for stage in ("e2e", "offline")]
-_CONSOLES = Consoles(*(PROJECT / f".lab-{stage.name}" for stage in _ON_MACHINES))
-_CRASHED: list[Machine] = []
+# Stages whose scenarios start machines themselves; tests/chaos tells one long story instead.
+_ON_MACHINES = ("e2e", "offline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,19 +24,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _an_emulated_kernel_crashed() -> bool:
-    _CRASHED[:] = _CONSOLES.crashed()
-    return bool(_CRASHED)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    stages = [PROJECT / "tests" / name for name in _ON_MACHINES]
+    scenarios = [item for item in items if any(item.path.is_relative_to(stage) for stage in stages)]
+    if not scenarios or not config.pluginmanager.hasplugin("pytest_rerunfailures"):
+        return
+    # Here, because tests of pyinfra's command line may not have loaded this much before it.
+    from tests.crashes import Consoles, SecondChance
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if any(item.path.is_relative_to(stage) for stage in _ON_MACHINES):
-            item.add_marker(pytest.mark.flaky(reruns=1, condition=_an_emulated_kernel_crashed))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    while _CRASHED:
-        start_again(_CRASHED.pop())
-    _CONSOLES.mark()
+    chance = SecondChance(Consoles(*(PROJECT / f".lab-{name}" for name in _ON_MACHINES)))
+    config.pluginmanager.register(chance)
+    for scenario in scenarios:
+        chance.give(scenario)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rtinfra.lab import Machine
 
 # What a kernel says whose own code went wrong. No deploy brings it to that; a scenario may, by sysrq.
@@ -46,8 +48,27 @@ class Consoles:
         return content[seen:] if seen <= len(content) else content
 
 
-def start_again(machine: Machine) -> None:
-    """Start a machine that stands still after its crash; one that restarted by itself is left alone."""
-    if machine.is_running() and machine.has_crashed():
-        machine.power_cut()
-        machine.start()
+class SecondChance:
+    """The plugin for pytest that runs such a scenario once more, on machines that run again."""
+
+    def __init__(self, consoles: Consoles) -> None:
+        self._consoles = consoles
+        self._crashed: list[Machine] = []
+
+    def give(self, item: pytest.Item) -> None:
+        """Let this scenario have it."""
+        item.add_marker(pytest.mark.flaky(reruns=1, condition=self._is_due))
+
+    def _is_due(self) -> bool:
+        self._crashed = self._consoles.crashed()
+        return bool(self._crashed)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        for machine in self._crashed:
+            # One that restarted by itself is left alone.
+            if machine.is_running() and machine.has_crashed():
+                machine.power_cut()
+                machine.boot()
+        self._crashed = []
+        self._consoles.mark()
