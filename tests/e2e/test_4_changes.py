@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from rtinfra.lab import Machine
-from tests.e2e.conftest import wait_for_own_check
 from tests.e2e.test_2_deploy import out
 from tests.project import Project
 
@@ -33,24 +32,6 @@ def managed_files(machine: Machine) -> dict[str, str]:
 
 def changed_files(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {path for path in before | after if before.get(path) != after.get(path)}
-
-
-def test_an_interrupted_file_change_is_completed(lab_project: Project, machine: Machine) -> None:
-    """Cut off between the files and what follows from them: the markers of the first run finish it."""
-    # Its own check would find what is changed below, should it come just then.
-    wait_for_own_check(machine)
-    machine.run(
-        "mkdir -p /run/rtinfra/pending && touch /run/rtinfra/pending/sysctl /run/rtinfra/pending/restart@chrony.service"
-    )
-    machine.run("sysctl -q -w vm.swappiness=77")
-    started = out(machine, "systemctl show --property=ExecMainStartTimestampMonotonic chrony")
-    result = lab_project.deploy()
-    assert result.ok, result.log
-    assert sorted(result.changed_operations) == ["rt_tuning | files", "units"]
-    assert out(machine, "cat /proc/sys/vm/swappiness") == "10"
-    assert out(machine, "systemctl show --property=ExecMainStartTimestampMonotonic chrony") != started
-    assert out(machine, "ls /run/rtinfra/pending") == ""
-    assert lab_project.deploy().changed == 0
 
 
 def test_one_sysctl(settled: Project, machine: Machine) -> None:
