@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from rtinfra.facts.boot import BOOT_PROGRAM
 from rtinfra.lab import Machine
 from rtinfra.lab.inventory import inventory_yaml
 from tests.e2e.conftest import LAB, MACHINE
@@ -57,6 +58,9 @@ def fleet(machine: Machine) -> Iterator[Fleet]:
     machine.run("sync")
     second = machine.as_cut_off(root)
     second.up()
+    for host in (machine, second):
+        # On a kept machine the same scenario was tried before.
+        host.run(f"{BOOT_PROGRAM} forget")
     yield Fleet({_FIRST: machine, _SECOND: second})
     second.down()
     shutil.rmtree(root)
@@ -76,7 +80,7 @@ def turns(log: str) -> list[tuple[str, str]]:
 
     A second attempt of the same host is part of the first.
     """
-    said = re.findall(r"\[(\S+)\] (reboot|is back)\b", re.sub(r"\x1b\[[0-9;]*m", "", log))
+    said = re.findall(r"\[(\S+)\] +(reboot|is back)\b", re.sub(r"\x1b\[[0-9;]*m", "", log))
     return [turn for turn, _ in groupby(said)]
 
 
