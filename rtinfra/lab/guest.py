@@ -82,11 +82,11 @@ _UNSAFE_IO = """\
 force-unsafe-io
 """
 
-_INITRAMFS_MODULES = """\
+_INITRAMFS = """\
 # Lab speed only: an initramfs with the drivers of this one machine is written and loaded several times
 # faster under software emulation. A real host keeps MODULES=most and may change its hardware.
 MODULES=dep
-# The default of 9 takes seven times as long to save a third (initramfs.conf(5)).
+# The default of 9 takes seven times as long to save a seventh (initramfs.conf(5)).
 COMPRESSLEVEL=1
 """
 
@@ -172,7 +172,7 @@ def files(archive: Archive, suite: str, root_uuid: str) -> list[GuestFile]:
         GuestFile("etc/apt/apt.conf.d/90lab", 'Acquire::Languages "none";\n' + guest_options(archive)),
         GuestFile("etc/default/grub.d/10-lab.cfg", _GRUB),
         GuestFile("etc/dpkg/dpkg.cfg.d/lab-unsafe-io", _UNSAFE_IO),
-        GuestFile("etc/initramfs-tools/conf.d/lab-modules", _INITRAMFS_MODULES),
+        GuestFile("etc/initramfs-tools/conf.d/lab-modules", _INITRAMFS),
         GuestFile("etc/ssh/sshd_config.d/10-lab.conf", _SSHD),
         GuestFile("etc/systemd/system/lab-identity.service", _IDENTITY_UNIT),
         GuestFile("usr/local/sbin/lab-identity", _IDENTITY, 0o755),
