@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks import playbook
 from benchmarks.outcome import REPORTS, BenchmarkError, finish
 from benchmarks.record import Observation
-from roles.host import load_hosts
+from roles.fleet import load_hosts
 from rtinfra.lab import ConsoleReporter, Machine, MachineStatus
 from rtinfra.local.errors import LocalError
 from rtinfra.paths import PROJECT, lab_inventory

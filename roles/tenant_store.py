@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from roles.site import Part, Site
+from roles.shape import FleetView, RoleState
 from rtinfra.config.types import ByteSize
 from rtinfra.quadlet import Account, Container, check_command, config_dir, config_file, secret_file
 
@@ -39,10 +39,10 @@ class TenantStore:
     checker: str
     limit_nofile: int | None = None
 
-    def part(self, site: Site, settings: Limits, config: bytes, overrides: bytes) -> Part:
+    def state(self, view: FleetView, settings: Limits, config: bytes, overrides: bytes) -> RoleState:
         """Return its container with this configuration and these limits of tenants."""
-        store, file = site.object_store, f"{self.name}.yaml"
-        check = check_command(site.store.image(self.name), self.mount, self.checker)
+        store, file = view.object_store, f"{self.name}.yaml"
+        check = check_command(view.store.image(self.name), self.mount, self.checker)
         container = Container(
             name=self.name,
             description=self.description,
@@ -58,10 +58,10 @@ class TenantStore:
             config_mount=self.mount,
             data={self.name: self.data},
             environment_files=(f"{config_dir(self.name)}/{_KEY_FILE}",) if store else (),
-            ready=f"http://{site.address}:{settings.port}/ready",
+            ready=view.url(settings.port, "/ready"),
             memory_max=str(settings.memory_max),
             cpu_quota=settings.cpu_quota,
             limit_nofile=self.limit_nofile,
             after=(store.setup,) if store and store.setup else (),
         )
-        return Part(containers=(container,))
+        return RoleState(containers=(container,))

@@ -420,6 +420,23 @@ def check_layout_offline(isolated: str, housekeeping: str | None, count: int | N
     return findings
 
 
+def stand_in_layout(isolated: str, housekeeping: str | None, count: int | None) -> CpuLayout:
+    """Return a layout that the two lists fit, for whoever asks what follows from them before a host was seen.
+
+    Nothing that is made from it is ever sent to a host.
+
+    Raises:
+        ValueError: no host has room for these lists.
+    """
+    named = [int(number) for number in re.findall(r"[0-9]+", f"{isolated} {housekeeping or ''}")]
+    sizes = [count] if count is not None else sorted({max(named, default=0) + 1, *(2**power for power in range(2, 14))})
+    for size in sizes:
+        layout, _ = resolve_layout(isolated, housekeeping, Topology.flat(size), min_housekeeping_cores=1)
+        if layout is not None:
+            return layout
+    raise ValueError(f"isolated {isolated} and housekeeping {housekeeping or 'the rest'} fit no host")
+
+
 def check_node_binding(
     key: str, cpus: frozenset[int], node: int, topology: Topology, severity: Severity = "error"
 ) -> list[CpuFinding]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import InventoryError
 
-from roles.host import HostConfig, load_hosts
+from roles.fleet import load_hosts
+from roles.host import HostConfig
 from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.inventory import source
 from rtinfra.paths import PROJECT, lab_inventory

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Port, SecretName, SettingError, Settings
 
 
@@ -62,3 +63,10 @@ class AgentsSettings(Settings):
                 f"together, only {self.slice.memory_max}"
             )
         return self
+
+
+#: Key to the settings of this role.
+AGENTS: Final = Section("agents", AgentsSettings)
+#: Pages that tell what the collector and Filebeat counted.
+METRICS_PAGE: Final = "/metrics"
+STATS_PAGE: Final = "/stats"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Duration, Port, Settings
 
 _NAME = r"^[a-z][a-z0-9_-]*$"
@@ -53,3 +56,11 @@ class AlertmanagerSettings(Settings):
     escalation: EscalationSettings | None
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+ALERTMANAGER: Final = Section("alertmanager", AlertmanagerSettings)
+#: Pages that tell its configuration and its cluster, the alerts it has, and what the alert log counted.
+STATUS_PAGE: Final = "/api/v2/status"
+ALERTS_PAGE: Final = "/api/v2/alerts"
+LOG_METRICS_PAGE: Final = "/metrics"

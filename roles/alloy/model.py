@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Duration, Port, Settings
 
 
@@ -20,3 +23,10 @@ class AlloySettings(Settings):
     retry_total: Duration
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+ALLOY: Final = Section("alloy", AlloySettings)
+#: Pages that tell what it counted, and the state of its components.
+METRICS_PAGE: Final = "/metrics"
+COMPONENTS_PAGE: Final = "/api/v0/web/components"

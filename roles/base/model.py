@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import EVERY_HOST, Section
 from rtinfra.config.types import ByteSize, Duration, Settings
 
 
@@ -33,3 +36,7 @@ class BaseSettings(Settings):
         description="members may use real-time priorities and lock memory",
     )
     realtime_members: tuple[str, ...] = Field(description="login users added to the real-time group")
+
+
+#: Key to the settings of this role.
+BASE: Final = Section("base", BaseSettings, EVERY_HOST)

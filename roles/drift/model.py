@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from roles.shared import TEXTFILE_DIRECTORY
+from rtinfra.config.sections import EVERY_HOST, Section
 from rtinfra.config.types import Settings
 
 
@@ -15,3 +19,14 @@ class DriftSettings(Settings):
     at: str = Field(
         pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="time of day of the check, by the host's clock"
     )
+
+
+#: Key to the settings of this role.
+DRIFT: Final = Section("drift", DriftSettings, EVERY_HOST)
+SERVICE: Final = "rtinfra-drift.service"
+TIMER: Final = "rtinfra-drift.timer"
+#: Where the host keeps what is expected, and what it found last.
+STATE: Final = "/var/lib/rtinfra/drift"
+RESULT: Final = f"{STATE}/result.json"
+EXPECTED: Final = f"{STATE}/expected.json"
+METRICS: Final = f"{TEXTFILE_DIRECTORY}/rtinfra_drift.prom"

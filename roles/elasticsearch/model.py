@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Duration, Port, SecretName, Settings
 
 
@@ -29,3 +32,11 @@ class ElasticsearchSettings(Settings):
     refresh_interval: Duration
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+ELASTICSEARCH: Final = Section("elasticsearch", ElasticsearchSettings)
+#: Index template, lifecycle policy and prefix of the indices of the application's logs (OB-1, OB-2).
+LOG_INDEX: Final = "mxrc-logs"
+#: User that may only read logs.
+READER: Final = "rtinfra-reader"

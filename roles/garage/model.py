@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Port, SecretName, Settings
 
 
@@ -21,3 +24,7 @@ class GarageSettings(Settings):
     capacity: ByteSize = Field(description="space each node gives to the cluster")
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+GARAGE: Final = Section("garage", GarageSettings)

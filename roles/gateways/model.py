@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Port, SecretName, SettingError, Settings
 
 
@@ -41,3 +42,18 @@ class GatewaysSettings(Settings):
         if len(set(self.addresses)) < len(self.addresses):
             raise SettingError("has an address twice in addresses")
         return self
+
+
+#: Key to the settings of this role.
+GATEWAYS: Final = Section("gateways", GatewaysSettings)
+#: What `telemetry.logs` may say besides a store: the gateways keep logs as files themselves.
+FILE: Final = "file"
+#: What `telemetry.traces` may say besides a store: somebody else's, at `elastic_apm_endpoint`.
+ELASTIC_APM: Final = "elastic_apm"
+#: Page that tells what a gateway counted.
+METRICS_PAGE: Final = "/metrics"
+
+
+def addresses_of(settings: GatewaysSettings, address: str) -> tuple[str, ...]:
+    """Return the addresses of a host's gateways; `address` is the host's own."""
+    return tuple(str(own) for own in settings.addresses) or (address,)

@@ -6,9 +6,11 @@ numbers that someone without knowledge of the system can read: green is well.
 
 from __future__ import annotations
 
-from roles.grafana.datasources import metrics_uid
+from roles.facets import Signal
+from roles.grafana.datasources import uid
 from roles.grafana.panels import GOOD_WHEN_ZERO, Dashboard, Query, Row, answer, bars, graph
-from roles.site import INFRA_TENANT, Site
+from roles.shape import FleetView
+from roles.shared import INFRA_TENANT
 
 _HOST = 'host=~"$host"'
 _HOSTS = ("host", "Host", "label_values(node_uname_info, host)")
@@ -21,9 +23,9 @@ _FULLEST_DISK = (
 _YES_NO = {"1": ("Yes", "green"), "0": ("No", "red")}
 
 
-def dashboards(site: Site) -> tuple[Dashboard, ...]:
+def dashboards(view: FleetView) -> tuple[Dashboard, ...]:
     """Return the dashboards of a site; none where nothing stores metrics."""
-    own, infra = metrics_uid(site, site.telemetry.tenant), metrics_uid(site, INFRA_TENANT)
+    own, infra = uid(view, Signal.METRICS, view.telemetry.tenant), uid(view, Signal.METRICS, INFRA_TENANT)
     if own is None or infra is None:
         return ()
     return (system_overview(own), rt_host(own), telemetry_pipeline(infra), preflight(own))

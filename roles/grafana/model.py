@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Port, SecretName, Settings
 
 
@@ -14,3 +17,7 @@ class GrafanaSettings(Settings):
     admin_password_secret: SecretName
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+GRAFANA: Final = Section("grafana", GrafanaSettings)

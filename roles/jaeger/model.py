@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Duration, Port, Settings
 
 
@@ -20,3 +23,9 @@ class JaegerSettings(Settings):
     sync_writes: bool = Field(description="a span is on the disk before it is acknowledged")
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+JAEGER: Final = Section("jaeger", JaegerSettings)
+#: Page that lists the services it has traces of.
+SERVICES_PAGE: Final = "/api/services"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Port, SecretName, Settings
 
 
@@ -15,3 +18,7 @@ class KibanaSettings(Settings):
     encryption_key_secret: SecretName = Field(description="secret: 32 characters or more")
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+KIBANA: Final = Section("kibana", KibanaSettings)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Port, Settings
 
 
@@ -14,3 +17,10 @@ class LokiSettings(Settings):
     grpc_port: Port
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+LOKI: Final = Section("loki", LokiSettings)
+#: Pages that tell what it was configured with, and the limits of the tenant that asks.
+CONFIG_PAGE: Final = "/config"
+LIMITS_PAGE: Final = "/config/tenant/v1/limits"

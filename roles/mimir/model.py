@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Duration, Port, Settings
 
 
@@ -18,3 +21,10 @@ class MimirSettings(Settings):
     exemplars: int = Field(ge=0, description="kept at a time for each tenant; 0 switches them off")
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+MIMIR: Final = Section("mimir", MimirSettings)
+#: Pages that tell what it was configured with, and the limits of all tenants.
+CONFIG_PAGE: Final = "/config"
+RUNTIME_CONFIG_PAGE: Final = "/runtime_config"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import AbsolutePath, Port, SettingError, Settings
 
 #: An IP address or a DNS name, as it may stand in a certificate.
@@ -39,3 +40,10 @@ class MirrorServerSettings(Settings):
     port: Port = Field(description="HTTPS; there is no other way in")
     registry_port: Port = Field(description="of the image registry, on loopback only")
     certificate: CertificateSettings
+
+
+#: Key to the settings of this role.
+MIRROR_SERVER: Final = Section("mirror_server", MirrorServerSettings)
+#: What serves files, and what serves images.
+WEB_UNIT: Final = "nginx.service"
+REGISTRY_UNIT: Final = "docker-registry.service"

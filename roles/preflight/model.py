@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import AbsolutePath, ByteSize, Duration
 from rtinfra.preflight import settings
 
@@ -39,3 +40,7 @@ class PreflightSettings(settings.ChosenSettings):
         own["checks"] = self.checks.model_copy(update={"realtime": realtime, "application": application})
         own["notify"] = self.notify.model_copy(update={"runbooks_url": self.notify.runbooks_url or runbooks_url})
         return settings.PreflightSettings(**own, textfile_directory=textfiles)
+
+
+#: Key to the settings of this role.
+PREFLIGHT: Final = Section("preflight", PreflightSettings)

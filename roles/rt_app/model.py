@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
+from roles.shared import RT_GROUP
+from rtinfra.config.sections import Section
 from rtinfra.config.types import AbsolutePath, Duration, Port, RtPriority, Settings
 
 
@@ -121,3 +123,10 @@ class RtAppSettings(Settings):
     tracing: TracingSettings
     unit: UnitSettings
     log: LogSettings
+
+
+#: Key to the settings of this role.
+RT_APP: Final = Section("rt_app", RtAppSettings, RT_GROUP)
+#: Units of the two processes.
+RT_UNIT: Final = "mxrc-rt.service"
+NON_RT_UNIT: Final = "mxrc-non-rt.service"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from roles.shared import RT_GROUP
+from rtinfra.config.sections import Section
 from rtinfra.config.types import Distribution, Settings
 from rtinfra.cpu import CpuLayout
 
@@ -59,6 +61,14 @@ class RtKernelSettings(Settings):
             seen.add(name)
         return value
 
+    def source(self, distribution: str) -> KernelSource:
+        """Return where the kernel of `distribution` (for example "debian-13") comes from.
+
+        Raises:
+            KeyError: there is no source for it; the prerequisite checks refuse such a host first.
+        """
+        return {str(key): value for key, value in self.sources.items()}[distribution]
+
     def reboots_of(self, hosts: int) -> int:
         """Return how many of `hosts` real-time hosts may be rebooting at a time; at least one."""
         if isinstance(self.reboots_at_once, int):
@@ -80,3 +90,10 @@ class RtKernelSettings(Settings):
             f"irqaffinity={housekeeping}",
             *self.parameters,
         )
+
+
+#: Key to the settings of this role.
+RT_KERNEL: Final = Section("rt_kernel", RtKernelSettings, RT_GROUP)
+#: Proves a trial; notes what became of one.
+JUDGE: Final = "rtinfra-boot-judge.service"
+SETTLE: Final = "rtinfra-boot-settle.service"

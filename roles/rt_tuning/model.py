@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
+from roles.shared import RT_GROUP
+from rtinfra.config.sections import Section
 from rtinfra.config.types import Duration, RtPriority, Settings, UnitName
 
 
@@ -48,3 +50,19 @@ class RtTuningSettings(Settings):
             if "\n" in str(setting):
                 raise ValueError(f"the value of {key} has a line break")
         return value
+
+
+#: Key to the settings of this role.
+RT_TUNING: Final = Section("rt_tuning", RtTuningSettings, RT_GROUP)
+#: Link to the chosen hardware watchdog, made by udev: /dev/watchdog0 and 1 change places between boots.
+WATCHDOG_DEVICE: Final = "/dev/watchdog-rtinfra"
+TUNE: Final = "rtinfra-tune.service"
+IRQ_WATCH: Final = "rtinfra-irq-watch.service"
+#: Slices and the scope that hold everything that is not real-time.
+HOUSEKEEPING_GROUPS: Final = ("system.slice", "user.slice", "init.scope")
+#: The slice of the real-time application.
+RT_SLICE: Final = "rt.slice"
+#: Measures how late real-time threads start (templates/rt_tuning/latency.sh.j2).
+LATENCY_PROGRAM: Final = "/usr/local/lib/rtinfra/latency"
+#: What it measured before any core was isolated.
+LATENCY_BEFORE: Final = "/var/lib/rtinfra/latency-before.json"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from rtinfra.config.sections import Section
 from rtinfra.config.types import ByteSize, Port, Settings
 
 
@@ -16,3 +19,10 @@ class TempoSettings(Settings):
     otlp_http_port: Port
     memory_max: ByteSize
     cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+
+
+#: Key to the settings of this role.
+TEMPO: Final = Section("tempo", TempoSettings)
+#: Pages that tell what it was configured with, and the limits of all tenants.
+CONFIG_PAGE: Final = "/status/config"
+OVERRIDES_PAGE: Final = "/status/runtime_config"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from roles.site import MirrorSettings
+from roles.shared import MirrorSettings
 from rtinfra import deb
 from rtinfra.config.types import Settings
 from rtinfra.deb import LocalPackage

@@ -14,7 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from roles.site import MirrorSettings
+from roles.shared import MirrorSettings
 from rtinfra.local import bootstrap, programs
 from rtinfra.local.errors import LocalError
 from rtinfra.local.programs import Tool

@@ -14,7 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
-from roles.site import MirrorSettings
+from roles.shared import MirrorSettings
 from rtinfra.config.document import validated
 from rtinfra.config.merge import Located
 from rtinfra.config.yaml import load_yaml, parse_yaml

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from roles import wanted as roles_wanted
-from roles.fleet import fleet_problems, site_of
-from roles.host import KNOWN_GROUPS, HostConfig
-from roles.site import MirrorSettings
-from roles.telemetry import Telemetry, telemetry_of
-from rtinfra.config import ConfigError, Fleet, FleetHost, load_fleet
+from roles.composition import Composition, compose
+from roles.fleet import fleet_problems
+from roles.fleet import load_settings as load_fleet
+from roles.host import HostConfig
+from roles.shared import MIRROR, MirrorSettings
+from roles.stand_ins import stand_in_view
+from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.images import LocalStore
@@ -20,7 +21,6 @@ from rtinfra.local.errors import LocalError
 from rtinfra.mirror import installer, tool
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.paths import PROJECT
-from rtinfra.programs import StandInSecrets
 from rtinfra.wheelhouse import PYTHONS, REQUIREMENTS
 
 BASE_SET = "base set"
@@ -76,7 +76,7 @@ def load_wants(project: Path, inventory: Path, store: LocalStore) -> Wants:
         ConfigError: the settings are wrong; with all problems.
         MirrorError: the hosts do not fit into one mirror, or a file that a host needs is not here.
     """
-    fleet = load_fleet(project, inventory, HostConfig, known_groups=KNOWN_GROUPS)
+    fleet = load_fleet(project, inventory)
     if problems := fleet_problems(fleet):
         raise ConfigError(problems)
     return wants_of(fleet, store)
@@ -89,7 +89,7 @@ def load_settings(project: Path, inventory: Path) -> MirrorSettings:
         ConfigError: the settings are wrong; with all problems.
         MirrorError: the hosts do not fit into one mirror.
     """
-    return _settings(load_fleet(project, inventory, HostConfig, known_groups=KNOWN_GROUPS))
+    return _settings(load_fleet(project, inventory))
 
 
 def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
@@ -99,14 +99,15 @@ def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
         MirrorError: the hosts do not fit into one mirror, or a file that a host needs is not here.
     """
     settings = _settings(fleet)
-    telemetry = {name: _telemetry(fleet, host, store) for name, host in fleet.hosts.items()}
+    composed = {name: _composed(fleet, host, settings, store) for name, host in fleet.hosts.items()}
     images: dict[str, list[str]] = {}
-    for name, found in telemetry.items():
-        with _told(name):
-            for image in found.images:
-                images.setdefault(image, []).append(name)
-    by_host = {name: _host_want(host, settings, telemetry[name]) for name, host in fleet.hosts.items()}
-    with_environment = [name for name, found in telemetry.items() if found.environments]
+    for name, found in composed.items():
+        for image in found.images:
+            images.setdefault(image, []).append(name)
+    by_host = {name: _host_want(name, settings, found) for name, found in composed.items()}
+    with_environment = [
+        name for name, found in composed.items() if any(state.environments for state in found.states.values())
+    ]
     replacements = _replacements(settings)
     return Wants(
         settings=settings,
@@ -159,26 +160,27 @@ def _settings(fleet: Fleet[HostConfig]) -> MirrorSettings:
     """The settings of the mirror: those of the hosts, which must agree."""
     first, *others = fleet.hosts.values()
     for other in others:
-        if other.config.mirror != first.config.mirror:
+        if other.config[MIRROR] != first.config[MIRROR]:
             places = [":".join(map(str, host.locate("mirror"))) for host in (first, other)]
             raise MirrorError(
                 f"{first.name} and {other.name} have different settings of the mirror ({' and '.join(places)})",
                 "one mirror serves one distribution and architecture: give all hosts of the inventory the same"
                 " `mirror:` settings, best in group_data/all.yaml, or lock two inventories into two folders",
             )
-    return first.config.mirror
+    return first.config[MIRROR]
 
 
-def _telemetry(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], store: LocalStore) -> Telemetry:
+def _composed(
+    fleet: Fleet[HostConfig], host: FleetHost[HostConfig], settings: MirrorSettings, store: LocalStore
+) -> Composition:
     with _told(host.name):
-        return telemetry_of(host, site_of(fleet, host, store, StandInSecrets()))
+        return compose(stand_in_view(fleet, host, settings.distribution, store))
 
 
-def _host_want(host: FleetHost[HostConfig], settings: MirrorSettings, telemetry: Telemetry) -> Want:
-    with _told(host.name):
-        names = roles_wanted.packages(host, settings.distribution, telemetry)
-        local = roles_wanted.local_packages(host, telemetry)
-        return Want(tuple(dict.fromkeys((*settings.base_patterns, *names))), tuple(dict.fromkeys(local)), (host.name,))
+def _host_want(host: str, settings: MirrorSettings, composed: Composition) -> Want:
+    names = [name for batch in composed.batches for name in batch.state.packages]
+    local = [package for batch in composed.batches for package in batch.state.local_packages]
+    return Want(tuple(dict.fromkeys((*settings.base_patterns, *names))), tuple(dict.fromkeys(local)), (host,))
 
 
 def _replacements(settings: MirrorSettings) -> tuple[LocalPackage, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from roles.preflight.model import PreflightSettings as RoleSettings
-from roles.site import TEXTFILE_DIRECTORY
+from roles.shared import TEXTFILE_DIRECTORY
 from rtinfra.config.explain import explain
 from rtinfra.config.problems import ConfigError
 from rtinfra.config.yaml import load_yaml

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from roles.host import TELEMETRY_ROLES, HostConfig
-from roles.site import Secrets, Store, secret_names
+from roles.catalogue import STARTING_ORDER
+from roles.host import HostConfig
+from roles.secrets import secret_names
+from roles.shape import AnyRole, ImageStore, Secrets
+from roles.shared import TELEMETRY
 from rtinfra.config import FleetHost
 from rtinfra.facts import sections
 from rtinfra.local.errors import LocalError
@@ -107,13 +110,13 @@ def checks(
     every: Sequence[Program],
     seen: Surroundings,
     secrets: Secrets,
-    store: Store,
+    store: ImageStore,
 ) -> list[Check]:
     """Hold a host's settings against what was seen of it and of this computer.
 
     `programs` are those to check, `every` are all that the host runs.
     """
-    roles = [role for role in TELEMETRY_ROLES if any(program.role == role for program in programs)]
+    roles = [role for role in STARTING_ORDER if any(program.role == role.name for program in programs)]
     return [
         Check(host.name, *found)
         for found in (
@@ -131,7 +134,7 @@ _Found = tuple[str, bool, str, str]
 
 
 def _tenant(host: FleetHost[HostConfig]) -> _Found:
-    telemetry = host.config.telemetry
+    telemetry = host.config[TELEMETRY]
     return (
         "tenant",
         telemetry.tenant in telemetry.tenants,
@@ -142,7 +145,7 @@ def _tenant(host: FleetHost[HostConfig]) -> _Found:
 
 def labelled(host: FleetHost[HostConfig], file: File) -> bool:
     """Whether a configuration file says to which environment or tenant something belongs."""
-    telemetry = host.config.telemetry
+    telemetry = host.config[TELEMETRY]
     words = "|".join(re.escape(word) for word in (telemetry.environment, *telemetry.tenants))
     return re.search(rf"\b(?:{words})\b".encode(), file.content) is not None
 
@@ -169,8 +172,8 @@ def _environment(host: FleetHost[HostConfig], programs: Sequence[Program], seen:
             yield what, True, "deployed and settings agree" + ("" if started else "; it does not run"), ""
 
 
-def _secrets(host: FleetHost[HostConfig], roles: Sequence[str], secrets: Secrets) -> Iterator[_Found]:
-    names = {name: key for role in roles for key, name in secret_names(getattr(host.config, role), f"{role}.")}
+def _secrets(host: FleetHost[HostConfig], roles: Sequence[AnyRole], secrets: Secrets) -> Iterator[_Found]:
+    names = {name: key for role in roles for key, name in secret_names(host.config[role.key], f"{role.name}.")}
     for name, key in names.items():
         try:
             secrets.read(name)
@@ -181,11 +184,12 @@ def _secrets(host: FleetHost[HostConfig], roles: Sequence[str], secrets: Secrets
 
 
 def _ports(
-    host: FleetHost[HostConfig], roles: Sequence[str], every: Sequence[Program], seen: Surroundings
+    host: FleetHost[HostConfig], roles: Sequence[AnyRole], every: Sequence[Program], seen: Surroundings
 ) -> Iterator[_Found]:
     units = {program.unit for program in every}
+    sections = {role.name for role in roles}
     for key, port in host.config.claimed_ports().items():
-        if key.partition(".")[0] not in roles:
+        if key.partition(".")[0] not in sections:
             continue
         others = [group for group in seen.owners.get(port, ()) if not units & set(group.split("/"))]
         if others:
@@ -196,7 +200,7 @@ def _ports(
             yield f"port {port}", True, f"{key}: {'ours' if port in seen.owners else 'free'}", ""
 
 
-def _images(programs: Sequence[Program], store: Store) -> Iterator[_Found]:
+def _images(programs: Sequence[Program], store: ImageStore) -> Iterator[_Found]:
     for name in dict.fromkeys(program.container.image for program in programs if program.container):
         try:
             reference = store.image(name)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from roles.agents.model import AgentsSettings
 from roles.gateways.model import GatewaysSettings
 from roles.host import HostConfig
-from roles.site import Site
+from roles.loki.model import LOKI
 from rtinfra.config import FleetHost
 from rtinfra.facts.http import Request, loopback
 from rtinfra.programs import Program
@@ -44,47 +44,47 @@ def query(expression: str) -> str:
     return f"/api/v1/query?query={quote(expression)}"
 
 
-def limits(site: Site, settings: Any, tenant: str) -> str:
+def limits(site: FleetView, settings: Any, tenant: str) -> str:
     """Return where Loki tells the limits of a tenant; the query only tells the answers apart."""
     return f"{base(site, settings)}{LOKI_LIMITS}?tenant={tenant}"
 
 
-def base(site: Site, settings: Any, port: str = "port") -> str:
+def base(site: FleetView, settings: Any, port: str = "port") -> str:
     """Return the URL of a program of this host, without a slash at its end; `port` names the setting."""
     return f"http://{site.address}:{getattr(settings, port)}"
 
 
-def collector_metrics(site: Site, settings: AgentsSettings) -> str:
+def collector_metrics(site: FleetView, settings: AgentsSettings) -> str:
     """Return where the collector of the host tells about itself."""
     return f"{base(site, settings.collector, 'metrics_port')}{METRICS}"
 
 
-def gateways(site: Site, settings: GatewaysSettings) -> tuple[str, ...]:
+def gateways(site: FleetView, settings: GatewaysSettings) -> tuple[str, ...]:
     """Return the addresses of this host's gateways."""
     return tuple(str(address) for address in settings.addresses) or (site.address,)
 
 
-def _agents(site: Site, settings: Any) -> Iterator[str]:
+def _agents(site: FleetView, settings: Any) -> Iterator[str]:
     yield collector_metrics(site, settings)
     if settings.logs == "filebeat":
         yield loopback(settings.filebeat.stats_port, "/stats")
 
 
-def _gateways(site: Site, settings: Any) -> Iterator[str]:
+def _gateways(site: FleetView, settings: Any) -> Iterator[str]:
     for address in gateways(site, settings):
         yield f"http://{address}:{settings.metrics_port}{METRICS}"
 
 
-def _alertmanager(site: Site, settings: Any) -> Iterator[str]:
+def _alertmanager(site: FleetView, settings: Any) -> Iterator[str]:
     yield base(site, settings) + ALERTMANAGER_STATUS
     yield base(site, settings, "log_port") + METRICS
 
 
-def _at(*paths: str, port: str = "port") -> Callable[[Site, Any], Iterable[str]]:
+def _at(*paths: str, port: str = "port") -> Callable[[FleetView, Any], Iterable[str]]:
     return lambda site, settings: [base(site, settings, port) + path for path in paths]
 
 
-_URLS: Final[Mapping[str, Callable[[Site, Any], Iterable[str]]]] = {
+_URLS: Final[Mapping[str, Callable[[FleetView, Any], Iterable[str]]]] = {
     "agents": _agents,
     "gateways": _gateways,
     "jaeger": _at(SERVICES, port="ui_port"),
@@ -97,7 +97,7 @@ _URLS: Final[Mapping[str, Callable[[Site, Any], Iterable[str]]]] = {
 }
 
 
-def requests(host: FleetHost[HostConfig], site: Site, programs: Sequence[Program]) -> tuple[Request, ...]:
+def requests(host: FleetHost[HostConfig], site: FleetView, programs: Sequence[Program]) -> tuple[Request, ...]:
     """Return what to ask: whether each program is ready, and what its role's controls look at."""
     urls = [program.ready for program in programs if program.ready]
     for role, paths in _URLS.items():
@@ -106,7 +106,7 @@ def requests(host: FleetHost[HostConfig], site: Site, programs: Sequence[Program
     found = [Request(url) for url in dict.fromkeys(urls)]
     if "loki" in host.groups:
         found += [
-            Request(limits(site, host.config.loki, tenant), headers={TENANT_HEADER: tenant})
+            Request(limits(site, host.config[LOKI], tenant), headers={TENANT_HEADER: tenant})
             for tenant in site.telemetry.tenants
         ]
     return tuple(found)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from roles.mirror_client.deploy import AUTHORITY, IMAGE_POLICY, KEY
-from roles.site import MirrorPlace
+from roles.mirror_client.role import AUTHORITY, IMAGE_POLICY, KEY
+from roles.mirror_place import MirrorPlace
 from rtinfra.facts import http, sections
 from rtinfra.facts.http import Request, loopback
 from rtinfra.facts.mirror import (

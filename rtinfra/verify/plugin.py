@@ -18,8 +18,9 @@ from typing import Final
 import pytest
 
 from roles.fleet import mirror_of
-from roles.host import RT_GROUP, HostConfig
-from roles.site import MirrorPlace, Site
+from roles.host import HostConfig
+from roles.mirror_place import MirrorPlace
+from roles.shared import CPU, RT_GROUP
 from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
@@ -68,7 +69,7 @@ class Subject:
     """A host that was reached: its settings and what was seen of it."""
 
     host: FleetHost[HostConfig]
-    site: Site
+    site: FleetView
     mirror: MirrorPlace | None
     programs: tuple[Program, ...]
     snapshot: snapshot.Snapshot
@@ -355,8 +356,8 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
     seen = snapshot.parse(connections.feed(host.name, script).text)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []
-    if host.config.cpu is not None:
-        cpu = host.config.cpu
+    if host.config.get(CPU) is not None:
+        cpu = host.config[CPU]
         layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.state.topology)
     return Subject(
         host=host,

@@ -11,17 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from roles.agents.deploy import FILEBEAT_UNIT
-from roles.drift.deploy import RESULT as DRIFT_RESULT
-from roles.drift.deploy import SERVICE as DRIFT_SERVICE
-from roles.drift.deploy import TIMER as DRIFT_TIMER
+from roles.agents.role import FILEBEAT_UNIT
+from roles.base.model import BASE
+from roles.drift.model import DRIFT
+from roles.drift.role import RESULT as DRIFT_RESULT
+from roles.drift.role import SERVICE as DRIFT_SERVICE
+from roles.drift.role import TIMER as DRIFT_TIMER
 from roles.host import HostConfig
-from roles.mirror_server.deploy import REGISTRY_UNIT, WEB_UNIT
-from roles.preflight import deploy as preflight
-from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
-from roles.rt_kernel.deploy import JUDGE, SETTLE
-from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, TUNE, WATCHDOG_DEVICE
-from roles.site import AGENTS_SLICE, MirrorPlace
+from roles.mirror_client.model import MIRROR_CLIENT
+from roles.mirror_place import MirrorPlace
+from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT
+from roles.preflight import role as preflight
+from roles.preflight.model import PREFLIGHT
+from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT
+from roles.rt_kernel.model import JUDGE, RT_KERNEL, SETTLE
+from roles.rt_tuning.model import HOUSEKEEPING_GROUPS, IRQ_WATCH, RT_SLICE, RT_TUNING, TUNE, WATCHDOG_DEVICE
+from roles.shared import AGENTS_SLICE
 from rtinfra.facts import http, sections
 from rtinfra.facts.boot import KEPT_SCRIPT, TRIAL_SCRIPT
 from rtinfra.facts.host import Host
@@ -120,17 +125,17 @@ def questions(
     `programs` are the host's telemetry programs, `requests` what to ask them over HTTP, `place` is the offline mirror
     that it uses or serves.
     """
-    members = list(config.base.realtime_members)
+    members = list(config[BASE].realtime_members)
     units = [CHRONY, LOGROTATE, DRIFT_TIMER, "systemd-journald.service", *OTHER_CLOCK_UNITS]
-    packages = list(config.base.packages)
+    packages = list(config[BASE].packages)
     own_services: list[str] = []
     application = None
-    if config.rt_tuning is not None:
-        own_services += [TUNE, IRQ_WATCH, *([DRIFT_SERVICE] if config.drift.enabled else [])]
-        units += [*HOUSEKEEPING_GROUPS, RT_SLICE, JUDGE, SETTLE, *config.rt_tuning.masked_units]
-        packages += config.rt_tuning.packages
-    if config.rt_app is not None:
-        app = config.rt_app
+    if config.get(RT_TUNING) is not None:
+        own_services += [TUNE, IRQ_WATCH, *([DRIFT_SERVICE] if config[DRIFT].enabled else [])]
+        units += [*HOUSEKEEPING_GROUPS, RT_SLICE, JUDGE, SETTLE, *config[RT_TUNING].masked_units]
+        packages += config[RT_TUNING].packages
+    if config.get(RT_APP) is not None:
+        app = config[RT_APP]
         own_services += [RT_UNIT, NON_RT_UNIT]
         packages += app.application.packages
         members.append(app.user)
@@ -142,15 +147,15 @@ def questions(
             health_ports=tuple(process.health_port for process in processes),
             metrics_ports=tuple(process.metrics_port for process in processes),
         )
-    if config.mirror_server is not None:
+    if config.get(MIRROR_SERVER) is not None:
         units += [WEB_UNIT, REGISTRY_UNIT]
-        packages += config.mirror_server.packages
+        packages += config[MIRROR_SERVER].packages
     private_directories: tuple[str, ...] = ()
-    if config.preflight is not None:
+    if config.get(PREFLIGHT) is not None:
         own_services.append(preflight.SERVICE)
         units.append(preflight.TIMER)
-        packages += config.preflight.packages
-        private_directories = (CONFIGURATION, str(config.preflight.state_directory))
+        packages += config[PREFLIGHT].packages
+        private_directories = (CONFIGURATION, str(config[PREFLIGHT].state_directory))
     if programs:
         units += [AGENTS_SLICE, SLICE, *(program.unit for program in programs)]
         packages += [package for program in programs for package in program.packages]
@@ -158,10 +163,10 @@ def questions(
         units=tuple(dict.fromkeys([*units, *own_services])),
         own_services=tuple(own_services),
         packages=tuple(dict.fromkeys(packages)),
-        sysctl=tuple(config.rt_tuning.sysctl) if config.rt_tuning else (),
-        parameters=config.rt_kernel.parameters if config.rt_kernel else (),
+        sysctl=tuple(config[RT_TUNING].sysctl) if config[RT_TUNING] else (),
+        parameters=config[RT_KERNEL].parameters if config[RT_KERNEL] else (),
         login_user=members[0] if members else None,
-        group=config.base.realtime_group,
+        group=config[BASE].realtime_group,
         application=application,
         programs=tuple(programs),
         requests=tuple(requests),
@@ -171,7 +176,7 @@ def questions(
 
 
 def _about_mirror(config: HostConfig, place: MirrorPlace) -> MirrorQuestions:
-    client, server = config.mirror_client, config.mirror_server
+    client, server = config[MIRROR_CLIENT], config[MIRROR_SERVER]
     return MirrorQuestions(
         place,
         is_client=client is not None and client.enabled,

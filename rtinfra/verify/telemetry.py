@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any, Final
 
-from roles.site import Site
 from rtinfra.config.types import Duration, SettingError
 from rtinfra.facts.http import HttpAnswer
 from rtinfra.programs import Program
@@ -162,7 +161,7 @@ def otlp(trace: str, span: str, now: int) -> tuple[dict[str, Any], dict[str, Any
 
 
 def find_trace(
-    asker: Asker, site: Site, trace: str, seconds: float, wanted: Sequence[str] = ()
+    asker: Asker, site: FleetView, trace: str, seconds: float, wanted: Sequence[str] = ()
 ) -> dict[str, Any] | None:
     """Look for a trace where the gateways send traces; None when it is not there within the time.
 
@@ -224,7 +223,7 @@ def chain(spans: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def find_log(
     asker: Asker,
     asker_on: Callable[[str], Asker],
-    site: Site,
+    site: FleetView,
     trace: str,
     directories: Mapping[str, Collection[str]],
 ) -> str | None:
@@ -256,7 +255,7 @@ def _in_files(asker: Asker, trace: str, directories: Collection[str]) -> Callabl
     return lambda: asker.run(f"grep -rhF -m 1 -- {shlex.quote(trace)} {paths} 2>/dev/null | grep -aF resourceLogs")
 
 
-def _in_loki(asker: Asker, site: Site, url: str, trace: str) -> Callable[[], str]:
+def _in_loki(asker: Asker, site: FleetView, url: str, trace: str) -> Callable[[], str]:
     # Loki's default range is the last hour. A query needs a label, and every stream of OTLP has this one.
     query = f"%7Bservice_name%3D~%22.%2B%22%7D%20%7C%3D%20%22{trace}%22"
     headers = {TENANT_HEADER: site.telemetry.tenant}
@@ -269,7 +268,7 @@ def _in_loki(asker: Asker, site: Site, url: str, trace: str) -> Callable[[], str
     return look
 
 
-def _in_elasticsearch(asker: Asker, site: Site, url: str, trace: str) -> Callable[[], str]:
+def _in_elasticsearch(asker: Asker, site: FleetView, url: str, trace: str) -> Callable[[], str]:
     login = basic("elastic", site.members("elasticsearch")[0].settings.password_secret)
 
     def look() -> str:

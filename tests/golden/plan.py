@@ -16,19 +16,20 @@ from pyinfra.api.operations import run_ops
 from pyinfra.context import ctx_state
 from ruamel.yaml import YAML
 
-from roles.base import deploy as base
-from roles.drift import deploy as drift
-from roles.fleet import site_of
-from roles.host import HostConfig, load_hosts
-from roles.mirror_client import deploy as mirror_client
-from roles.mirror_server import deploy as mirror_server
-from roles.rt_app import deploy as rt_app
-from roles.rt_kernel import deploy as rt_kernel
-from roles.rt_tuning import deploy as rt_tuning
+from roles.composition import Batch, compose
+from roles.drift.model import EXPECTED
+from roles.fleet import load_hosts, view_of
+from roles.host import HostConfig
+from roles.mirror_client import role as mirror_client
+from roles.mirror_client.model import MIRROR_CLIENT
+from roles.mirror_server import role as mirror_server
+from roles.mirror_server.model import MIRROR_SERVER
+from roles.shape import FleetView, Phase
+from roles.shared import CPU
 from roles.target import Target
-from roles.telemetry import Telemetry, telemetry_of
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.cpu import Topology, resolve_layout
+from rtinfra.facts.boot import BOOT_PROGRAM
 from rtinfra.operations import packages, units
 from rtinfra.operations.files import _SCRIPT
 from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
@@ -53,53 +54,47 @@ def host_with(settings: Mapping[str, object], groups: Sequence[str] = ("rt_hosts
         return load_hosts(PROJECT, path).hosts["golden"]
 
 
-def telemetry(host: FleetHost[HostConfig], housekeeping: str | None) -> Telemetry:
-    """Return the telemetry roles of a host that is alone in its fleet, with made-up images and secrets."""
-    site = site_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets())
-    return telemetry_of(host, replace(site, housekeeping=housekeeping))
+def view(host: FleetHost[HostConfig], distribution: str = "debian-13", topology: Topology | None = None) -> FleetView:
+    """Return what the roles of a host that is alone in its fleet see, with made-up images and secrets."""
+    fleet, cpu = Fleet({host.name: host}), host.config.get(CPU)
+    layout = None
+    if cpu is not None:
+        layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, topology or Topology.flat(4, nodes=2))
+        assert layout is not None, findings
+    return view_of(fleet, host, FakeStore(), FakeSecrets(), layout=layout, distribution=distribution)
 
 
 def target_of(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> Target:
-    """Return what roles know of a real-time host with this topology."""
-    rt = host.config.rt
-    layout, findings = resolve_layout(rt.cpu.isolated, rt.cpu.housekeeping, topology)
-    assert layout is not None, findings
-    return Target(host, distribution, telemetry(host, layout.housekeeping_list), layout)
+    """Return what a deploy knows of a host with this topology."""
+    return Target(compose(view(host, distribution, topology)))
 
 
-def configure(state: State, target: Target) -> None:
-    """Add the operations of deploy.py for a real-time host, up to the reboot."""
-    add_deploy(state, rt_kernel.guard, target.paths.boot_guard)
-    add_op(state, packages.installed, name="packages", names=target.packages)
-    add_deploy(state, base.configure, target.paths.base)
-    add_deploy(state, rt_tuning.configure, target.paths.rt_tuning, target.live)
-    add_deploy(state, rt_app.configure, target.paths.application_user, target.paths.application)
-    add_deploy(state, rt_kernel.configure, target.paths.boot_loader)
+def _without_reboot(batch: Batch) -> Batch:
+    steps = {phase: step for phase, step in batch.state.steps.items() if phase is not Phase.REBOOT}
+    return replace(batch, state=replace(batch.state, steps=steps))
 
 
-def finish(state: State, target: Target) -> None:
-    """Add those that come after it."""
-    add_deploy(state, drift.configure, target.drift_paths)
-    add_op(state, units.ensure, name="units", units=target.units)
+def steps_of(state: State, target: Target) -> None:
+    """Add the operations of deploy.py."""
+    add_deploy(state, target.guard)
+    add_op(state, packages.installed, name="packages", names=target.composed.packages)
+    add_deploy(state, target.place)
+    add_op(state, units.ensure, name="units", units=target.composed.units)
 
 
 def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> str:
     """Return every command that a bare host would see, then every path, then every unit."""
-    target = target_of(host, distribution, topology)
-    paths = [*target.paths.all, *target.drift_paths]
-
-    def steps(state: State) -> None:
-        configure(state, target)
-        finish(state, target)
-
+    composed = compose(view(host, distribution, topology))
+    # Whether a reboot is needed depends on what runs.
+    target = Target(replace(composed, batches=tuple(_without_reboot(batch) for batch in composed.batches)))
     return "\n".join(
         [
             *_heading("Commands on a bare host, without those that only look"),
-            *(command for command in commands(steps)),
+            *(command for command in commands(lambda state: steps_of(state, target))),
             *_heading("Paths"),
-            *(line for path in paths for line in path_lines(path)),
+            *(line for path in target.composed.paths for line in path_lines(path)),
             *_heading("Units"),
-            *(f"{unit.name}: {unit.startup or 'as it is'}, {_running(unit)}" for unit in target.units),
+            *(f"{unit.name}: {unit.startup or 'as it is'}, {_running(unit)}" for unit in target.composed.units),
             "",
         ]
     )
@@ -108,7 +103,7 @@ def plan(host: FleetHost[HostConfig], distribution: str, topology: Topology) -> 
 def mirror_plan(role: str) -> str:
     """Return the same of a host that serves the offline mirror, or uses it, when a release is published."""
     config = host_with({}, groups=["mirror_server", "mirror_client"]).config
-    server, client = config.mirror_server, config.mirror_client
+    server, client = config[MIRROR_SERVER], config[MIRROR_CLIENT]
     assert server is not None
     assert client is not None
     serves = role == "mirror_server"
@@ -197,10 +192,10 @@ def path_lines(path: Managed) -> list[str]:
             head = f"file {path.path} {path.mode} {path.owner}:{path.group}"
             # Programs have their own tests; here it is enough that one is placed.
             is_program = path.path.startswith(("/usr/local/bin/", "/usr/local/sbin/")) or path.path.endswith(
-                (".py", rt_kernel.BOOT_PROGRAM)
+                (".py", BOOT_PROGRAM)
             )
             body = ["(a program)"] if is_program else path.content.decode().rstrip("\n").split("\n")
-            if path.path == drift.EXPECTED:
+            if path.path == EXPECTED:
                 body = ["(what all of this comes to, as JSON)"]
         case Directory():
             head, body = f"directory {path.path} {path.mode} {path.owner}:{path.group}", []

@@ -21,10 +21,14 @@ from pyinfra.api.deploy import add_deploy
 from pyinfra.api.operation import add_op
 from pyinfra.context import ctx_state
 
-from roles.mirror_client import deploy as mirror_client
-from roles.preflight import deploy as preflight
-from roles.rt_kernel import deploy as rt_kernel
+from roles.host import HostConfig
+from roles.mirror_client import role as mirror_client
+from roles.mirror_client.model import MIRROR_CLIENT
+from roles.preflight import role as preflight
+from roles.rt_kernel.model import RT_KERNEL
+from roles.rt_tuning.model import RT_TUNING
 from roles.target import Target
+from rtinfra.config import FleetHost
 from rtinfra.cpu import Topology
 from rtinfra.inventory import HOST_DATA_KEY
 from rtinfra.operations import changes, files
@@ -33,10 +37,10 @@ from rtinfra.operations.managed import Absent, Directory, File, Managed
 from rtinfra.plan import show
 from rtinfra.plan.model import HostPlan, Plan
 from rtinfra.plan.observed import Observations, host_plan
-from tests.golden.plan import configure, finish, host_with, target_of
+from tests.golden.plan import host_with, steps_of, target_of
 from tests.golden.test_preflight import SETTINGS
 from tests.unit.mirror_fleet import NAME, PLACE, served_answer
-from tests.unit.telemetry_site import at, here, shipped, site
+from tests.unit.telemetry_site import at, here, shipped, view
 
 EXPECTED = Path(__file__).parent / "expected" / "foreseen-bare.txt"
 TOPOLOGY = Topology.flat(4, nodes=2)
@@ -56,6 +60,12 @@ SIMULATED = (
 )
 
 
+def host_of(desired: Target) -> FleetHost[HostConfig]:
+    """Return a host by whose settings a plan can be told from one that was made with others."""
+    swappiness = desired.view.required(RT_TUNING).sysctl["vm.swappiness"] if desired.view.own(RT_TUNING) else 0
+    return host_with({"rt_tuning": {"sysctl": {"vm.swappiness": swappiness}}})
+
+
 def target(**settings: object) -> Target:
     return target_of(host_with(settings), "debian-13", TOPOLOGY)
 
@@ -70,7 +80,7 @@ class Deployed:
     pending: str = ""
 
     def responses(self) -> dict[str | re.Pattern[str], list[str]]:
-        paths = {path.path: path for path in (*self.target.paths.all, *self.target.drift_paths)}
+        paths = {path.path: path for path in self.target.composed.paths}
         stat, digests, contents = [], [], []
         for path in paths.values():
             if isinstance(path, Absent):
@@ -82,7 +92,7 @@ class Deployed:
             if isinstance(path, File):
                 digests.append(f"{replace(path, content=content).sha256}  {path.path}")
                 contents += [f"@@{path.path}", base64.b64encode(content).decode()]
-        words = self.target.rt.rt_kernel.command_line(self.target.layout)
+        words = self.target.view.required(RT_KERNEL).command_line(self.target.view.cpus)
         boot = (
             f"@@boot_id\nother\n@@release\n{RELEASE}\n@@version\nPREEMPT_RT\n@@cmdline\nro {' '.join(words)}\n"
             f"@@installed\n{RELEASE}\n@@grub_cfg\nlinux /boot/vmlinuz-{RELEASE} ro {' '.join(words)}\n"
@@ -91,7 +101,7 @@ class Deployed:
         )
         units = [
             line
-            for unit in self.target.units
+            for unit in self.target.composed.units
             for line in (
                 *(f"Id={unit.name}", "LoadState=loaded", "SubState=x", "NeedDaemonReload=no"),
                 f"ActiveState={'active' if unit.running else 'inactive'}",
@@ -99,7 +109,7 @@ class Deployed:
                 "",
             )
         ]
-        installed = (f"{name}\t1\tii " for name in self.target.packages)
+        installed = (f"{name}\t1\tii " for name in self.target.composed.packages)
         return {
             "echo @@boot_id": boot.splitlines(),
             "echo @@query": ["@@query", *installed, "@@audit"],
@@ -121,9 +131,7 @@ def prepared(wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[
     """Return the plan of one fake real-time host."""
 
     def steps(state: State) -> None:
-        configure(state, wanted)
-        add_deploy(state, rt_kernel.reboot, wanted.rt.rt_kernel, wanted.layout, wanted.distribution, 1)
-        finish(state, wanted)
+        steps_of(state, wanted)
 
     return HostPlan.from_json(planned(wanted, responses, steps))
 
@@ -132,7 +140,7 @@ def planned(
     wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]], steps: Callable[[State], None]
 ) -> Mapping[str, Any]:
     """Return what would be saved of the plan of one fake host."""
-    data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses, HOST_DATA_KEY: wanted.fleet_host}
+    data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses, HOST_DATA_KEY: host_of(wanted)}
     inventory = Inventory(([("@fake/golden", data)], {}))
     state, recorder, observations = State(inventory, Config()), Recorder(contents=True), Observations()
     logging.disable(logging.CRITICAL)
@@ -187,7 +195,7 @@ def test_an_unchanged_host() -> None:
 
 def test_a_file_changed_by_hand_and_what_follows() -> None:
     wanted = target()
-    content = of(wanted.paths.base, CHRONY).content
+    content = of(wanted.composed.paths, CHRONY).content
     plan = prepared(wanted, Deployed(wanted, contents={CHRONY: content + b"server 192.0.2.9\n"}).responses())
     assert names(plan) == ["base | files", "units"]
     assert (plan.changes, plan.reboot) == (1, None)
@@ -224,9 +232,9 @@ def test_another_isolated_core_is_a_reboot_that_starts_the_units() -> None:
 
 def test_a_parameter_taken_out_of_the_settings_is_removed() -> None:
     usual = target()
-    parameters = [word for word in usual.rt.rt_kernel.parameters if word != "skew_tick=1"]
+    parameters = [word for word in usual.view.required(RT_KERNEL).parameters if word != "skew_tick=1"]
     wanted = target(rt_kernel={"parameters": parameters})
-    before = {DROP_IN: of(usual.paths.boot_loader, DROP_IN).content}
+    before = {DROP_IN: of(usual.composed.paths, DROP_IN).content}
     reboot = prepared(wanted, Deployed(usual, contents=before).responses()).reboot
     assert reboot is not None
     assert (reboot.more["added"], reboot.more["removed"]) == ([], ["skew_tick=1"])
@@ -234,7 +242,7 @@ def test_a_parameter_taken_out_of_the_settings_is_removed() -> None:
 
 def test_another_comment_in_the_boot_loaders_file_needs_no_reboot() -> None:
     wanted = target()
-    content = of(wanted.paths.boot_loader, DROP_IN).content
+    content = of(wanted.composed.paths, DROP_IN).content
     plan = prepared(wanted, Deployed(wanted, contents={DROP_IN: content + b"# hello\n"}).responses())
     assert names(plan) == ["rt_kernel | boot loader"]
     assert plan.reboot is None
@@ -256,7 +264,7 @@ class TestMirror:
     """A host that is pointed at the mirror."""
 
     def plan(self, has_certificates: bool) -> HostPlan:
-        settings = host_with({}, groups=["mirror_client"]).config.mirror_client
+        settings = host_with({}, groups=["mirror_client"]).config[MIRROR_CLIENT]
         assert settings is not None
 
         def steps(state: State) -> None:
@@ -278,10 +286,8 @@ class TestMirror:
 
 def test_no_secret_is_in_a_plan_that_is_shown_or_saved() -> None:
     """Neither one that is planted in the settings, nor one that the host still has in its files."""
-    view = site(
-        housekeeping="0-1", agents=here(), rt_hosts=here(), gateways=here(), alertmanager=at("ops", "192.0.2.20")
-    )
-    paths = preflight.part(shipped("preflight", **SETTINGS), view).paths
+    where = view(is_rt=True, agents=here(), rt_app=here(), gateways=here(), alertmanager=at("ops", "192.0.2.20"))
+    paths = preflight.state(shipped("preflight", **SETTINGS), where).files
     secrets = [path for path in paths if isinstance(path, File) and path.secret]
     assert any(b"value-of-" in path.content for path in secrets)
     gone = Absent(path="/etc/rtinfra/older.env")

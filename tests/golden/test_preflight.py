@@ -12,12 +12,12 @@ import pytest
 from pyinfra.api.operation import add_op
 from pyinfra.api.state import State
 
-from roles.preflight import deploy as preflight
+from roles.preflight import role as preflight
 from rtinfra.operations import environments, files, units
 from rtinfra.operations.environments import _SCRIPT
 from rtinfra.operations.managed import File
 from tests.golden.plan import commands, path_lines
-from tests.unit.telemetry_site import at, here, shipped, site
+from tests.unit.telemetry_site import at, here, shipped, view
 from tests.unit.test_wheelhouse import house
 
 EXPECTED = Path(__file__).parent / "expected" / "preflight.txt"
@@ -32,28 +32,28 @@ SETTINGS = {
 
 
 def plan(directory: Path) -> str:
-    view = site(
-        housekeeping="0-1",
+    where = view(
+        is_rt=True,
         agents=here(),
-        rt_hosts=here(),
+        rt_app=here(),
         gateways=at("ops", "192.0.2.20"),
         alertmanager=at("ops", "192.0.2.20"),
     )
-    part = preflight.part(shipped("preflight", **SETTINGS), view)
+    part = preflight.state(shipped("preflight", **SETTINGS), where)
     wheels = house(directory)
 
     def steps(state: State) -> None:
         for environment in part.environments:
             add_op(state, environments.installed, name="environment", environment=environment, wheelhouse=wheels)
         add_op(state, files.sync, name="accounts", paths=part.accounts)
-        add_op(state, files.sync, name="files", paths=part.paths)
+        add_op(state, files.sync, name="files", paths=part.files)
         add_op(state, units.ensure, name="units", units=part.units)
 
     answer = "@@python\n3.13\n@@current\n@@wheels\n"
     lines = ["# Commands on a bare host, without those that only look", ""]
     lines += commands(steps, {"echo @@": answer.splitlines()})
     lines += ["", "# Paths", ""]
-    for path in (*part.accounts, *part.paths):
+    for path in (*part.accounts, *part.files):
         if isinstance(path, File) and path.secret:
             lines += [f"secret file {path.path} {path.mode} {path.owner}:{path.group}", ""]
         else:

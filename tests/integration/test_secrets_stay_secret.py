@@ -21,7 +21,7 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.context import ctx_state
 
-from roles.preflight import deploy as role
+from roles.preflight import role as role
 from rtinfra.operations import files
 from tests.integration.http_services import (
     GENIE_KEY,
@@ -33,7 +33,7 @@ from tests.integration.http_services import (
     serving,
 )
 from tests.integration.servers import Process, free_port, redis
-from tests.unit.telemetry_site import at, here, shipped, site
+from tests.unit.telemetry_site import at, here, shipped, view
 
 DATABASE_PASSWORD = "planted-database-password-5d21"
 REDIS_PASSWORD = "planted-redis-password-8841"
@@ -213,20 +213,20 @@ def test_a_deploy_shows_none(services: Services, cache: Process, tmp_path: Path,
         def read(self, name: str) -> bytes:
             return planted(services)[name].encode()
 
-    view = site(agents=here(), gateways=at("gw", "192.0.2.10"))
+    view = view(agents=here(), gateways=at("gw", "192.0.2.10"))
     object.__setattr__(view, "secrets", Vault())
     chosen = settings(services, cache, tmp_path)
     # The role knows where node_exporter looks, and systemd makes the directory for results.
     del chosen["state_directory"], chosen["textfile_directory"]
-    part = role.part(shipped("preflight", **chosen), view)
-    secret_files = [path for path in part.paths if getattr(path, "secret", False)]
+    part = role.state(shipped("preflight", **chosen), view)
+    secret_files = [path for path in part.files if getattr(path, "secret", False)]
     assert len(secret_files) == len(planted(services))
     data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": {"echo @@": "@@nothing"}}
     inventory = Inventory(([("@fake/one", data)], {}))
     state = State(inventory, Config(DIFF=True))
     with caplog.at_level(logging.DEBUG), ctx_state.use(state):
         connect_all(state)
-        add_op(state, files.sync, name="files", paths=[*part.accounts, *part.paths])
+        add_op(state, files.sync, name="files", paths=[*part.accounts, *part.files])
         run_ops(state)
     (fake,) = inventory
     shown = capfd.readouterr()
@@ -241,6 +241,6 @@ def test_a_deploy_shows_none(services: Services, cache: Process, tmp_path: Path,
     assert len(fake.connector.executed_commands) >= 2
     assert "settings.json" in caplog.text
     assert {name: found for name, text in texts.items() if (found := leaks(text, services))} == {}
-    for path in part.paths:
+    for path in part.files:
         if path not in secret_files:
             assert not leaks(getattr(path, "content", b"").decode(), services), path.path

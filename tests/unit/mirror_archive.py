@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from roles.site import MirrorSettings
+from roles.shared import MirrorSettings
 from rtinfra.local.archive import Archive
 
 

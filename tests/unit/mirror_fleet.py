@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from roles.host import HostConfig
-from roles.mirror_client.deploy import IMAGES, KEY, REPOSITORY, SOURCE, image_policy
-from roles.mirror_server.deploy import REGISTRY_UNIT, WEB_UNIT, names
-from roles.site import MirrorPlace
+from roles.mirror_client.role import IMAGES, KEY, REPOSITORY, SOURCE, image_policy
+from roles.mirror_place import MirrorPlace
+from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT
+from roles.mirror_server.role import names
 from rtinfra.facts.mirror import Certificate, Index, MirrorState, Release
 from rtinfra.verify.mirror import pip_wanted, requests
 
@@ -66,7 +67,7 @@ def served_answer(has_certificates: bool = True) -> list[str]:
 
 def client_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iterator[str]:
     """What a healthy client answers to rtinfra.verify.mirror."""
-    own = config.mirror_server is not None
+    own = config.get(MIRROR_SERVER) is not None
     repository = f"file:{place.live}/apt/" if own else f"{place.url}/apt/"
     yield from ("@@mirror_files", SOURCE)
     yield from ("@@mirror_targets", f"{repository} {KEY}", f"{repository} {KEY}")
@@ -94,7 +95,7 @@ def client_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iter
 
 def server_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iterator[str]:
     """What a healthy server answers to rtinfra.verify.mirror."""
-    settings = config.mirror_server
+    settings = config[MIRROR_SERVER]
     assert settings is not None
     alternatives = ", ".join(
         f"{'IP Address' if name[0].isdigit() else 'DNS'}:{name}" for name in names(settings, place)

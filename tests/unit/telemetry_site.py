@@ -1,8 +1,8 @@
 """A small made-up fleet for tests of telemetry roles: what a role gets to see, without an inventory or a store.
 
-    site()                                          host rt1 alone, nobody else runs anything
-    site(gateways=here())                           rt1 itself is a gateway, with the shipped settings
-    site(gateways=(at("gw1", "192.0.2.11", ...),))  others are
+    view()                                          host rt1 alone, nobody else runs anything
+    view(gateways=here())                           rt1 itself is a gateway, with the shipped settings
+    view(gateways=(at("gw1", "192.0.2.11", ...),))  others are
 
 `shipped("jaeger", retention="3d")` gives the settings of group_data/jaeger.yaml with changes.
 """
@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from roles.site import Member, Part, Site, TelemetrySettings
+from roles.catalogue import ROLES, SECTIONS
+from roles.facets import Member
+from roles.rt_app.model import RtAppSettings
+from roles.shape import FleetView, RoleState
+from roles.shared import BackendsSettings, TelemetrySettings
+from rtinfra.cpu import CpuLayout, Topology
 from rtinfra.deb import LocalPackage
 from rtinfra.operations.managed import File, Managed
 from rtinfra.paths import PROJECT
@@ -56,14 +60,12 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def shipped(role: str, **changes: Any) -> Any:
     """Return the settings of a telemetry role as shipped, with changes."""
-    model = getattr(import_module(f"roles.{role}.model"), f"{role.title()}Settings")
-    return model.model_validate(merged(_section(role, role), changes))
+    (section,) = (section for section in SECTIONS if section.name == role)
+    return section.model.model_validate(merged(_section(role, role), changes))
 
 
 def rt_app(**changes: Any) -> Any:
-    """Return the settings of the application as shipped, with changes: those of a member of `rt_hosts`."""
-    from roles.rt_app.model import RtAppSettings
-
+    """Return the settings of the application as shipped, with changes: those of a real-time host."""
     return RtAppSettings.model_validate(merged(_section("rt_hosts", "rt_app"), changes))
 
 
@@ -84,58 +86,67 @@ def here(settings: Any = None) -> Here:
     return Here(settings)
 
 
-def at(host: str, address: str, settings: Any = None, tenant: str = "prod") -> Member:
+def at(host: str, address: str, settings: Any = None, tenant: str = "prod") -> Member[Any]:
     """Return a member that is another host; shipped settings unless told."""
     return Member(host, address, settings, tenant)
 
 
-def site(
+def layout(isolated: int = 2) -> CpuLayout:
+    """Return the layout of a host with four CPUs, the last ones isolated."""
+    topology = Topology.flat(4)
+    own = frozenset(range(4 - isolated, 4))
+    return CpuLayout(own, topology.online - own, topology)
+
+
+def view(
     host: str = "rt1",
     address: str = "192.0.2.1",
     *,
     shared: TelemetrySettings | None = None,
-    housekeeping: str | None = None,
-    **members: Member | Here | Sequence[Member | Here],
-) -> Site:
+    is_rt: bool = False,
+    **members: Member[Any] | Here | Sequence[Member[Any] | Here],
+) -> FleetView:
     """Return the fleet as seen from `host`; `members` are those of each role."""
 
-    def member(role: str, given: Member | Here) -> Member:
+    def member(role: str, given: Member[Any] | Here) -> Member[Any]:
         settings = given.settings
         if settings is None:
-            settings = rt_app() if role == "rt_hosts" else shipped(role)
+            settings = rt_app() if role == "rt_app" else shipped(role)
         if isinstance(given, Here):
             return Member(host, address, settings, shared.tenant if shared else telemetry().tenant)
         return Member(given.host, given.address, settings, given.tenant)
 
-    roles = {
-        role: tuple(member(role, one) for one in ((given,) if isinstance(given, (Member, Here)) else given))
-        for role, given in members.items()
-    }
-    return Site(
+    return FleetView(
         host=host,
         address=address,
         telemetry=shared or telemetry(),
-        roles=roles,
+        backends=BackendsSettings.model_validate(_section("all", "backends")),
+        by_section={
+            role: tuple(member(role, one) for one in ((given,) if isinstance(given, (Member, Here)) else given))
+            for role, given in members.items()
+        },
+        roles=ROLES,
         secrets=FakeSecrets(),
         store=FakeStore(),
-        housekeeping=housekeeping,
+        distribution="debian-13",
+        layout=layout() if is_rt else None,
     )
 
 
-def managed(part: Part, path: str) -> Managed:
+def managed(state: RoleState, path: str) -> Managed:
     """Return what a part puts at a path of the host, containers' files included."""
-    everything = [*part.paths, *(file for container in part.containers for file in container.config)]
+    everything = [*state.files, *(file for container in state.containers for file in container.config)]
     (found,) = [item for item in everything if item.path == path]
     return found
 
 
-def text(part: Part, path: str) -> str:
+def text(state: RoleState, path: str) -> str:
     """Return the content of a file of a part."""
-    file = managed(part, path)
+    file = managed(state, path)
     assert isinstance(file, File)
     return file.content.decode()
 
 
-def document(part: Part, path: str) -> Any:
+def document(state: RoleState, path: str) -> Any:
     """Return the content of a YAML file of a part."""
-    return yaml.safe_load(text(part, path))
+    return yaml.safe_load(text(state, path))

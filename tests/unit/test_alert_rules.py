@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roles.prometheus.deploy import RULES
+from roles.prometheus.role import RULES
 from rtinfra.metrics import exposed, load_catalogue, metric_names
 from rtinfra.paths import PROJECT
 from tests.unit.monitoring_tools import run

@@ -11,9 +11,9 @@ import pytest
 from roles.grafana.dashboards import dashboards
 from roles.grafana.datasources import datasources
 from roles.grafana.panels import WIDTH, to_json
-from roles.site import Site
+from roles.shape import FleetView
 from rtinfra.metrics import load_catalogue, metric_names
-from tests.unit.telemetry_site import here, site, telemetry
+from tests.unit.telemetry_site import here, telemetry, view
 
 # OB-16.
 APPLICATION = {
@@ -47,23 +47,23 @@ DRIFT = {"rtinfra_drift_items", "rtinfra_drift_found", "rtinfra_drift_last_run_t
 COMPLIANCE = {"rtinfra_compliance_controls", "rtinfra_compliance_last_run_timestamp_seconds"}
 
 SITES = {
-    "prometheus": site(prometheus=here()),
-    "mimir": site(mimir=here(), shared=telemetry(metrics="mimir")),
-    "both": site(prometheus=here(), mimir=here(), shared=telemetry(metrics="mimir", tenant="staging")),
+    "prometheus": view(prometheus=here()),
+    "mimir": view(mimir=here(), shared=telemetry(metrics="mimir")),
+    "both": view(prometheus=here(), mimir=here(), shared=telemetry(metrics="mimir", tenant="staging")),
 }
 
 
-def boards(where: Site) -> list[dict[str, Any]]:
+def boards(where: FleetView) -> list[dict[str, Any]]:
     return [json.loads(json.dumps(to_json(board))) for board in dashboards(where)]
 
 
-def panels(where: Site) -> Iterator[dict[str, Any]]:
+def panels(where: FleetView) -> Iterator[dict[str, Any]]:
     """Every panel that shows something."""
     for board in boards(where):
         yield from (panel for panel in board["panels"] if panel["type"] != "row")
 
 
-def used_metrics(where: Site) -> set[str]:
+def used_metrics(where: FleetView) -> set[str]:
     return {name for panel in panels(where) for target in panel["targets"] for name in metric_names(target["expr"])}
 
 

@@ -15,7 +15,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_inventory, ctx_state
 from pyinfra_cli.util import load_deploy_file
 
-from roles.host import load_hosts
+from roles.fleet import load_hosts
 from rtinfra.config import Fleet
 from rtinfra.inventory import FLEET_DATA_KEY, HOST_DATA_KEY
 from rtinfra.paths import PROJECT

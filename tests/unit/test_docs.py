@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import BaseModel
 
-from roles.host import MIRROR_ROLES, TELEMETRY_ROLES, HostConfig
+from roles.catalogue import HOST_MODEL, ROLES
 from roles.rt_kernel.model import RtKernelSettings
 from rtinfra.config.merge import Located, merge
+from rtinfra.config.sections import EVERY_HOST
 from rtinfra.config.yaml import load_yaml
 from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.paths import PROJECT
@@ -25,7 +26,7 @@ from rtinfra.paths import PROJECT
 # The files that hold settings; those of a lab only change some.
 SETTINGS = (
     "group_data/all.yaml",
-    *(f"group_data/{group}.yaml" for group in ("rt_hosts", *TELEMETRY_ROLES, *MIRROR_ROLES)),
+    *(f"group_data/{group}.yaml" for group in dict.fromkeys(role.group for role in ROLES) if group != EVERY_HOST),
 )
 SHIPPED_YAML = (
     *(str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "group_data").glob("*.yaml"))),
@@ -107,7 +108,7 @@ def differences(model: type[BaseModel], tree: Located, prefix: str = "") -> Iter
 
 def test_every_setting_is_in_the_shipped_yaml_and_nothing_else() -> None:
     merged = reduce(merge, (load_yaml(PROJECT / name, name) for name in SETTINGS))
-    assert not list(differences(HostConfig, merged))
+    assert not list(differences(HOST_MODEL, merged))
 
 
 # ---- docs/rt-host.md --------------------------------------------------------------------------------------

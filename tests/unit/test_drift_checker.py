@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.drift.checker import drift
-from roles.drift.deploy import document
+from roles.drift.role import document
 from rtinfra.cpu import format_cpu_list, format_cpu_mask
 from rtinfra.facts.files import DRIFT_CHECKER, Files, parse_files_state
 from rtinfra.facts.units import UnitState

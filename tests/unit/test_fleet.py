@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from roles.fleet import load_checked_hosts, members, site_of
+from roles.fleet import load_checked_hosts, view_of
+from roles.jaeger.model import JAEGER
+from roles.rt_app.model import RT_APP
 from rtinfra.config import ConfigError
 from rtinfra.paths import PROJECT
 from tests.unit.telemetry_site import FakeSecrets, FakeStore
@@ -52,10 +54,11 @@ def refusals(path: Path) -> str:
 def test_a_whole_site_is_accepted_and_everybody_knows_the_others(write: Write) -> None:
     path = write({"robot": ["rt_hosts", "agents"], "station": BACKENDS}, station={"telemetry": {"address": "10.0.0.2"}})
     fleet = load_checked_hosts(PROJECT, path)
-    site = site_of(fleet, fleet.hosts["robot"], FakeStore(), FakeSecrets())
-    assert site.address == "192.0.2.1", "the address of ssh, since no other is set"
-    assert site.urls("jaeger", "ui_port") == ("http://10.0.0.2:16686",)
-    (application,) = members(fleet, "rt_hosts")
+    view = view_of(fleet, fleet.hosts["robot"], FakeStore(), FakeSecrets())
+    assert view.address == "192.0.2.1", "the address of ssh, since no other is set"
+    (jaeger,) = view.members(JAEGER)
+    assert jaeger.url(jaeger.settings.ui_port) == "http://10.0.0.2:16686"
+    (application,) = view.members(RT_APP)
     assert application.settings.rt_process.metrics_port == 9090
 
 

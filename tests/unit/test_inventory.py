@@ -8,7 +8,8 @@ import pytest
 from pyinfra.api import Inventory
 from pyinfra.api.exceptions import InventoryError
 
-from roles.host import load_hosts
+from roles.fleet import load_hosts
+from roles.shared import CPU
 from rtinfra.inventory import fleet_host_of, groups, make_inventory, source
 from rtinfra.paths import PROJECT
 
@@ -50,7 +51,7 @@ def test_pyinfra_gets_hosts_groups_and_strict_keys(directory: Path) -> None:
     assert robot.data.ssh_port == 2222
     assert robot.data.ssh_strict_host_key_checking == "yes"
     assert [host.name for host in inventory.get_group("rt_hosts")] == ["robot-1"]
-    assert fleet_host_of(robot).config.rt.cpu.isolated == "2-3"
+    assert fleet_host_of(robot).config[CPU].isolated == "2-3"
     assert set(groups(fleet)) == {"rt_hosts", "ungrouped"}
 
 

@@ -20,7 +20,7 @@ from hypothesis import settings as relaxed
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from roles.host import load_hosts
+from roles.fleet import load_hosts
 from rtinfra import deb
 from rtinfra.config import ConfigError
 from rtinfra.images import LocalStore, oci

@@ -22,7 +22,7 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.context import ctx_state
 
-from roles.mirror_client import deploy as client
+from roles.mirror_client import role as client
 from rtinfra.facts import mirror as facts
 from rtinfra.facts.mirror import Certificate, LiveMirror, MirrorState, normalised, parse_mirror_state
 from rtinfra.operations import images, mirror

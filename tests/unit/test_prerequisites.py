@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from roles.prerequisites import check_host
-from rtinfra.cpu import Topology
+from roles.fleet import view_of
+from roles.host import HostConfig
+from roles.prerequisites import check_layout, check_roles
+from rtinfra.config import Fleet, FleetHost, Problem
+from rtinfra.cpu import CpuLayout, Topology
 from rtinfra.facts.host import HostState
 from tests.golden.plan import host_with
+from tests.unit.telemetry_site import FakeSecrets, FakeStore
 
 GOOD = HostState(
     distribution="debian-13",
@@ -27,6 +31,13 @@ GOOD = HostState(
     grub_filesystem="ext4",
     grub_devices=frozenset({"disk", "part"}),
 )
+
+
+def check_host(host: FleetHost[HostConfig], state: HostState) -> tuple[CpuLayout | None, list[Problem]]:
+    """What a deploy does before anything else."""
+    layout, problems = check_layout(host, state)
+    view = view_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets(), layout=layout)
+    return layout, [*problems, *check_roles(host, view, state)]
 
 
 def reasons(state: HostState, **settings: object) -> str:

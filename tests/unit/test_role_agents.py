@@ -14,36 +14,36 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from roles.agents import deploy as agents
-from roles.site import Part, Site
+from roles.agents import role as agents
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
 from rtinfra.paths import PROJECT
-from tests.unit.telemetry_site import at, document, here, managed, rt_app, shipped, site, telemetry, text
+from tests.unit.telemetry_site import at, document, here, managed, rt_app, shipped, telemetry, text, view
 
 CONFIG = "/etc/otelcol/config.yaml"
 UNIT = "/etc/systemd/system/rtinfra-otelcol.service"
 FILEBEAT = "/etc/filebeat/filebeat.yml"
 
 
-def two_gateways(**members: Any) -> Site:
+def two_gateways(**members: Any) -> FleetView:
     pair = shipped("gateways", addresses=["192.0.2.11", "192.0.2.12"])
-    return site(housekeeping="0-1", gateways=at("gw", "192.0.2.10", pair), **members)
+    return view(is_rt=True, gateways=at("gw", "192.0.2.10", pair), **members)
 
 
 @pytest.fixture
-def rt_part() -> Part:
+def rt_part() -> RoleState:
     """A real-time host with the application."""
-    return agents.part(shipped("agents"), two_gateways(rt_hosts=here()))
+    return agents.state(shipped("agents"), two_gateways(rt_app=here()))
 
 
 @pytest.fixture
-def plain_part() -> Part:
+def plain_part() -> RoleState:
     """A host without application and without isolated cores; somebody else runs the application."""
-    view = site(gateways=at("gw", "192.0.2.10"), rt_hosts=at("rt9", "192.0.2.9"))
-    return agents.part(shipped("agents"), view)
+    where = view(gateways=at("gw", "192.0.2.10"), rt_app=at("rt9", "192.0.2.9"))
+    return agents.state(shipped("agents"), where)
 
 
-def directives(part: Part, path: str) -> dict[str, list[str]]:
+def directives(part: RoleState, path: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in text(part, path).splitlines():
         if line and line[0] not in "#[":
@@ -52,7 +52,7 @@ def directives(part: Part, path: str) -> dict[str, list[str]]:
     return found
 
 
-def test_nothing_of_the_agents_may_use_an_isolated_core(rt_part: Part) -> None:
+def test_nothing_of_the_agents_may_use_an_isolated_core(rt_part: RoleState) -> None:
     assert directives(rt_part, "/etc/systemd/system/agents.slice")["AllowedCPUs"] == ["0-1"]
     for path in (UNIT, "/etc/systemd/system/prometheus-node-exporter.service.d/60-rtinfra.conf"):
         found = directives(rt_part, path)
@@ -61,18 +61,18 @@ def test_nothing_of_the_agents_may_use_an_isolated_core(rt_part: Part) -> None:
         assert "GOMAXPROCS=2" in found["Environment"]
 
 
-def test_a_host_without_isolated_cores_is_not_confined(plain_part: Part) -> None:
+def test_a_host_without_isolated_cores_is_not_confined(plain_part: RoleState) -> None:
     assert "AllowedCPUs" not in directives(plain_part, "/etc/systemd/system/agents.slice")
     assert "CPUAffinity" not in directives(plain_part, UNIT)
 
 
-def test_all_agents_together_are_bounded(rt_part: Part) -> None:
+def test_all_agents_together_are_bounded(rt_part: RoleState) -> None:
     found = directives(rt_part, "/etc/systemd/system/agents.slice")
     assert found["MemoryMax"] == ["768M"]
     assert found["CPUWeight"] == ["50"]
 
 
-def test_every_gateway_of_the_fleet_has_the_one_name(rt_part: Part) -> None:
+def test_every_gateway_of_the_fleet_has_the_one_name(rt_part: RoleState) -> None:
     lines = [line.split() for line in text(rt_part, "/etc/otelcol/hosts").splitlines() if not line.startswith("#")]
     assert [address for address, name in lines if name == "otel-gateways"] == ["192.0.2.11", "192.0.2.12"]
     assert document(rt_part, CONFIG)["exporters"]["otlp_grpc"]["endpoint"] == "dns:///otel-gateways:4327"
@@ -82,16 +82,16 @@ def test_every_gateway_of_the_fleet_has_the_one_name(rt_part: Part) -> None:
 def test_gateways_at_different_ports_are_refused() -> None:
     pair = (at("a", "192.0.2.11"), at("b", "192.0.2.12", shipped("gateways", grpc_port=5000)))
     with pytest.raises(ValueError, match=r"gateways\.grpc_port is \[4327, 5000\]"):
-        agents.part(shipped("agents"), site(gateways=pair))
+        agents.state(shipped("agents"), view(gateways=pair))
 
 
-def test_telemetry_is_taken_on_loopback_only(rt_part: Part) -> None:
+def test_telemetry_is_taken_on_loopback_only(rt_part: RoleState) -> None:
     protocols = document(rt_part, CONFIG)["receivers"]["otlp"]["protocols"]
     assert protocols["grpc"]["endpoint"] == "127.0.0.1:4317"
     assert protocols["http"]["endpoint"] == "127.0.0.1:4318"
 
 
-def test_nothing_is_acknowledged_before_it_is_on_the_disk(rt_part: Part) -> None:
+def test_nothing_is_acknowledged_before_it_is_on_the_disk(rt_part: RoleState) -> None:
     config = document(rt_part, CONFIG)
     exporter = config["exporters"]["otlp_grpc"]
     queue = exporter["sending_queue"]
@@ -107,14 +107,14 @@ def test_nothing_is_acknowledged_before_it_is_on_the_disk(rt_part: Part) -> None
         assert not any(name.startswith("batch") for name in pipeline["processors"])
 
 
-def test_every_record_says_where_it_is_from(rt_part: Part) -> None:
+def test_every_record_says_where_it_is_from(rt_part: RoleState) -> None:
     config = document(rt_part, CONFIG)
     attributes = {entry["key"]: entry["value"] for entry in config["processors"]["resource"]["attributes"]}
     assert attributes == {"host.name": "rt1", "deployment.environment": "prod", "tenant_id": "prod"}
     assert all("resource" in pipeline["processors"] for pipeline in config["service"]["pipelines"].values())
 
 
-def test_log_files_of_the_application_are_followed(rt_part: Part) -> None:
+def test_log_files_of_the_application_are_followed(rt_part: RoleState) -> None:
     config = document(rt_part, CONFIG)
     receiver = config["receivers"]["file_log/application"]
     assert receiver["include"] == ["/var/log/mxrc/*.log", "/var/log/mxrc/*.log.*"]
@@ -129,20 +129,20 @@ def test_log_files_of_the_application_are_followed(rt_part: Part) -> None:
 
 
 def test_log_directory_and_group_are_the_applications_own() -> None:
-    view = two_gateways(rt_hosts=here(rt_app(log_dir="/srv/log", user="robot")))
-    part = agents.part(shipped("agents"), view)
+    where = two_gateways(rt_app=here(rt_app(log_dir="/srv/log", user="robot")))
+    part = agents.state(shipped("agents"), where)
     assert document(part, CONFIG)["receivers"]["file_log/application"]["include"][0] == "/srv/log/*.log"
     assert directives(part, UNIT)["SupplementaryGroups"] == ["robot"]
 
 
-def test_a_host_without_application_reads_no_log_files(plain_part: Part) -> None:
+def test_a_host_without_application_reads_no_log_files(plain_part: RoleState) -> None:
     config = document(plain_part, CONFIG)
     assert list(config["receivers"]) == ["otlp"]
     assert config["service"]["pipelines"]["logs"]["receivers"] == ["otlp"]
     assert "SupplementaryGroups" not in directives(plain_part, UNIT)
 
 
-def test_prometheus_reaches_the_metrics_of_collector_and_host(rt_part: Part) -> None:
+def test_prometheus_reaches_the_metrics_of_collector_and_host(rt_part: RoleState) -> None:
     (reader,) = document(rt_part, CONFIG)["service"]["telemetry"]["metrics"]["readers"]
     exporter = reader["pull"]["exporter"]["prometheus"]
     assert (exporter["host"], exporter["port"]) == ("192.0.2.1", 8888)
@@ -151,43 +151,43 @@ def test_prometheus_reaches_the_metrics_of_collector_and_host(rt_part: Part) -> 
     assert "--web.listen-address=192.0.2.1:9100" in arguments(rt_part)
 
 
-def arguments(part: Part) -> list[str]:
+def arguments(part: RoleState) -> list[str]:
     """Arguments of node_exporter, as systemd and a shell read the file."""
     (line,) = [line for line in text(part, "/etc/default/prometheus-node-exporter").splitlines() if line[0] != "#"]
     (assignment,) = shlex.split(line)
     return assignment.removeprefix("ARGS=").split()
 
 
-def test_sensors_that_interrupt_isolated_cores_are_not_read(rt_part: Part, plain_part: Part) -> None:
+def test_sensors_that_interrupt_isolated_cores_are_not_read(rt_part: RoleState, plain_part: RoleState) -> None:
     left_out = {"--no-collector.cpufreq", "--no-collector.hwmon", "--no-collector.rapl", "--no-collector.thermal_zone"}
     assert left_out <= set(arguments(rt_part))
     assert not left_out & set(arguments(plain_part))
 
 
-def test_the_configuration_is_checked_before_it_goes_live(rt_part: Part) -> None:
+def test_the_configuration_is_checked_before_it_goes_live(rt_part: RoleState) -> None:
     file = managed(rt_part, CONFIG)
     assert isinstance(file, File)
     assert file.validate == "otelcol validate --config=file:{path}"
     assert file.restarts == ("rtinfra-otelcol.service",)
 
 
-def test_a_stop_counts_no_line_as_read_that_was_not_queued(rt_part: Part) -> None:
+def test_a_stop_counts_no_line_as_read_that_was_not_queued(rt_part: RoleState) -> None:
     found = directives(rt_part, UNIT)
     assert found["KillSignal"] == found["SuccessExitStatus"] == ["SIGKILL"]
 
 
-def test_the_gateways_are_found_without_a_name_server(rt_part: Part) -> None:
+def test_the_gateways_are_found_without_a_name_server(rt_part: RoleState) -> None:
     environment = directives(rt_part, UNIT)["Environment"]
     assert {"GODEBUG=netdns=go", "GRPC_ENABLE_TXT_SERVICE_CONFIG=false"} <= set(environment)
 
 
-def test_packages_and_units(rt_part: Part) -> None:
+def test_packages_and_units(rt_part: RoleState) -> None:
     assert rt_part.packages == ("prometheus-node-exporter",)
     assert [package.name for package in rt_part.local_packages] == ["otelcol"]
     assert [unit.name for unit in rt_part.units] == ["rtinfra-otelcol.service", "prometheus-node-exporter.service"]
 
 
-def test_units_are_well_formed(rt_part: Part) -> None:
+def test_units_are_well_formed(rt_part: RoleState) -> None:
     for path in (UNIT, "/etc/systemd/system/agents.slice"):
         parser = configparser.RawConfigParser(strict=False)
         parser.read_string(text(rt_part, path))
@@ -198,10 +198,10 @@ def test_units_are_well_formed(rt_part: Part) -> None:
 
 
 @pytest.fixture
-def filebeat_part() -> Part:
+def filebeat_part() -> RoleState:
     settings = shipped("agents", logs="filebeat", filebeat={"password_secret": "elastic"})
     store = (at("es1", "192.0.2.31", shipped_elasticsearch()), at("es2", "192.0.2.32", shipped_elasticsearch()))
-    return agents.part(settings, two_gateways(rt_hosts=here(), elasticsearch=store))
+    return agents.state(settings, two_gateways(rt_app=here(), elasticsearch=store))
 
 
 def shipped_elasticsearch() -> Any:
@@ -211,7 +211,7 @@ def shipped_elasticsearch() -> Any:
     return Settings()
 
 
-def test_filebeat_ships_instead_of_the_collector(filebeat_part: Part) -> None:
+def test_filebeat_ships_instead_of_the_collector(filebeat_part: RoleState) -> None:
     assert list(document(filebeat_part, CONFIG)["receivers"]) == ["otlp"]
     config = document(filebeat_part, FILEBEAT)
     (entry,) = config["filebeat.inputs"]
@@ -228,14 +228,14 @@ def test_filebeat_ships_instead_of_the_collector(filebeat_part: Part) -> None:
     assert drop_in["Slice"] == ["agents.slice"]
 
 
-def test_the_password_is_in_one_file_that_only_root_reads(filebeat_part: Part) -> None:
-    holders = [path for path in filebeat_part.paths if isinstance(path, File) and b"value-of-elastic" in path.content]
+def test_the_password_is_in_one_file_that_only_root_reads(filebeat_part: RoleState) -> None:
+    holders = [path for path in filebeat_part.files if isinstance(path, File) and b"value-of-elastic" in path.content]
     assert [(file.path, file.mode, file.secret) for file in holders] == [(FILEBEAT, "0600", True)]
 
 
 def test_filebeat_needs_log_files_to_ship() -> None:
     settings = shipped("agents", logs="filebeat", filebeat={"password_secret": "elastic"})
-    part = agents.part(settings, two_gateways())
+    part = agents.state(settings, two_gateways())
     assert "filebeat.service" not in [unit.name for unit in part.units]
 
 
@@ -250,8 +250,8 @@ def test_a_collector_larger_than_all_agents_is_refused() -> None:
 
 
 def test_a_name_with_odd_characters_stays_a_text() -> None:
-    view = site("yes", gateways=at("gw", "192.0.2.10"), shared=telemetry(tenant="staging"))
-    config = yaml.safe_load(text(agents.part(shipped("agents"), view), CONFIG))
+    where = view("yes", gateways=at("gw", "192.0.2.10"), shared=telemetry(tenant="staging"))
+    config = yaml.safe_load(text(agents.state(shipped("agents"), where), CONFIG))
     assert config["processors"]["resource"]["attributes"][0]["value"] == "yes"
 
 

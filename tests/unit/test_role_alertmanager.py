@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from roles.alertmanager import deploy
-from roles.site import Part
+from roles.alertmanager import role
+from roles.shape import RoleState
 from rtinfra.operations.managed import File
 from tests.unit.monitoring_tools import run
-from tests.unit.telemetry_site import at, document, here, managed, shipped, site, text
+from tests.unit.telemetry_site import at, document, here, managed, shipped, text, view
 
 CONFIG = "/etc/rtinfra/alertmanager/alertmanager.yml"
 CHANNELS: dict[str, Any] = {
@@ -24,12 +24,12 @@ CHANNELS: dict[str, Any] = {
 }
 
 
-def part(**changes: Any) -> Part:
+def state(**changes: Any) -> RoleState:
     settings = shipped("alertmanager", **changes)
-    return deploy.part(settings, site(host="b1", address="192.0.2.1", alertmanager=here(settings)))
+    return role.state(settings, view(host="b1", address="192.0.2.1", alertmanager=here(settings)))
 
 
-def routes(found: Part) -> dict[str, dict[str, Any]]:
+def routes(found: RoleState) -> dict[str, dict[str, Any]]:
     """Routes by receiver, with what they take over from the root."""
     root = document(found, CONFIG)["route"]
     inherited = {key: value for key, value in root.items() if key != "routes"}
@@ -37,18 +37,18 @@ def routes(found: Part) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(params=[{}, CHANNELS], ids=["no channels", "all channels"])
-def anyhow(request: pytest.FixtureRequest) -> Part:
-    return part(**request.param)
+def anyhow(request: pytest.FixtureRequest) -> RoleState:
+    return state(**request.param)
 
 
-def stored(found: Part, directory: Path) -> Path:
+def stored(found: RoleState, directory: Path) -> Path:
     """Write the configuration to a file, for the program's own checker."""
     path = directory / "alertmanager.yml"
     path.write_text(text(found, CONFIG), encoding="utf-8")
     return path
 
 
-def receivers(found: Part, directory: Path, **labels: str) -> list[str]:
+def receivers(found: RoleState, directory: Path, **labels: str) -> list[str]:
     """Return who hears of an alert, as amtool says it."""
     words = [f"{name}={value}" for name, value in labels.items()]
     result = run("amtool", "config", "routes", "test", f"--config.file={stored(found, directory)}", *words)
@@ -59,53 +59,53 @@ def receivers(found: Part, directory: Path, **labels: str) -> list[str]:
 # ---- routes -----------------------------------------------------------------------------------------------
 
 
-def test_alertmanager_takes_the_configuration(anyhow: Part, tmp_path: Path) -> None:
+def test_alertmanager_takes_the_configuration(anyhow: RoleState, tmp_path: Path) -> None:
     result = run("amtool", "check-config", stored(anyhow, tmp_path))
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_everything_goes_to_the_alert_log_whatever_else(anyhow: Part, tmp_path: Path) -> None:
+def test_everything_goes_to_the_alert_log_whatever_else(anyhow: RoleState, tmp_path: Path) -> None:
     for severity, priority in (("critical", "P0"), ("warning", "P1"), ("other", "P7")):
         assert "alert-log" in receivers(anyhow, tmp_path, alertname="A", severity=severity, priority=priority)
 
 
 def test_failures_go_to_people_and_to_the_on_call_service(tmp_path: Path) -> None:
-    found = receivers(part(**CHANNELS), tmp_path, alertname="HostDown", severity="critical", priority="P0")
+    found = receivers(state(**CHANNELS), tmp_path, alertname="HostDown", severity="critical", priority="P0")
     assert found == ["alert-log", "escalation", "urgent"]
 
 
 def test_warnings_go_to_people_only(tmp_path: Path) -> None:
-    found = receivers(part(**CHANNELS), tmp_path, alertname="DiskSpaceLow", severity="warning", priority="P1")
+    found = receivers(state(**CHANNELS), tmp_path, alertname="DiskSpaceLow", severity="warning", priority="P1")
     assert found == ["alert-log", "warnings"]
 
 
-def test_the_watchdog_bothers_nobody(anyhow: Part, tmp_path: Path) -> None:
+def test_the_watchdog_bothers_nobody(anyhow: RoleState, tmp_path: Path) -> None:
     assert receivers(anyhow, tmp_path, alertname="Watchdog", severity="none", priority="P1") == ["alert-log"]
 
 
-def test_the_watchdog_comes_often_enough_for_the_dead_mans_switch(anyhow: Part) -> None:
+def test_the_watchdog_comes_often_enough_for_the_dead_mans_switch(anyhow: RoleState) -> None:
     first = document(anyhow, CONFIG)["route"]["routes"][0]
     assert first["matchers"] == ['severity="none"']
     assert (first["group_interval"], first["repeat_interval"]) == ("30s", "1m")
 
 
 def test_without_channels_only_the_alert_log_is_left(tmp_path: Path) -> None:
-    assert receivers(part(), tmp_path, alertname="A", severity="critical", priority="P0") == ["alert-log"]
+    assert receivers(state(), tmp_path, alertname="A", severity="critical", priority="P0") == ["alert-log"]
 
 
 def test_a_failure_is_never_held_back() -> None:
-    urgent = routes(part(**CHANNELS))["urgent"]
+    urgent = routes(state(**CHANNELS))["urgent"]
     # Each alert is a group of its own and is sent at once.
     assert urgent["group_by"] == ["..."]
     assert urgent["group_wait"] == "0s"
 
 
 def test_warnings_are_one_message_in_the_time_that_is_set() -> None:
-    warnings = routes(part(**CHANNELS, p1_interval="7min"))["warnings"]
+    warnings = routes(state(**CHANNELS, p1_interval="7min"))["warnings"]
     # All of them are one group: they have the same priority.
     assert warnings["group_by"] == ["priority"]
     assert warnings["group_interval"] == "7m"
-    (receiver,) = [one for one in document(part(**CHANNELS), CONFIG)["receivers"] if one["name"] == "warnings"]
+    (receiver,) = [one for one in document(state(**CHANNELS), CONFIG)["receivers"] if one["name"] == "warnings"]
     settings = [entry for kind in receiver.values() if isinstance(kind, list) for entry in kind]
     # A message about the end would let the next group begin too early.
     assert len(settings) == 4
@@ -113,7 +113,7 @@ def test_warnings_are_one_message_in_the_time_that_is_set() -> None:
 
 
 def test_the_on_call_service_is_called_when_it_is_still_firing_later() -> None:
-    escalation = routes(part(**CHANNELS))["escalation"]
+    escalation = routes(state(**CHANNELS))["escalation"]
     assert escalation["group_by"] == ["..."]
     assert escalation["group_wait"] == "15m"
     # The channels to people come after it and have to be reached too.
@@ -123,7 +123,7 @@ def test_the_on_call_service_is_called_when_it_is_still_firing_later() -> None:
 def test_a_dead_host_is_one_message() -> None:
     (rule,) = [
         rule
-        for rule in document(part(), CONFIG)["inhibit_rules"]
+        for rule in document(state(), CONFIG)["inhibit_rules"]
         if rule["source_matchers"] == ['alertname="HostDown"']
     ]
     assert rule == {
@@ -137,7 +137,7 @@ def test_a_dead_host_is_one_message() -> None:
 
 
 def test_secrets_are_files_of_the_account_and_nowhere_else() -> None:
-    found = part(**CHANNELS)
+    found = state(**CHANNELS)
     (container,) = found.containers
     secrets = {Path(file.path).name: file for file in container.config if file.secret}
     assert {name: file.content.decode() for name, file in secrets.items()} == {
@@ -154,9 +154,9 @@ def test_secrets_are_files_of_the_account_and_nowhere_else() -> None:
 
 
 def test_no_channel_no_secret() -> None:
-    (container,) = part().containers
+    (container,) = state().containers
     assert not [file for file in container.config if file.secret]
-    assert [one["name"] for one in document(part(), CONFIG)["receivers"]] == ["alert-log"]
+    assert [one["name"] for one in document(state(), CONFIG)["receivers"]] == ["alert-log"]
 
 
 @pytest.mark.parametrize("status", ["firing", "resolved"])
@@ -179,7 +179,7 @@ def test_a_message_says_what_when_where_and_what_to_do(tmp_path: Path, status: s
         "amtool",
         "template",
         "render",
-        f"--template.glob={deploy.MESSAGES}",
+        f"--template.glob={role.MESSAGES}",
         f"--template.data={data}",
         '--template.text={{ template "rtinfra.message" . }}',
     )
@@ -200,14 +200,14 @@ def test_a_message_says_what_when_where_and_what_to_do(tmp_path: Path, status: s
 # ---- several hosts ----------------------------------------------------------------------------------------
 
 
-def clustered() -> Part:
+def clustered() -> RoleState:
     settings = shipped("alertmanager")
-    fleet = site(host="b1", address="192.0.2.1", alertmanager=(here(settings), at("b2", "192.0.2.2")))
-    return deploy.part(settings, fleet)
+    fleet = view(host="b1", address="192.0.2.1", alertmanager=(here(settings), at("b2", "192.0.2.2")))
+    return role.state(settings, fleet)
 
 
 def test_alone_it_opens_no_port_for_others() -> None:
-    (container,) = part().containers
+    (container,) = state().containers
     assert "--cluster.listen-address=" in container.command
     assert not [word for word in container.command if word.startswith("--cluster.peer")]
 
@@ -232,7 +232,7 @@ def test_every_alert_log_hears_of_everything_whichever_of_several_sends() -> Non
 
 
 def test_the_alert_log_is_a_service_of_its_own() -> None:
-    found = part(log_port=9999, log_file_mb=3, log_files=2)
+    found = state(log_port=9999, log_file_mb=3, log_files=2)
     unit = text(found, "/etc/systemd/system/rtinfra-alert-log.service")
     assert "--address 192.0.2.1 --port 9999 --directory /var/lib/rtinfra-alert-log" in unit
     assert "--max-bytes 3145728 --keep 2" in unit
@@ -242,7 +242,7 @@ def test_the_alert_log_is_a_service_of_its_own() -> None:
 
 
 def test_a_changed_program_restarts_the_alert_log_and_a_changed_page_nothing() -> None:
-    found = part()
+    found = state()
     assert managed(found, "/usr/local/lib/rtinfra/alert_log.py").restarts == ("rtinfra-alert-log.service",)
     page = managed(found, "/usr/share/rtinfra/runbooks/HostDown.md")
     assert isinstance(page, File)

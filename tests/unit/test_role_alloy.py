@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 
-from roles.alloy.deploy import part
-from roles.site import Part, Site
+from roles.alloy.role import state
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import here, managed, shipped, site, telemetry, text
+from tests.unit.telemetry_site import here, managed, shipped, telemetry, text, view
 
 CONFIG = "/etc/rtinfra/alloy/config.alloy"
 
 
-def alloy(where: Site) -> Part:
-    return part(shipped("alloy"), where)
+def alloy(where: FleetView) -> RoleState:
+    return state(shipped("alloy"), where)
 
 
-def full() -> Site:
-    return site(alloy=here(), loki=here(), tempo=here(), mimir=here())
+def full() -> FleetView:
+    return view(alloy=here(), loki=here(), tempo=here(), mimir=here())
 
 
 def block(config: str, name: str) -> str:
@@ -73,7 +73,7 @@ def test_each_tenant_has_its_batches_and_its_header() -> None:
 
 
 def test_every_component_that_is_named_exists() -> None:
-    for where in (full(), site(alloy=here(), loki=here()), site(alloy=here(), prometheus=here())):
+    for where in (full(), view(alloy=here(), loki=here()), view(alloy=here(), prometheus=here())):
         config = text(alloy(where), CONFIG)
         defined = {f"{kind}.{label}" for kind, label in re.findall(r'^([\w.]+) "(\w+)" \{', config, re.MULTILINE)}
         used = set(re.findall(r"((?:otelcol|prometheus)\.[\w.]+)\.(?:input|receiver|targets)\b", config))
@@ -104,7 +104,7 @@ def test_it_reports_on_itself_into_the_infra_tenant() -> None:
 
 
 def test_a_signal_that_nobody_stores_is_not_taken_in() -> None:
-    config = text(alloy(site(alloy=here(), loki=here())), CONFIG)
+    config = text(alloy(view(alloy=here(), loki=here())), CONFIG)
     receiver = block(config, 'otelcol.receiver.otlp "default"')
     assert "traces = []" in receiver and "metrics = []" in receiver and "logs = []" not in receiver
 

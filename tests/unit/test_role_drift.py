@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from pyinfra.api.deploy import add_deploy
+from pyinfra.api.operation import add_op
 
-from roles.drift import deploy as drift
-from roles.drift.deploy import Expectation, document
-from roles.drift.model import DriftSettings
-from roles.rt_tuning import deploy as rt_tuning
+from roles.composition import compose
+from roles.drift import role as drift
+from roles.drift.model import EXPECTED, SERVICE, TIMER, DriftSettings
+from roles.drift.role import Expectation, document
+from roles.shape import RoleState
 from roles.target import Target
-from rtinfra.cpu import Topology, resolve_layout
+from rtinfra.cpu import Topology
 from rtinfra.facts.files import PENDING_DIR
 from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.paths import PROJECT
-from tests.golden.plan import commands, host_with, telemetry
+from tests.golden.plan import commands, host_with, target_of
+from tests.unit.telemetry_site import here, view
 
 KINDS = {"file": "regular file", "directory": "directory"}
 SETTINGS = DriftSettings(enabled=True, packages=("python3",), at="04:10")
@@ -58,14 +59,11 @@ def expectation(
 
 @pytest.fixture(scope="module")
 def target() -> Target:
-    host = host_with({})
-    layout, _ = resolve_layout("2-3", None, Topology.flat(4, nodes=2))
-    assert layout is not None
-    return Target(host, "debian-13", telemetry(host, layout.housekeeping_list), layout)
+    return target_of(host_with({}), "debian-13", Topology.flat(4, nodes=2))
 
 
 def expected_by(target: Target) -> dict[str, object]:
-    (file,) = [path for path in target.drift_paths if path.path == drift.EXPECTED]
+    (file,) = [path for path in target.composed.paths if path.path == EXPECTED]
     assert isinstance(file, File)
     found: dict[str, object] = json.loads(file.content)
     return found
@@ -76,13 +74,13 @@ def test_every_path_of_the_host_is_expected(target: Target) -> None:
     found = {entry["path"] for entry in expected_by(target)["files"]}  # type: ignore[attr-defined, union-attr]
     plan = (PROJECT / "tests/golden/expected/debian-13.txt").read_text(encoding="utf-8")
     planned = set(re.findall(r"^(?:file|directory|absent) (/\S+)", plan, re.MULTILINE))
-    assert found == planned - {drift.EXPECTED}, "all but the file that says so"
+    assert found == planned - {EXPECTED}, "all but the file that says so"
 
 
 def test_every_unit_and_package_is_expected(target: Target) -> None:
     expected = expected_by(target)
-    assert [unit["name"] for unit in expected["units"]] == [unit.name for unit in target.units]  # type: ignore[attr-defined, union-attr]
-    assert drift.TIMER in [unit.name for unit in target.units]
+    assert [unit["name"] for unit in expected["units"]] == [unit.name for unit in target.composed.units]  # type: ignore[attr-defined, union-attr]
+    assert TIMER in [unit.name for unit in target.composed.units]
     assert set(expected["packages"]) >= {"chrony", "python3", "linux-image-rt-amd64"}  # type: ignore[call-overload]
 
 
@@ -99,20 +97,20 @@ def test_the_kernel_is_expected_as_it_was_told(target: Target) -> None:
 
 def test_what_can_be_put_back_names_its_action(target: Target) -> None:
     """Everything but what only a reboot changes."""
-    without = {value.kind for value in target.live if value.action is None}
+    without = {value.kind for value in target.composed.runtime if value.action is None}
     assert without == {"isolation"}
 
 
 def test_the_file_with_hashes_of_secrets_is_for_root_alone(target: Target) -> None:
-    (file,) = [path for path in target.drift_paths if path.path == drift.EXPECTED]
+    (file,) = [path for path in target.composed.paths if path.path == EXPECTED]
     assert isinstance(file, File)
     assert (file.mode, file.secret) == ("0600", True)
 
 
 def test_the_same_settings_give_the_same_bytes(target: Target) -> None:
-    again = replace(target)
-    assert [path for path in target.drift_paths if isinstance(path, File)] == [
-        path for path in again.drift_paths if isinstance(path, File)
+    again = compose(target.view)
+    assert [path for path in target.composed.paths if isinstance(path, File)] == [
+        path for path in again.paths if isinstance(path, File)
     ]
 
 
@@ -127,30 +125,33 @@ def test_a_path_that_two_roles_ask_for_is_there_once() -> None:
     assert len(document(expectation(paths=twice), twice)["files"]) == 1
 
 
+def drift_of(housekeeping: bool = False, **changes: object) -> RoleState:
+    """The role's state on a host that nothing else runs on."""
+    settings = SETTINGS.model_copy(update=changes)
+    return drift.state(settings, view(drift=here(settings), is_rt=housekeeping))
+
+
 def test_switched_off_everything_goes_away() -> None:
-    settings = SETTINGS.model_copy(update={"enabled": False})
-    paths = drift.files(settings, None, expectation())
-    assert all(isinstance(path, Absent) for path in paths)
-    assert {path.path for path in drift.files(SETTINGS, None, expectation()) if isinstance(path, File)} <= {
-        path.path for path in paths
-    }
-    assert drift.units(settings) == [Unit(drift.TIMER, startup="disabled", running=False)]
-    assert drift.packages(settings) == ()
+    off = drift_of(enabled=False)
+    assert all(isinstance(path, Absent) for path in off.files)
+    assert {path.path for path in drift_of().files if isinstance(path, File)} <= {path.path for path in off.files}
+    assert off.units == (Unit(TIMER, startup="disabled", running=False),)
+    assert off.packages == ()
 
 
 def test_drift_that_was_found_asks_the_next_deploy_for_a_new_check(target: Target) -> None:
     """The marker that the service is told to leave is the one of an action that the role's operation knows."""
-    (service,) = [path for path in target.drift_paths if path.path.endswith(drift.SERVICE)]
+    (service,) = [path for path in target.composed.paths if path.path.endswith(f"/{SERVICE}")]
     assert isinstance(service, File)
     (marker,) = re.findall(r"--marker (\S+)", service.content.decode())
     directory, _, name = marker.rpartition("/")
     assert directory == PENDING_DIR
-    assert name in {action.name for path in target.drift_paths for action in path.actions}
+    assert name in {action.name for path in target.composed.paths for action in path.actions}
 
 
 def test_the_checker_runs_on_housekeeping_cores() -> None:
     def service(housekeeping: str | None) -> str:
-        paths = drift.files(SETTINGS, housekeeping, expectation())
+        paths = drift_of(housekeeping is not None).files
         return next(
             path.content.decode() for path in paths if path.path.endswith(".service") and isinstance(path, File)
         )
@@ -165,7 +166,8 @@ def test_the_checker_runs_on_housekeeping_cores() -> None:
 @pytest.fixture
 def sent(target: Target, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """What the deploy sends for rt_tuning to a host that has all its files; @fake answers as the host would."""
-    paths = target.paths.rt_tuning
+    (batch,) = [batch for batch in target.composed.batches if batch.name == "rt_tuning"]
+    paths = batch.state.files
     answer = ["@@stat"]
     answer += [
         f"{path.mode}\t{path.owner}\t{path.group}\t{KINDS[path.kind]}\t{path.path}"
@@ -183,7 +185,7 @@ def sent(target: Target, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
 
         monkeypatch.setattr(file_operations, "bundle", bundle)
         commands(
-            lambda state: add_deploy(state, rt_tuning.configure, paths, target.live),
+            lambda state: add_op(state, file_operations.sync, paths=paths, live=batch.state.runtime),
             {"echo @@": ["@@drift", *drifted, *answer, *pending]},
         )
         return sorted(found)
@@ -218,6 +220,6 @@ def test_an_action_that_nobody_knows_is_left_alone(sent: Callable[..., list[str]
 
 
 def test_the_checker_is_the_file_that_is_sent() -> None:
-    (program,) = [path for path in drift.files(SETTINGS, None, expectation()) if path.path.endswith("/drift.py")]
+    (program,) = [path for path in drift_of().files if path.path.endswith("/drift.py")]
     assert isinstance(program, File)
     assert program.content == Path(PROJECT / "roles/drift/checker/drift.py").read_bytes()

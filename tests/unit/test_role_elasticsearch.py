@@ -9,23 +9,23 @@ from typing import Any
 
 import pytest
 
-from roles.elasticsearch.deploy import document, index_template, lifecycle, part
-from roles.site import Part, Site
+from roles.elasticsearch.role import document, index_template, lifecycle, state
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
 from tests.unit.fake_api import run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, site, telemetry, text
+from tests.unit.telemetry_site import at, here, managed, shipped, telemetry, text, view
 
 TLS = {"ca_secret": "es_ca", "certificate_secret": "es_cert", "key_secret": "es_key"}
 OTHERS = (at("es2", "192.0.2.2"), at("es3", "192.0.2.3"))
 SETUP_UNIT = "/etc/systemd/system/rtinfra-elasticsearch-setup.service"
 
 
-def elasticsearch(where: Site, **changes: Any) -> Part:
-    return part(shipped("elasticsearch", **changes), where)
+def elasticsearch(where: FleetView, **changes: Any) -> RoleState:
+    return state(shipped("elasticsearch", **changes), where)
 
 
 def test_the_index_template_is_the_one_of_the_row() -> None:
-    template = index_template(shipped("elasticsearch"), site(elasticsearch=here()), None)
+    template = index_template(shipped("elasticsearch"), view(elasticsearch=here()), None)
     assert template["index_patterns"] == ["mxrc-logs-*"]
     assert template["priority"] >= 500
     assert template["template"]["mappings"]["properties"] == {
@@ -39,9 +39,9 @@ def test_the_index_template_is_the_one_of_the_row() -> None:
 
 
 def test_records_are_found_within_half_a_second_and_one_node_needs_no_copies() -> None:
-    index = index_template(shipped("elasticsearch"), site(elasticsearch=here()), None)["template"]["settings"]["index"]
+    index = index_template(shipped("elasticsearch"), view(elasticsearch=here()), None)["template"]["settings"]["index"]
     assert (index["refresh_interval"], index["number_of_replicas"]) == ("500ms", 0)
-    several = site(elasticsearch=(here(), *OTHERS))
+    several = view(elasticsearch=(here(), *OTHERS))
     assert (
         index_template(shipped("elasticsearch"), several, None)["template"]["settings"]["index"]["number_of_replicas"]
         == 1
@@ -49,18 +49,18 @@ def test_records_are_found_within_half_a_second_and_one_node_needs_no_copies() -
 
 
 def test_logs_are_deleted_when_the_youngest_record_of_an_index_is_old_enough() -> None:
-    assert lifecycle(site(), None)["phases"]["delete"] == {
+    assert lifecycle(view(), None)["phases"]["delete"] == {
         "min_age": "192h",
         "actions": {"delete": {}},
     }  # 7 d and a day
     longer = telemetry(tenants={"staging": {"logs_retention": "30d"}})
-    assert lifecycle(site(shared=longer), None)["phases"]["delete"]["min_age"] == f"{31 * 24}h"
-    template = index_template(shipped("elasticsearch"), site(), None)
+    assert lifecycle(view(shared=longer), None)["phases"]["delete"]["min_age"] == f"{31 * 24}h"
+    template = index_template(shipped("elasticsearch"), view(), None)
     assert template["template"]["settings"]["index"]["lifecycle"] == {"name": "mxrc-logs"}
 
 
 def test_indices_of_one_tenant_live_as_long_as_its_logs() -> None:
-    where = site(elasticsearch=here(), shared=telemetry(tenants={"staging": {"logs_retention": "30d"}}))
+    where = view(elasticsearch=here(), shared=telemetry(tenants={"staging": {"logs_retention": "30d"}}))
     put = document(shipped("elasticsearch"), where)["put"]
     general, own = put["/_index_template/mxrc-logs"], put["/_index_template/mxrc-logs-prod"]
     assert own["index_patterns"] == ["mxrc-logs-prod-*"]
@@ -74,27 +74,27 @@ def test_indices_of_one_tenant_live_as_long_as_its_logs() -> None:
 
 
 def test_security_is_on_and_the_password_is_only_in_a_file() -> None:
-    config = elasticsearch(site(elasticsearch=here()))
+    config = elasticsearch(view(elasticsearch=here()))
     (container,) = config.containers
     assert container.environment["xpack.security.enabled"] == "true"
     assert container.environment["ELASTIC_PASSWORD_FILE"] == f"{container.config_mount}/password"
     password = managed(config, "/etc/rtinfra/elasticsearch/password")
     assert isinstance(password, File)
     assert (password.content, password.mode, password.secret) == (b"value-of-elastic_password", "0600", True)
-    for file in config.paths:
+    for file in config.files:
         if isinstance(file, File) and not file.secret:
             assert b"value-of" not in file.content
     assert not any("value-of" in value for value in container.environment.values())
 
 
 def test_one_node_is_a_cluster_by_itself() -> None:
-    (container,) = elasticsearch(site(elasticsearch=here())).containers
+    (container,) = elasticsearch(view(elasticsearch=here())).containers
     assert container.environment["discovery.type"] == "single-node"
     assert "cluster.initial_master_nodes" not in container.environment
 
 
 def test_several_nodes_find_each_other_and_prove_who_they_are() -> None:
-    where = site(elasticsearch=(here(), *OTHERS))
+    where = view(elasticsearch=(here(), *OTHERS))
     config = elasticsearch(where, transport_tls=TLS)
     (container,) = config.containers
     values = container.environment
@@ -109,20 +109,20 @@ def test_several_nodes_find_each_other_and_prove_who_they_are() -> None:
 
 def test_several_nodes_without_certificates_are_refused() -> None:
     with pytest.raises(ValueError, match="transport_tls"):
-        elasticsearch(site(elasticsearch=(here(), *OTHERS)))
+        elasticsearch(view(elasticsearch=(here(), *OTHERS)))
 
 
 def test_only_one_member_sets_the_cluster_up() -> None:
-    second = site("es2", "192.0.2.2", elasticsearch=(at("rt1", "192.0.2.1"), here()))
+    second = view("es2", "192.0.2.2", elasticsearch=(at("rt1", "192.0.2.1"), here()))
     assert elasticsearch(second, transport_tls=TLS).units == ()
-    first = site(elasticsearch=(here(), *OTHERS))
+    first = view(elasticsearch=(here(), *OTHERS))
     assert [unit.name for unit in elasticsearch(first, transport_tls=TLS).units] == [
         "rtinfra-elasticsearch-setup.service"
     ]
 
 
 def test_heap_and_kernel_are_as_it_wants_them() -> None:
-    config = elasticsearch(site(elasticsearch=here()), heap_mb=700)
+    config = elasticsearch(view(elasticsearch=here()), heap_mb=700)
     assert text(config, "/etc/rtinfra/elasticsearch/java.env") == "ES_JAVA_OPTS=-Xms700m -Xmx700m\n"
     file = managed(config, "/etc/sysctl.d/60-rtinfra-elasticsearch.conf")
     assert isinstance(file, File)
@@ -131,12 +131,12 @@ def test_heap_and_kernel_are_as_it_wants_them() -> None:
 
 
 def test_the_image_runs_under_any_number_in_group_0() -> None:
-    (container,) = elasticsearch(site(elasticsearch=here())).containers
+    (container,) = elasticsearch(view(elasticsearch=here())).containers
     assert (container.account.uid, container.group, container.writable_root) == (429, 0, True)
 
 
 def test_the_setup_runs_again_when_what_it_makes_changes() -> None:
-    config = elasticsearch(site(elasticsearch=here()))
+    config = elasticsearch(view(elasticsearch=here()))
     unit = text(config, SETUP_UNIT)
     assert "Requires=elasticsearch.service\nAfter=elasticsearch.service" in unit
     assert "RemainAfterExit=yes" in unit
@@ -147,11 +147,11 @@ def test_the_setup_runs_again_when_what_it_makes_changes() -> None:
 
 def test_filebeat_gets_a_user_that_may_only_add_records() -> None:
     agents = shipped("agents", logs="filebeat", filebeat={"username": "shipper", "password_secret": "shipper_password"})
-    found = document(shipped("elasticsearch"), site(elasticsearch=here(), agents=here(agents)))
+    found = document(shipped("elasticsearch"), view(elasticsearch=here(), agents=here(agents)))
     assert found["users"]["shipper"]["roles"] == ["rtinfra-writer"]
     (indices,) = found["put"]["/_security/role/rtinfra-writer"]["indices"]
     assert indices["names"] == ["mxrc-logs-*"] and "delete" not in indices["privileges"]
-    quiet = document(shipped("elasticsearch"), site(elasticsearch=here(), agents=here()))
+    quiet = document(shipped("elasticsearch"), view(elasticsearch=here(), agents=here()))
     assert quiet["users"].keys() == {"rtinfra-reader"}
 
 
@@ -187,7 +187,7 @@ class Cluster:
 
 def wanted(url: str, directory: Path) -> dict[str, Any]:
     """The document of a site with Kibana, its secrets in files of a directory."""
-    found = document(shipped("elasticsearch"), site(elasticsearch=here(), kibana=here()))
+    found = document(shipped("elasticsearch"), view(elasticsearch=here(), kibana=here()))
     found["url"], found["password_file"] = url, str(directory / "password")
     (directory / "password").write_text("secret-of-elastic\n")
     for user, account in found["users"].items():

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from roles.garage.deploy import document, part, replication_factor
-from roles.site import Part, Site
+from roles.garage.role import document, replication_factor, state
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
 from tests.unit.fake_api import Server, run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, site, text
+from tests.unit.telemetry_site import at, here, managed, shipped, text, view
 
 OTHERS = (at("s2", "192.0.2.2"), at("s3", "192.0.2.3"))
 TOML = "/etc/rtinfra/garage/garage.toml"
 
 
-def garage(where: Site) -> Part:
-    return part(shipped("garage"), where)
+def garage(where: FleetView) -> RoleState:
+    return state(shipped("garage"), where)
 
 
 def test_the_configuration_is_what_garage_reads() -> None:
-    config = garage(site(garage=here()))
+    config = garage(view(garage=here()))
     loaded = tomllib.loads(text(config, TOML))
     assert loaded["replication_factor"] == 1
     assert loaded["s3_api"] == {"s3_region": "garage", "api_bind_addr": "192.0.2.1:3900"}
@@ -39,7 +39,7 @@ def test_copies_follow_from_the_number_of_members(members: int, copies: int) -> 
 
 def test_secrets_are_files_only_garage_reads() -> None:
     """It refuses to start when others can read them."""
-    config = garage(site(garage=here()))
+    config = garage(view(garage=here()))
     loaded = tomllib.loads(text(config, TOML))
     for inside in (loaded["rpc_secret_file"], loaded["admin"]["admin_token_file"]):
         file = managed(config, inside.replace("/etc/garage", "/etc/rtinfra/garage"))
@@ -48,8 +48,8 @@ def test_secrets_are_files_only_garage_reads() -> None:
 
 
 def test_only_the_first_member_sets_the_cluster_up() -> None:
-    assert garage(site("s2", "192.0.2.2", garage=(at("rt1", "192.0.2.1"), here()))).units == ()
-    (unit,) = garage(site(garage=(here(), *OTHERS))).units
+    assert garage(view("s2", "192.0.2.2", garage=(at("rt1", "192.0.2.1"), here()))).units == ()
+    (unit,) = garage(view(garage=(here(), *OTHERS))).units
     assert unit.name == "rtinfra-garage-setup.service"
 
 
@@ -122,7 +122,7 @@ class Cluster:
         return 200, {}
 
 
-def wanted(directory: Path, where: Site, servers: list[Server]) -> dict[str, Any]:
+def wanted(directory: Path, where: FleetView, servers: list[Server]) -> dict[str, Any]:
     found = document(shipped("garage"), where)
     for key, value in (("token_file", "secret-token"), ("key_id_file", "GK01"), ("key_file", "secret-key")):
         found[key] = str(directory / key)
@@ -135,7 +135,7 @@ def wanted(directory: Path, where: Site, servers: list[Server]) -> dict[str, Any
 @pytest.mark.slow
 def test_three_nodes_become_a_cluster_with_buckets_and_a_key_once(tmp_path: Path) -> None:
     cluster = Cluster()
-    where = site(garage=(here(), *OTHERS))
+    where = view(garage=(here(), *OTHERS))
     with serving(cluster.node(0)) as one, serving(cluster.node(1)) as two, serving(cluster.node(2)) as three:
         wish = wanted(tmp_path, where, [one, two, three])
         done = run("garage", wish, tmp_path)
@@ -158,7 +158,7 @@ def test_three_nodes_become_a_cluster_with_buckets_and_a_key_once(tmp_path: Path
 def test_more_space_changes_the_layout_of_that_node_only(tmp_path: Path) -> None:
     cluster = Cluster()
     with serving(cluster.node(0)) as server:
-        wish = wanted(tmp_path, site(garage=here()), [server])
+        wish = wanted(tmp_path, view(garage=here()), [server])
         assert run("garage", wish, tmp_path).returncode == 0
         wish["nodes"][0]["capacity"] *= 2
         done = run("garage", wish, tmp_path)

@@ -2,51 +2,58 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from roles.gateways import deploy as gateways
-from roles.site import Part, Site
+from roles.gateways import role as gateways
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import Directory, File
-from tests.unit.telemetry_site import at, document, managed, shipped, site, telemetry
+from tests.unit.telemetry_site import FakeSecrets, at, document, managed, shipped, telemetry, view
 
 CONFIG = "/etc/rtinfra/otel-gateway-1/config.yaml"
 TENANTS = ("prod", "staging", "infra-monitoring")
 
 
-def backends(**shared: Any) -> Site:
+class SecretsWithDollars(FakeSecrets):
+    """A dollar begins a reference in the collector's configuration."""
+
+    def read(self, name: str) -> bytes:
+        return super().read(name).replace(b"-", b"$")
+
+
+def backends(**shared: Any) -> FleetView:
     """A gateway's view; every backend runs somewhere."""
-    ports = SimpleNamespace
-    return site(
+    found = view(
         "gw",
         "192.0.2.10",
         shared=telemetry(**shared),
-        jaeger=at("j", "192.0.2.21", ports(grpc_port=14317)),
-        tempo=at("t", "192.0.2.22", ports(otlp_grpc_port=24317)),
-        prometheus=at("p", "192.0.2.23", ports(port=9090)),
-        mimir=(at("m1", "192.0.2.24", ports(port=9009)), at("m2", "192.0.2.25", ports(port=9009))),
-        loki=at("l", "192.0.2.26", ports(port=3100)),
+        jaeger=at("j", "192.0.2.21", shipped("jaeger", grpc_port=14317)),
+        tempo=at("t", "192.0.2.22", shipped("tempo", otlp_grpc_port=24317)),
+        prometheus=at("p", "192.0.2.23", shipped("prometheus", port=9090)),
+        mimir=(at("m1", "192.0.2.24"), at("m2", "192.0.2.25")),
+        loki=at("l", "192.0.2.26", shipped("loki", port=3100)),
         elasticsearch=(
-            at("e1", "192.0.2.27", ports(port=9200, password_secret="es$pass")),
-            at("e2", "192.0.2.28", ports(port=9200, password_secret="es$pass")),
+            at("e1", "192.0.2.27", shipped("elasticsearch", port=9200)),
+            at("e2", "192.0.2.28", shipped("elasticsearch", port=9200)),
         ),
     )
+    return replace(found, secrets=SecretsWithDollars())
 
 
 def exporters(changes: dict[str, Any] | None = None, **shared: Any) -> dict[str, Any]:
-    part = gateways.part(shipped("gateways", **(changes or {})), backends(**shared))
+    part = gateways.state(shipped("gateways", **(changes or {})), backends(**shared))
     return dict(document(part, CONFIG)["exporters"])
 
 
 @pytest.fixture
-def default() -> Part:
-    return gateways.part(shipped("gateways"), backends())
+def default() -> RoleState:
+    return gateways.state(shipped("gateways"), backends())
 
 
-def test_one_gateway_at_the_hosts_own_address(default: Part) -> None:
+def test_one_gateway_at_the_hosts_own_address(default: RoleState) -> None:
     (container,) = default.containers
     assert container.name == "otel-gateway-1"
     assert container.ready == "http://192.0.2.10:13134/"
@@ -55,7 +62,7 @@ def test_one_gateway_at_the_hosts_own_address(default: Part) -> None:
 
 
 def test_several_on_one_host_share_ports_and_nothing_else() -> None:
-    part = gateways.part(shipped("gateways", addresses=["192.0.2.11", "192.0.2.12"]), backends())
+    part = gateways.state(shipped("gateways", addresses=["192.0.2.11", "192.0.2.12"]), backends())
     assert [container.name for container in part.containers] == ["otel-gateway-1", "otel-gateway-2"]
     assert [dict(container.data) for container in part.containers] == [
         {"otel-gateway-1": "/data"},
@@ -84,7 +91,7 @@ def test_an_address_is_no_name() -> None:
         shipped("gateways", addresses=["gateway.example"])
 
 
-def test_every_tenant_and_signal_has_a_way_of_its_own(default: Part) -> None:
+def test_every_tenant_and_signal_has_a_way_of_its_own(default: RoleState) -> None:
     config = document(default, CONFIG)
     pipelines = config["service"]["pipelines"]
     for signal in ("traces", "metrics", "logs"):
@@ -96,7 +103,7 @@ def test_every_tenant_and_signal_has_a_way_of_its_own(default: Part) -> None:
         assert all(name in config["exporters"] for (name,) in used)
 
 
-def test_an_unknown_tenant_is_seen_by_those_who_run_the_stack(default: Part) -> None:
+def test_an_unknown_tenant_is_seen_by_those_who_run_the_stack(default: RoleState) -> None:
     config = document(default, CONFIG)
     for signal in ("traces", "metrics", "logs"):
         assert config["connectors"][f"routing/{signal}"]["default_pipelines"] == [f"{signal}/infra-monitoring"]
@@ -106,14 +113,14 @@ def test_an_unknown_tenant_is_seen_by_those_who_run_the_stack(default: Part) -> 
 def test_the_tenant_of_the_stack_is_there_even_if_nobody_lists_it() -> None:
     base = telemetry()
     only_prod = base.model_copy(update={"tenants": {"prod": base.tenants["prod"]}})
-    view = site(
-        "gw", "192.0.2.10", shared=only_prod, jaeger=at("j", "192.0.2.21"), prometheus=backends().roles["prometheus"]
+    where = view(
+        "gw", "192.0.2.10", shared=only_prod, jaeger=at("j", "192.0.2.21"), prometheus=at("p", "192.0.2.23")
     )
-    config = document(gateways.part(shipped("gateways"), view), CONFIG)
+    config = document(gateways.state(shipped("gateways"), where), CONFIG)
     assert "traces/infra-monitoring" in config["service"]["pipelines"]
 
 
-def test_nothing_is_acknowledged_before_it_is_on_the_disk(default: Part) -> None:
+def test_nothing_is_acknowledged_before_it_is_on_the_disk(default: RoleState) -> None:
     config = document(default, CONFIG)
     assert config["extensions"]["file_storage/queue"]["fsync"] is True
     for name, exporter in config["exporters"].items():
@@ -132,7 +139,7 @@ def test_nothing_is_acknowledged_before_it_is_on_the_disk(default: Part) -> None
         assert not any(processor.startswith("batch") for processor in pipeline.get("processors", ()))
 
 
-def test_log_files_are_written_through_and_kept_as_long_as_the_tenant_says(default: Part) -> None:
+def test_log_files_are_written_through_and_kept_as_long_as_the_tenant_says(default: RoleState) -> None:
     directory = managed(default, "/var/lib/rtinfra-data/otel-gateway-1/logs")
     assert isinstance(directory, Directory)
     assert [action.command for action in directory.actions] == [f"chattr +S {directory.path}"]
@@ -143,7 +150,7 @@ def test_log_files_are_written_through_and_kept_as_long_as_the_tenant_says(defau
     }
 
 
-def test_metrics_get_host_and_tenant_as_labels(default: Part) -> None:
+def test_metrics_get_host_and_tenant_as_labels(default: RoleState) -> None:
     config = document(default, CONFIG)
     (group,) = config["processors"]["transform/labels"]["metric_statements"]
     labels = [statement.split('"')[1] for statement in group["statements"]]
@@ -174,13 +181,13 @@ def test_backends_that_know_tenants_are_told() -> None:
 
 
 def test_logs_to_elasticsearch() -> None:
-    part = gateways.part(shipped("gateways"), backends(logs="elasticsearch"))
+    part = gateways.state(shipped("gateways"), backends(logs="elasticsearch"))
     config = document(part, CONFIG)
     exporter = config["exporters"]["elasticsearch/logs-prod"]
     assert exporter["endpoints"] == ["http://192.0.2.27:9200", "http://192.0.2.28:9200"]
     assert exporter["logs_index"] == "mxrc-logs-prod"
     # The collector reads $$ as $.
-    assert exporter["password"] == "value-of-es$$pass"
+    assert exporter["password"] == "value$$of$$elastic_password"
     assert exporter["timeout"] == "0s"
     assert {401, 429, 503} <= set(exporter["retry"]["retry_on_status"])
     assert config["service"]["pipelines"]["logs/prod"]["processors"] == ["transform/document"]
@@ -194,7 +201,7 @@ def test_traces_to_elastic_apm() -> None:
     changes = {"elastic_apm_endpoint": "192.0.2.40:8200", "elastic_apm_token_secret": "apm"}
     exporter = exporters(changes, traces="elastic_apm")["otlp_grpc/traces-prod"]
     assert exporter["endpoint"] == "192.0.2.40:8200"
-    assert exporter["headers"] == {"Authorization": "Bearer value-of-apm"}
+    assert exporter["headers"] == {"Authorization": "Bearer value$$of$$apm"}
 
 
 def test_elastic_apm_without_an_address_is_refused() -> None:
@@ -202,7 +209,7 @@ def test_elastic_apm_without_an_address_is_refused() -> None:
         exporters(traces="elastic_apm")
 
 
-def test_the_configuration_is_checked_by_the_image_before_it_goes_live(default: Part) -> None:
+def test_the_configuration_is_checked_by_the_image_before_it_goes_live(default: RoleState) -> None:
     file = managed(default, CONFIG)
     assert isinstance(file, File)
     assert file.validate is not None

@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 
-from roles.grafana.deploy import part
-from roles.site import Part, Site
+from roles.grafana.role import state
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import document, here, managed, shipped, site, telemetry, text
+from tests.unit.telemetry_site import document, here, managed, shipped, telemetry, text, view
 
 SOURCES = "/etc/rtinfra/grafana/provisioning/datasources/rtinfra.yaml"
 EVERYTHING = ("prometheus", "alertmanager", "jaeger", "loki", "tempo", "mimir", "elasticsearch")
 
 
-def everything(**changes: Any) -> Site:
+def everything(**changes: Any) -> FleetView:
     """A site with every backend on one host."""
-    return site(shared=telemetry(**changes), grafana=here(), **{role: here() for role in EVERYTHING})
+    return view(shared=telemetry(**changes), grafana=here(), **{role: here() for role in EVERYTHING})
 
 
-def grafana(where: Site) -> Part:
-    return part(shipped("grafana"), where)
+def grafana(where: FleetView) -> RoleState:
+    return state(shipped("grafana"), where)
 
 
-def sources(where: Site) -> dict[str, dict[str, Any]]:
+def sources(where: FleetView) -> dict[str, dict[str, Any]]:
     """Datasources by uid."""
     found = document(grafana(where), SOURCES)["datasources"]
     assert len({source["uid"] for source in found}) == len({source["name"] for source in found}) == len(found)
@@ -41,8 +41,8 @@ def test_every_backend_and_tenant_has_a_datasource_with_a_fixed_uid() -> None:
         *("prometheus", "alertmanager", "jaeger", "elasticsearch"),
         *(f"{role}-{tenant}" for role in ("loki", "tempo", "mimir") for tenant in tenants),
     }
-    assert sources(site(grafana=here(), prometheus=here())).keys() == {"prometheus"}
-    assert sources(site(grafana=here())) == {}
+    assert sources(view(grafana=here(), prometheus=here())).keys() == {"prometheus"}
+    assert sources(view(grafana=here())) == {}
 
 
 def test_a_tenants_datasource_names_the_tenant() -> None:
@@ -90,7 +90,7 @@ def links(tree: Any) -> Iterator[str]:
 )
 def test_no_link_leads_nowhere(missing: tuple[str, ...]) -> None:
     present = {role: here() for role in EVERYTHING if role not in missing}
-    found = sources(site(grafana=here(), **present))
+    found = sources(view(grafana=here(), **present))
     assert set(links(list(found.values()))) <= found.keys()
 
 
@@ -174,7 +174,7 @@ def test_the_home_page_is_a_dashboard_that_exists() -> None:
 
 
 def test_without_a_metrics_backend_there_is_no_dashboard() -> None:
-    config = grafana(site(grafana=here(), loki=here()))
+    config = grafana(view(grafana=here(), loki=here()))
     (container,) = config.containers
     assert not [file.path for file in container.config if "/dashboards/" in file.path and file.path.endswith(".json")]
     assert "default_home_dashboard_path" not in text(config, "/etc/rtinfra/grafana/grafana.ini")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from roles.jaeger import deploy as jaeger
-from roles.site import Part
+from roles.jaeger import role as jaeger
+from roles.shape import RoleState
 from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import document, managed, shipped, site
+from tests.unit.telemetry_site import document, managed, shipped, view
 
 CONFIG = "/etc/rtinfra/jaeger/config.yaml"
 
 
 @pytest.fixture
-def part() -> Part:
-    return jaeger.part(shipped("jaeger", retention="3d"), site("j", "192.0.2.21"))
+def part() -> RoleState:
+    return jaeger.state(shipped("jaeger", retention="3d"), view("j", "192.0.2.21"))
 
 
-def test_spans_are_on_the_disk_before_they_are_acknowledged(part: Part) -> None:
+def test_spans_are_on_the_disk_before_they_are_acknowledged(part: RoleState) -> None:
     config = document(part, CONFIG)
     badger = config["extensions"]["jaeger_storage"]["backends"]["disk"]["badger"]
     assert badger["ephemeral"] is False
@@ -28,24 +28,24 @@ def test_spans_are_on_the_disk_before_they_are_acknowledged(part: Part) -> None:
 
 
 def test_speed_may_be_worth_more_than_the_last_seconds() -> None:
-    part = jaeger.part(shipped("jaeger", sync_writes=False), site("j", "192.0.2.21"))
+    part = jaeger.state(shipped("jaeger", sync_writes=False), view("j", "192.0.2.21"))
     badger = document(part, CONFIG)["extensions"]["jaeger_storage"]["backends"]["disk"]["badger"]
     assert badger["consistency"] is False
 
 
-def test_what_it_stores_is_in_the_data_directory(part: Part) -> None:
+def test_what_it_stores_is_in_the_data_directory(part: RoleState) -> None:
     (container,) = part.containers
     (inside,) = container.data.values()
     directories = document(part, CONFIG)["extensions"]["jaeger_storage"]["backends"]["disk"]["badger"]["directories"]
     assert all(path.startswith(f"{inside}/") for path in directories.values())
 
 
-def test_retention(part: Part) -> None:
+def test_retention(part: RoleState) -> None:
     badger = document(part, CONFIG)["extensions"]["jaeger_storage"]["backends"]["disk"]["badger"]
     assert badger["ttl"] == {"spans": f"{3 * 24 * 3600}s"}
 
 
-def test_it_listens_where_others_look(part: Part) -> None:
+def test_it_listens_where_others_look(part: RoleState) -> None:
     config = document(part, CONFIG)
     extensions, protocols = config["extensions"], config["receivers"]["otlp"]["protocols"]
     assert extensions["jaeger_query"]["http"]["endpoint"] == "192.0.2.21:16686"
@@ -56,7 +56,7 @@ def test_it_listens_where_others_look(part: Part) -> None:
     assert extensions["healthcheckv2"]["http"]["endpoint"] == "192.0.2.21:13135"
 
 
-def test_the_configuration_is_checked_before_it_goes_live(part: Part) -> None:
+def test_the_configuration_is_checked_before_it_goes_live(part: RoleState) -> None:
     file = managed(part, CONFIG)
     assert isinstance(file, File)
     assert file.validate is not None

@@ -8,27 +8,27 @@ from typing import Any
 import pytest
 import yaml
 
-from roles.kibana.deploy import DATA_VIEW, document, part
-from roles.site import Part, Site
+from roles.kibana.role import DATA_VIEW, document, state
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
 from tests.unit.fake_api import run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, site
+from tests.unit.telemetry_site import at, here, managed, shipped, view
 from tests.unit.telemetry_site import document as yaml_of
 
 YML = "/etc/rtinfra/kibana/kibana.yml"
 
 
-def kibana(where: Site) -> Part:
-    return part(shipped("kibana"), where)
+def kibana(where: FleetView) -> RoleState:
+    return state(shipped("kibana"), where)
 
 
 def test_the_data_view_is_the_one_of_the_row() -> None:
     assert (DATA_VIEW["title"], DATA_VIEW["timeFieldName"]) == ("mxrc-logs-*", "@timestamp")
-    assert document(shipped("kibana"), site(kibana=here(), elasticsearch=here()))["data_view"] == DATA_VIEW
+    assert document(shipped("kibana"), view(kibana=here(), elasticsearch=here()))["data_view"] == DATA_VIEW
 
 
 def test_it_asks_every_member_of_the_cluster() -> None:
-    where = site(kibana=here(), elasticsearch=(at("es1", "192.0.2.11"), at("es2", "192.0.2.12")))
+    where = view(kibana=here(), elasticsearch=(at("es1", "192.0.2.11"), at("es2", "192.0.2.12")))
     loaded = yaml_of(kibana(where), YML)
     assert loaded["elasticsearch.hosts"] == ["http://192.0.2.11:9200", "http://192.0.2.12:9200"]
     assert loaded["elasticsearch.username"] == "kibana_system"
@@ -36,7 +36,7 @@ def test_it_asks_every_member_of_the_cluster() -> None:
 
 
 def test_passwords_and_keys_are_in_a_file_of_their_own() -> None:
-    config = kibana(site(kibana=here(), elasticsearch=here()))
+    config = kibana(view(kibana=here(), elasticsearch=here()))
     (container,) = config.containers
     secrets = managed(config, "/etc/rtinfra/kibana/secrets.yml")
     assert isinstance(secrets, File) and secrets.secret and secrets.mode == "0600"
@@ -48,15 +48,15 @@ def test_passwords_and_keys_are_in_a_file_of_their_own() -> None:
 
 
 def test_it_starts_after_its_user_has_a_password() -> None:
-    (container,) = kibana(site(kibana=here(), elasticsearch=here())).containers
+    (container,) = kibana(view(kibana=here(), elasticsearch=here())).containers
     assert container.after == ("rtinfra-elasticsearch-setup.service",)
-    (elsewhere,) = kibana(site(kibana=here(), elasticsearch=at("es1", "192.0.2.11"))).containers
+    (elsewhere,) = kibana(view(kibana=here(), elasticsearch=at("es1", "192.0.2.11"))).containers
     assert elsewhere.after == ()
 
 
 def test_without_elasticsearch_it_is_refused() -> None:
     with pytest.raises(ValueError, match="elasticsearch"):
-        kibana(site(kibana=here()))
+        kibana(view(kibana=here()))
 
 
 class Views:
@@ -79,7 +79,7 @@ def test_the_setup_makes_the_data_view_once_and_mends_it(tmp_path: Path) -> None
     views = Views()
     (tmp_path / "elastic").write_text("secret-of-elastic\n")
     with serving(views.answer) as server:
-        wish = document(shipped("kibana"), site(kibana=here(), elasticsearch=here()))
+        wish = document(shipped("kibana"), view(kibana=here(), elasticsearch=here()))
         wish |= {"url": server.url, "password_file": str(tmp_path / "elastic")}
         for _ in range(2):
             done = run("kibana", wish, tmp_path)

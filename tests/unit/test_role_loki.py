@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from roles.loki.deploy import part
-from roles.site import Part, Site
+from roles.loki.role import state
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import at, document, here, managed, shipped, site, telemetry, text
+from tests.unit.telemetry_site import at, document, here, managed, shipped, telemetry, text, view
 
 LOKI = "/etc/rtinfra/loki/loki.yaml"
 OVERRIDES = "/etc/rtinfra/loki/overrides.yaml"
 
 
-def loki(where: Site) -> Part:
-    return part(shipped("loki"), where)
+def loki(where: FleetView) -> RoleState:
+    return state(shipped("loki"), where)
 
 
 def test_the_row_is_met() -> None:
-    config = document(loki(site(loki=here())), LOKI)
+    config = document(loki(view(loki=here())), LOKI)
     (schema,) = config["schema_config"]["configs"]
     assert (schema["store"], schema["schema"], schema["index"]["period"]) == ("tsdb", "v13", "24h")
     assert config["limits_config"]["retention_period"] == "168h"
@@ -29,14 +29,14 @@ def test_the_row_is_met() -> None:
 
 
 def test_retention_is_applied_and_not_only_set() -> None:
-    compactor = document(loki(site(loki=here())), LOKI)["compactor"]
+    compactor = document(loki(view(loki=here())), LOKI)["compactor"]
     assert compactor["retention_enabled"] is True
     assert compactor["delete_request_store"] == "filesystem"
 
 
 def test_every_tenant_has_its_own_retention() -> None:
     shared = telemetry(tenants={"staging": {"logs_retention": "2d"}, "prod": {"logs_retention": "90min"}})
-    config = loki(site(loki=here(), shared=shared))
+    config = loki(view(loki=here(), shared=shared))
     overrides = document(config, OVERRIDES)["overrides"]
     assert {name: entry["retention_period"] for name, entry in overrides.items()} == {
         "prod": "90m",
@@ -47,7 +47,7 @@ def test_every_tenant_has_its_own_retention() -> None:
 
 
 def test_it_is_checked_by_loki_before_it_goes_live() -> None:
-    file = managed(loki(site(loki=here())), LOKI)
+    file = managed(loki(view(loki=here())), LOKI)
     assert isinstance(file, File) and file.validate is not None
     assert file.validate.endswith("/usr/bin/loki -verify-config -config.file=/etc/loki/checked")
     assert file.restarts == ("loki.service",)
@@ -55,7 +55,7 @@ def test_it_is_checked_by_loki_before_it_goes_live() -> None:
 
 @pytest.mark.parametrize(("garage", "setup"), [(here(), "rtinfra-garage-setup.service"), (at("s3", "192.0.2.9"), None)])
 def test_with_a_garage_records_are_kept_there(garage: object, setup: str | None) -> None:
-    config = loki(site(loki=here(), garage=garage))  # type: ignore[arg-type]
+    config = loki(view(loki=here(), garage=garage))  # type: ignore[arg-type]
     (container,) = config.containers
     loaded = document(config, LOKI)
     address = "192.0.2.1" if setup else "192.0.2.9"
@@ -68,7 +68,7 @@ def test_with_a_garage_records_are_kept_there(garage: object, setup: str | None)
 
 
 def test_the_key_is_in_no_readable_file() -> None:
-    config = loki(site(loki=here(), garage=here()))
+    config = loki(view(loki=here(), garage=here()))
     file = managed(config, "/etc/rtinfra/loki/s3.env")
     assert isinstance(file, File)
     assert (file.mode, file.secret, file.owner) == ("0600", True, "rtinfra-loki")
@@ -80,10 +80,10 @@ def test_the_key_is_in_no_readable_file() -> None:
 
 
 def test_nothing_is_reported_to_the_outside() -> None:
-    assert document(loki(site(loki=here())), LOKI)["analytics"]["reporting_enabled"] is False
+    assert document(loki(view(loki=here())), LOKI)["analytics"]["reporting_enabled"] is False
 
 
 def test_it_is_ready_at_its_port() -> None:
-    (container,) = loki(site(loki=here())).containers
+    (container,) = loki(view(loki=here())).containers
     assert container.ready == "http://192.0.2.1:3100/ready"
     assert container.account.uid == 425

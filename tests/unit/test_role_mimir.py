@@ -7,22 +7,23 @@ from typing import Any
 
 import pytest
 
-from roles.mimir.deploy import part, replication_factor
-from roles.site import Part, Site
+from roles.alertmanager.model import ALERTMANAGER
+from roles.mimir.role import replication_factor, state
+from roles.shape import FleetView, RoleState
 from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import at, document, here, managed, shipped, site
+from tests.unit.telemetry_site import at, document, here, managed, shipped, view
 
 MIMIR = "/etc/rtinfra/mimir/mimir.yaml"
 OVERRIDES = "/etc/rtinfra/mimir/overrides.yaml"
 OTHERS = (at("m2", "192.0.2.2"), at("m3", "192.0.2.3"))
 
 
-def mimir(where: Site) -> Part:
-    return part(shipped("mimir"), where)
+def mimir(where: FleetView) -> RoleState:
+    return state(shipped("mimir"), where)
 
 
 def test_the_row_is_met() -> None:
-    config = mimir(site(mimir=here()))
+    config = mimir(view(mimir=here()))
     loaded, overrides = document(config, MIMIR), document(config, OVERRIDES)["overrides"]
     assert loaded["target"] == "all,alertmanager"
     assert loaded["server"]["http_listen_port"] == 9009
@@ -41,7 +42,7 @@ def test_the_row_is_met() -> None:
 
 
 def test_exemplars_and_late_samples_are_accepted() -> None:
-    config = mimir(site(mimir=here()))
+    config = mimir(view(mimir=here()))
     for limits in (document(config, MIMIR)["limits"], *document(config, OVERRIDES)["overrides"].values()):
         assert limits["max_global_exemplars_per_user"] > 0
         assert limits["out_of_order_time_window"] == "4h"
@@ -56,7 +57,7 @@ def paths(tree: Any) -> Iterator[str]:
 
 
 def test_no_two_parts_share_a_directory_or_one_inside_another() -> None:
-    found = [f"{path}/" for path in paths(document(mimir(site(mimir=here())), MIMIR))]
+    found = [f"{path}/" for path in paths(document(mimir(view(mimir=here())), MIMIR))]
     assert len(found) == 8
     for path in found:
         assert [other for other in found if other.startswith(path)] == [path]
@@ -69,14 +70,14 @@ def test_copies_follow_from_the_number_of_members(members: int, copies: int) -> 
 
 
 def test_a_single_node_keeps_one_copy_everywhere() -> None:
-    loaded = document(mimir(site(mimir=here())), MIMIR)
+    loaded = document(mimir(view(mimir=here())), MIMIR)
     assert loaded["ingester"]["ring"]["replication_factor"] == 1
     assert loaded["store_gateway"]["sharding_ring"]["replication_factor"] == 1
     assert loaded["alertmanager"]["sharding_ring"]["replication_factor"] == 1
 
 
 def test_members_find_each_other() -> None:
-    loaded = document(mimir(site(mimir=(here(), *OTHERS), garage=here())), MIMIR)
+    loaded = document(mimir(view(mimir=(here(), *OTHERS), garage=here())), MIMIR)
     assert loaded["memberlist"]["join_members"] == ["192.0.2.1:7946", "192.0.2.2:7946", "192.0.2.3:7946"]
     assert loaded["memberlist"]["advertise_addr"] == "192.0.2.1"
     assert loaded["ingester"]["ring"]["replication_factor"] == 3
@@ -96,11 +97,11 @@ def test_members_find_each_other() -> None:
 
 def test_members_without_shared_storage_are_refused() -> None:
     with pytest.raises(ValueError, match="garage"):
-        mimir(site(mimir=(here(), *OTHERS)))
+        mimir(view(mimir=(here(), *OTHERS)))
 
 
 def test_with_a_garage_each_part_has_its_prefix() -> None:
-    loaded = document(mimir(site(mimir=here(), garage=here())), MIMIR)
+    loaded = document(mimir(view(mimir=here(), garage=here())), MIMIR)
     assert loaded["common"]["storage"]["backend"] == "s3"
     assert loaded["common"]["storage"]["s3"]["bucket_name"] == "mimir"
     sections = ("blocks_storage", "ruler_storage", "alertmanager_storage")
@@ -108,13 +109,13 @@ def test_with_a_garage_each_part_has_its_prefix() -> None:
 
 
 def test_alerts_of_its_rules_go_to_the_alertmanagers() -> None:
-    where = site(mimir=here(), alertmanager=here())
-    port = where.members("alertmanager")[0].settings.port
+    where = view(mimir=here(), alertmanager=here())
+    port = where.members(ALERTMANAGER)[0].settings.port
     assert document(mimir(where), MIMIR)["ruler"]["alertmanager_url"] == f"http://192.0.2.1:{port}/"
 
 
 def test_it_is_checked_by_mimir_before_it_goes_live_and_reports_nothing() -> None:
-    config = mimir(site(mimir=here()))
+    config = mimir(view(mimir=here()))
     file = managed(config, MIMIR)
     assert isinstance(file, File) and file.validate is not None
     assert file.validate.endswith("/bin/mimir -modules -config.file=/etc/mimir/checked")

@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 import yaml
 
-from roles.drift.deploy import EXPECTED
-from roles.fleet import load_checked_hosts, mirror_of, site_of
-from roles.host import HostConfig, load_hosts
-from roles.mirror_client import deploy as client
-from roles.mirror_server import deploy as server
-from roles.prerequisites import check_host
-from roles.target import Mirror, Target
-from roles.telemetry import telemetry_of
+from roles.composition import compose
+from roles.drift.model import EXPECTED
+from roles.fleet import load_checked_hosts, load_hosts, view_of
+from roles.host import HostConfig
+from roles.mirror_client import role as client
+from roles.mirror_place import MirrorPlace
+from roles.mirror_server import role as server
+from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT
+from roles.prerequisites import check_roles
+from roles.shape import FleetView
+from roles.target import Target
 from rtinfra.config import ConfigError, Fleet
 from rtinfra.facts.mirror import MirrorState
 from rtinfra.images import ImageMissing, LocalStore, MirroredStore
@@ -55,13 +58,28 @@ def contents(paths: list[Managed]) -> dict[str, str]:
     return {path.path: path.content.decode() for path in paths if isinstance(path, File)}
 
 
+def view_from(hosts: Fleet[HostConfig], name: str) -> FleetView:
+    return view_of(hosts, hosts.hosts[name], FakeStore(), FakeSecrets(), distribution="debian-13")
+
+
+def place_of(hosts: Fleet[HostConfig], name: str) -> MirrorPlace | None:
+    mirror = view_from(hosts, name).mirror
+    return mirror.place if mirror else None
+
+
+def serving(view: FleetView, live: MirrorState = LIVE) -> FleetView:
+    """Return the view once the mirror's host was asked what it serves."""
+    assert view.mirror is not None
+    return replace(view, mirror=replace(view.mirror, live=live.release))
+
+
 # ---- where the mirror is ----------------------------------------------------------------------------------
 
 
 def test_a_client_uses_the_only_mirror_there_is(tmp_path: Path) -> None:
     hosts = fleet(tmp_path)
-    assert mirror_of(hosts, hosts.hosts["robot"]) == PLACE
-    assert mirror_of(hosts, hosts.hosts["mirror"]) == PLACE
+    assert place_of(hosts, "robot") == PLACE
+    assert place_of(hosts, "mirror") == PLACE
 
 
 def test_a_client_without_a_mirror_is_refused(tmp_path: Path) -> None:
@@ -76,7 +94,7 @@ def test_with_two_mirrors_a_client_has_to_name_one(tmp_path: Path) -> None:
     assert "several hosts in the group mirror_server: mirror, other" in said
     chosen = two.replace("192.0.2.1}", "192.0.2.1}, settings: {mirror_client: {server: other}}")
     hosts = fleet(tmp_path, chosen)
-    place = mirror_of(hosts, hosts.hosts["robot"])
+    place = place_of(hosts, "robot")
     assert place is not None
     assert place.host == "other"
 
@@ -122,7 +140,7 @@ def test_addresses(address: str, url: str, listeners: list[str]) -> None:
 def problems(tmp_path: Path, name: str, live: MirrorState, clock: int | None = None, **state: str) -> str:
     hosts = fleet(tmp_path)
     seen = replace(GOOD, clock=int(NOW.timestamp()) if clock is None else clock, **state)
-    _, found = check_host(hosts.hosts[name], seen, PLACE, live)
+    found = check_roles(hosts.hosts[name], serving(view_from(hosts, name), live), seen)
     return "\n".join(str(problem) for problem in found if problem.severity == "error")
 
 
@@ -168,8 +186,7 @@ def test_packages_of_another_distribution_or_architecture_are_refused(tmp_path: 
 
 @pytest.fixture
 def served(tmp_path: Path) -> dict[str, str]:
-    settings = fleet(tmp_path).hosts["mirror"].config.mirror_server
-    assert settings is not None
+    settings = fleet(tmp_path).hosts["mirror"].config[MIRROR_SERVER]
     return contents(server.files(settings, PLACE))
 
 
@@ -203,8 +220,7 @@ def test_the_certificate_is_for_address_name_and_what_else_is_set(tmp_path: Path
     text = HOSTS.replace(
         "192.0.2.5}", "192.0.2.5}, settings: {mirror_server: {certificate: {names: [mirror.example.net]}}}"
     )
-    settings = fleet(tmp_path, text).hosts["mirror"].config.mirror_server
-    assert settings is not None
+    settings = fleet(tmp_path, text).hosts["mirror"].config[MIRROR_SERVER]
     assert server.names(settings, PLACE) == ["192.0.2.5", "mirror", "mirror.example.net"]
 
 
@@ -301,24 +317,25 @@ def test_images_are_those_of_the_live_release() -> None:
 
 def target(tmp_path: Path, settings: str = "") -> Target:
     text = HOSTS.replace("[mirror_client]", "[mirror_client, gateways, agents, jaeger, prometheus]")
-    host = fleet(tmp_path, text.replace("192.0.2.1}", f"192.0.2.1}}{settings}")).hosts["robot"]
-    mirror = Mirror(PLACE, None, host.config.mirror_client, LIVE.release)
-    site = site_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets())
-    return Target(host, "debian-13", telemetry_of(host, site), None, mirror)
+    hosts = fleet(tmp_path, text.replace("192.0.2.1}", f"192.0.2.1}}{settings}"))
+    return Target(compose(serving(view_from(hosts, "robot"))))
 
 
 def test_a_client_gets_our_own_packages_and_images_from_the_mirror(tmp_path: Path) -> None:
     supplied = target(tmp_path)
-    assert supplied.local_packages == []
-    assert {package.name for package in supplied.telemetry.local_packages} <= set(supplied.packages)
+    own = [package for state in supplied.composed.states.values() for package in state.local_packages]
+    assert own
+    assert supplied.composed.local_packages == []
+    assert {package.name for package in own} <= set(supplied.composed.packages)
     assert supplied.image_archives
     assert set(supplied.image_archives.values()) == {None}
 
 
 def test_a_client_that_is_switched_off_gets_them_from_this_computer(tmp_path: Path) -> None:
     switched_off = target(tmp_path, ", settings: {mirror_client: {enabled: false}}")
-    assert not switched_off.is_supplied
-    assert switched_off.local_packages == list(switched_off.telemetry.local_packages)
+    assert not switched_off.view.is_supplied
+    own = [package for state in switched_off.composed.states.values() for package in state.local_packages]
+    assert switched_off.composed.local_packages == own
 
 
 def test_a_client_needs_no_images_on_this_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +372,7 @@ def test_a_client_needs_no_wheels_on_this_computer(tmp_path: Path, monkeypatch: 
 
 
 def expected_by(host: Target) -> dict[str, Any]:
-    (document,) = [path for path in host.drift_paths if path.path == EXPECTED]
+    (document,) = [path for path in host.composed.paths if path.path == EXPECTED]
     assert isinstance(document, File)
     found: dict[str, Any] = json.loads(document.content)
     return found
@@ -375,13 +392,10 @@ def test_the_files_known_beforehand_are_those_that_are_written(pointed: dict[str
 
 
 def test_the_server_watches_what_it_serves_by(tmp_path: Path) -> None:
-    host = fleet(tmp_path).hosts["mirror"]
-    settings = host.config.mirror_server
-    assert settings is not None
-    telemetry = telemetry_of(host, site_of(Fleet({host.name: host}), host, FakeStore(), FakeSecrets()))
-    serving = Target(host, "debian-13", telemetry, None, Mirror(PLACE, settings, None, LIVE.release))
-    expected = expected_by(serving)
+    hosts = fleet(tmp_path)
+    settings = hosts.hosts["mirror"].config[MIRROR_SERVER]
+    expected = expected_by(Target(compose(serving(view_from(hosts, "mirror")))))
     paths = {path.path for path in (*server.source(PLACE, INDEX), *server.files(settings, PLACE))}
     assert paths <= {entry["path"] for entry in expected["files"]}
-    assert {server.WEB_UNIT, server.REGISTRY_UNIT} <= {unit["name"] for unit in expected["units"]}
+    assert {WEB_UNIT, REGISTRY_UNIT} <= {unit["name"] for unit in expected["units"]}
     assert set(settings.packages) <= expected["packages"].keys()

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from roles.preflight import deploy as preflight
-from roles.preflight.deploy import CONFIGURATION, SERVICE, TIMER
-from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
-from roles.site import TEXTFILE_DIRECTORY, Part, Site, secret_names
+from roles.mirror_place import Mirror
+from roles.preflight import role as preflight
+from roles.preflight.role import CONFIGURATION, SERVICE, TIMER
+from roles.rt_app.model import NON_RT_UNIT, RT_UNIT
+from roles.secrets import secret_names
+from roles.shape import FleetView, RoleState
+from roles.shared import TEXTFILE_DIRECTORY
 from rtinfra.operations.managed import Directory, File
 from rtinfra.preflight.main import load_json
 from rtinfra.preflight.settings import PreflightSettings
-from tests.unit.telemetry_site import at, here, managed, shipped, site, text
+from tests.unit.mirror_fleet import PLACE
+from tests.unit.telemetry_site import at, here, managed, shipped, text, view
 
 UNIT = f"/etc/systemd/system/{SERVICE}"
 SETTINGS = f"{CONFIGURATION}/settings.json"
@@ -31,8 +35,8 @@ FULL: dict[str, Any] = {
 }
 
 
-def rt_site(**members: Any) -> Site:
-    return site(housekeeping="0-1", agents=here(), gateways=at("gw", "192.0.2.10"), rt_hosts=here(), **members)
+def rt_site(**members: Any) -> FleetView:
+    return view(is_rt=True, agents=here(), gateways=at("gw", "192.0.2.10"), rt_app=here(), **members)
 
 
 @pytest.mark.parametrize(
@@ -40,18 +44,19 @@ def rt_site(**members: Any) -> Site:
     [("carried", False, False), ("index", False, True), ("carried", True, True)],
 )
 def test_hosts_that_use_the_mirror_get_their_wheels_from_it(wheels: str, is_supplied: bool, from_index: bool) -> None:
-    view = replace(rt_site(), is_supplied=is_supplied)
-    (environment,) = preflight.part(shipped("preflight", wheels=wheels), view).environments
+    mirror = Mirror(PLACE, is_served=False, is_used=True) if is_supplied else None
+    where = replace(rt_site(), mirror=mirror)
+    (environment,) = preflight.state(shipped("preflight", wheels=wheels), where).environments
     assert environment.from_index is from_index
 
 
 @pytest.fixture
-def part() -> Part:
+def part() -> RoleState:
     """A real-time host, with an alert log elsewhere."""
-    return preflight.part(shipped("preflight", **FULL), rt_site(alertmanager=at("ops", "192.0.2.20")))
+    return preflight.state(shipped("preflight", **FULL), rt_site(alertmanager=at("ops", "192.0.2.20")))
 
 
-def directives(part: Part, path: str) -> dict[str, list[str]]:
+def directives(part: RoleState, path: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in text(part, path).splitlines():
         if line and line[0] not in "#[":
@@ -60,7 +65,7 @@ def directives(part: Part, path: str) -> dict[str, list[str]]:
     return found
 
 
-def test_it_runs_every_ten_minutes_as_an_account_of_its_own_off_the_isolated_cores(part: Part) -> None:
+def test_it_runs_every_ten_minutes_as_an_account_of_its_own_off_the_isolated_cores(part: RoleState) -> None:
     assert directives(part, f"/etc/systemd/system/{TIMER}")["OnUnitInactiveSec"] == ["10min"]
     found = directives(part, UNIT)
     assert found["Slice"] == ["agents.slice"]
@@ -71,7 +76,7 @@ def test_it_runs_every_ten_minutes_as_an_account_of_its_own_off_the_isolated_cor
     assert [unit.name for unit in part.units] == [TIMER]
 
 
-def test_the_program_on_the_host_can_read_its_settings(part: Part, tmp_path: Any) -> None:
+def test_the_program_on_the_host_can_read_its_settings(part: RoleState, tmp_path: Any) -> None:
     path = tmp_path / "settings.json"
     path.write_text(text(part, SETTINGS))
     settings = load_json(path)
@@ -84,7 +89,7 @@ def test_the_program_on_the_host_can_read_its_settings(part: Part, tmp_path: Any
 
 
 def test_a_host_without_isolated_cores_is_asked_for_none() -> None:
-    found = preflight.part(shipped("preflight"), site(agents=here(), gateways=at("gw", "192.0.2.10")))
+    found = preflight.state(shipped("preflight"), view(agents=here(), gateways=at("gw", "192.0.2.10")))
     settings = json.loads(text(found, SETTINGS))
     assert settings["checks"]["realtime"] is None
     assert settings["checks"]["application"]["url"] is None
@@ -92,9 +97,9 @@ def test_a_host_without_isolated_cores_is_asked_for_none() -> None:
     assert "AllowedCPUs" not in text(found, preflight.COMMAND)
 
 
-def test_settings_and_secrets_are_for_the_account_alone(part: Part) -> None:
+def test_settings_and_secrets_are_for_the_account_alone(part: RoleState) -> None:
     names = {"exchange_key", "redis_password", "orders_token", "slack_webhook"}
-    found = {path.path: path for path in part.paths if path.path.startswith(CONFIGURATION)}
+    found = {path.path: path for path in part.files if path.path.startswith(CONFIGURATION)}
     assert {path.rpartition("/")[2] for path in found if "/secrets/" in path} == names
     for path in found.values():
         if isinstance(path, File):
@@ -104,14 +109,14 @@ def test_settings_and_secrets_are_for_the_account_alone(part: Part) -> None:
     assert isinstance(directory, Directory) and (directory.mode, directory.owner) == ("0700", "rtinfra-preflight")
 
 
-def test_no_value_of_a_secret_is_anywhere_else(part: Part) -> None:
-    for path in part.paths:
+def test_no_value_of_a_secret_is_anywhere_else(part: RoleState) -> None:
+    for path in part.files:
         if isinstance(path, File) and not path.secret:
             assert b"value-of-" not in path.content
     assert "value-of-" not in repr(part)
 
 
-def test_the_account_exists_before_what_belongs_to_it(part: Part) -> None:
+def test_the_account_exists_before_what_belongs_to_it(part: RoleState) -> None:
     (account,) = part.accounts
     assert isinstance(account, File)
     assert account.content.decode().splitlines()[-1].startswith("u rtinfra-preflight - ")
@@ -119,10 +124,10 @@ def test_the_account_exists_before_what_belongs_to_it(part: Part) -> None:
 
 def test_a_host_without_agents_is_refused() -> None:
     with pytest.raises(ValueError, match="put the host into the group agents too"):
-        preflight.part(shipped("preflight"), site(gateways=at("gw", "192.0.2.10"), agents=at("gw", "192.0.2.10")))
+        preflight.state(shipped("preflight"), view(gateways=at("gw", "192.0.2.10"), agents=at("gw", "192.0.2.10")))
 
 
-def test_its_metrics_are_where_node_exporter_looks(part: Part) -> None:
+def test_its_metrics_are_where_node_exporter_looks(part: RoleState) -> None:
     assert json.loads(text(part, SETTINGS))["textfile_directory"] == TEXTFILE_DIRECTORY
     assert TEXTFILE_DIRECTORY in directives(part, UNIT)["ReadWritePaths"]
 
@@ -130,7 +135,7 @@ def test_its_metrics_are_where_node_exporter_looks(part: Part) -> None:
 @pytest.mark.parametrize("path", ["/srv/preflight", "/var/lib"])
 def test_a_state_directory_that_systemd_cannot_make_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="must be below /var/lib"):
-        preflight.part(shipped("preflight", state_directory=path), rt_site())
+        preflight.state(shipped("preflight", state_directory=path), rt_site())
 
 
 def test_the_shipped_settings_name_the_units_of_the_application() -> None:

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from roles.prometheus import deploy
-from roles.site import Part, Site
+from roles.prometheus import role
+from roles.shape import FleetView, RoleState
 from rtinfra.images import LocalStore
 from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import at, document, here, managed, shipped, site, telemetry, text
+from tests.unit.telemetry_site import at, document, here, managed, shipped, telemetry, text, view
 
 CONFIG = "/etc/rtinfra/prometheus/prometheus.yml"
 EVERYTHING = ("jaeger", "loki", "tempo", "mimir", "alloy", "grafana")
 
 
-def everything(**shared: Any) -> Site:
+def everything(**shared: Any) -> FleetView:
     """A fleet in which every role runs somewhere."""
-    return site(
+    return view(
         host="b1",
         address="192.0.2.1",
         shared=telemetry(**shared),
@@ -33,20 +33,20 @@ def everything(**shared: Any) -> Site:
             at("g2", "192.0.2.12", shipped("gateways", addresses=["10.0.0.1", "10.0.0.2"])),
         ),
         agents=(at("r1", "192.0.2.21"),),
-        rt_hosts=(at("r1", "192.0.2.21"),),
+        rt_app=(at("r1", "192.0.2.21"),),
         **{role: at("b3", "192.0.2.3") for role in EVERYTHING},
     )
 
 
-def part(fleet: Site, **changes: Any) -> Part:
-    return deploy.part(shipped("prometheus", **changes), fleet)
+def state(fleet: FleetView, **changes: Any) -> RoleState:
+    return role.state(shipped("prometheus", **changes), fleet)
 
 
-def targets(fleet: Site) -> dict[str, list[tuple[str, str]]]:
+def targets(fleet: FleetView) -> dict[str, list[tuple[str, str]]]:
     """Address and host of what is scraped, by job."""
     return {
         job["job_name"]: [(one["targets"][0], one["labels"]["host"]) for one in job["static_configs"]]
-        for job in document(part(fleet), CONFIG)["scrape_configs"]
+        for job in document(state(fleet), CONFIG)["scrape_configs"]
     }
 
 
@@ -65,11 +65,11 @@ def test_every_program_of_the_fleet_is_scraped_where_its_settings_say() -> None:
 
 
 def test_what_does_not_run_is_not_scraped() -> None:
-    assert targets(site(prometheus=here())).keys() == {"prometheus"}
+    assert targets(view(prometheus=here())).keys() == {"prometheus"}
 
 
 def test_labels_say_where_a_metric_comes_from() -> None:
-    jobs = document(part(everything(tenant="staging", environment="staging")), CONFIG)["scrape_configs"]
+    jobs = document(state(everything(tenant="staging", environment="staging")), CONFIG)["scrape_configs"]
     labels = {job["job_name"]: job["static_configs"][0]["labels"] for job in jobs}
     # The tenant of the host itself, not that of the host Prometheus is on.
     assert labels["node"] == {"host": "r1", "role": "agents", "tenant": "prod", "environment": "staging"}
@@ -78,13 +78,13 @@ def test_labels_say_where_a_metric_comes_from() -> None:
 
 
 def test_alerts_go_to_all_alertmanagers() -> None:
-    (alertmanagers,) = document(part(everything()), CONFIG)["alerting"]["alertmanagers"]
+    (alertmanagers,) = document(state(everything()), CONFIG)["alerting"]["alertmanagers"]
     assert alertmanagers["static_configs"] == [{"targets": ["192.0.2.1:9093", "192.0.2.2:9093"]}]
-    assert "alerting" not in document(part(site(prometheus=here())), CONFIG)
+    assert "alerting" not in document(state(view(prometheus=here())), CONFIG)
 
 
 def test_settings_reach_the_program() -> None:
-    found = part(everything(), retention="30d", out_of_order_window="90min", scrape_interval="5s")
+    found = state(everything(), retention="30d", out_of_order_window="90min", scrape_interval="5s")
     (container,) = found.containers
     assert "--storage.tsdb.retention.time=2592000s" in container.command
     configuration = document(found, CONFIG)
@@ -93,7 +93,7 @@ def test_settings_reach_the_program() -> None:
 
 
 def test_it_takes_metrics_of_collectors_and_listens_only_at_its_address() -> None:
-    (container,) = part(everything()).containers
+    (container,) = state(everything()).containers
     assert "--web.listen-address=192.0.2.1:9090" in container.command
     assert "--web.enable-otlp-receiver" in container.command
     assert "--web.enable-remote-write-receiver" in container.command
@@ -101,7 +101,7 @@ def test_it_takes_metrics_of_collectors_and_listens_only_at_its_address() -> Non
 
 
 def test_each_tenant_is_written_to_its_own_place_in_mimir() -> None:
-    written = document(part(everything(metrics="mimir")), CONFIG)["remote_write"]
+    written = document(state(everything(metrics="mimir")), CONFIG)["remote_write"]
     port = shipped("mimir").port
     assert {one["url"] for one in written} == {f"http://192.0.2.3:{port}/api/v1/push"}
     kept = {one["headers"]["X-Scope-OrgID"]: one["write_relabel_configs"][0]["regex"] for one in written}
@@ -110,12 +110,12 @@ def test_each_tenant_is_written_to_its_own_place_in_mimir() -> None:
 
 
 def test_nothing_is_written_elsewhere_unless_metrics_live_in_mimir() -> None:
-    assert "remote_write" not in document(part(everything()), CONFIG)
+    assert "remote_write" not in document(state(everything()), CONFIG)
 
 
 def test_every_link_leads_to_the_first_alert_log() -> None:
-    found = part(everything())
-    for path in deploy.RULES.glob("*.rules.yml"):
+    found = state(everything())
+    for path in role.RULES.glob("*.rules.yml"):
         rules = text(found, f"/etc/rtinfra/prometheus/rules/{path.name}")
         assert "http://192.0.2.1:9095/runbooks/" in rules
         assert "RUNBOOKS/" not in rules
@@ -123,12 +123,12 @@ def test_every_link_leads_to_the_first_alert_log() -> None:
 
 def test_links_without_an_alert_log_lead_to_the_project() -> None:
     assert "runbook_url: docs/runbooks/HostDown" in text(
-        part(site(prometheus=here())), "/etc/rtinfra/prometheus/rules/hosts.rules.yml"
+        state(view(prometheus=here())), "/etc/rtinfra/prometheus/rules/hosts.rules.yml"
     )
 
 
 def test_each_file_is_checked_by_the_image_that_runs_it() -> None:
-    found = part(everything())
+    found = state(everything())
     (container,) = found.containers
     for file in container.config:
         assert file.validate is not None
@@ -138,7 +138,7 @@ def test_each_file_is_checked_by_the_image_that_runs_it() -> None:
 
 def test_what_gateways_send_is_named_as_what_is_scraped() -> None:
     """The names of metrics/catalogue.yaml: rules and dashboards know no others."""
-    assert document(part(everything()), CONFIG)["otlp"] == {"translation_strategy": "UnderscoreEscapingWithSuffixes"}
+    assert document(state(everything()), CONFIG)["otlp"] == {"translation_strategy": "UnderscoreEscapingWithSuffixes"}
 
 
 @pytest.fixture(scope="module")
@@ -151,13 +151,13 @@ def promtool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(store.archive("prometheus")) as archive:
         layer = max(archive, key=lambda member: member.size)
         with tarfile.open(fileobj=archive.extractfile(layer)) as tar:
-            tar.extract(deploy.PROMTOOL.lstrip("/"), directory, filter="data")
-    return directory / deploy.PROMTOOL.lstrip("/")
+            tar.extract(role.PROMTOOL.lstrip("/"), directory, filter="data")
+    return directory / role.PROMTOOL.lstrip("/")
 
 
 @pytest.mark.parametrize("metrics", ["prometheus", "mimir"])
 def test_prometheus_takes_the_configuration(promtool: Path, tmp_path: Path, metrics: str) -> None:
-    file = managed(part(everything(metrics=metrics)), CONFIG)
+    file = managed(state(everything(metrics=metrics)), CONFIG)
     assert isinstance(file, File)
     path = tmp_path / "prometheus.yml"
     path.write_bytes(file.content)
@@ -168,12 +168,12 @@ def test_prometheus_takes_the_configuration(promtool: Path, tmp_path: Path, metr
 
 def test_the_prometheus_that_hosts_run_takes_the_rules(promtool: Path) -> None:
     """What they do is tested in test_alert_rules.py, with Debian's older promtool."""
-    rules = sorted(deploy.RULES.glob("*.rules.yml"))
+    rules = sorted(role.RULES.glob("*.rules.yml"))
     result = subprocess.run([promtool, "check", "rules", "--lint-fatal", *rules], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_an_alert_without_a_page_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deploy, "PAGES", deploy.PROJECT / "docs" / "ko")
+    monkeypatch.setattr(role, "PAGES", role.PROJECT / "docs" / "ko")
     with pytest.raises(ValueError, match=r"the alert \w+ in templates/prometheus/rules/.* has no runbook: write docs/"):
-        part(site(prometheus=here()))
+        state(view(prometheus=here()))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from roles.alertmanager.alert_log.alert_log import render_markdown
-from roles.prometheus.deploy import RULES
+from roles.prometheus.role import RULES
 from rtinfra.paths import PROJECT
 
 PAGES = {path.stem: path for path in (PROJECT / "docs" / "runbooks").glob("*.md")}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from roles.host import RtHostConfig, load_hosts
-from roles.rt_app import deploy
+from roles.fleet import load_hosts
+from roles.rt_app.model import RT_APP
 from rtinfra.cpu import CpuLayout, Topology, resolve_layout
 from rtinfra.operations.managed import File
 from rtinfra.paths import PROJECT
@@ -166,6 +166,6 @@ def test_a_second_unit_runs_the_other_process(files: dict[str, str]) -> None:
 def test_a_lab_machine_differs_only_in_its_nodes_and_its_workload(tmp_path: Path, rt: RtHostConfig) -> None:
     inventory = tmp_path / "hosts.yaml"
     inventory.write_text("hosts: {robot: {groups: [rt_hosts, lab], ssh: {address: 192.0.2.1}}}\n")
-    lab = load_hosts(PROJECT, inventory).hosts["robot"].config.rt.rt_app
+    lab = load_hosts(PROJECT, inventory).hosts["robot"].config[RT_APP]
     ours = {"rt_process": {"numa_node"}, "non_rt_process": {"numa_node"}, "reference": True}
     assert lab.model_dump(exclude=ours) == rt.rt_app.model_dump(exclude=ours)

@@ -14,13 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
+from roles.catalogue import STARTING_ORDER
+from roles.fleet import load_hosts
+from roles.host import HostConfig
+from roles.jaeger.model import JAEGER
 from rtinfra.config import Fleet
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing
 from rtinfra.operations.managed import File
 from rtinfra.paths import PROJECT
-from rtinfra.programs import STARTING_ORDER, Program, programs_of
+from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import DATA_ROOT, Account, Container
 from rtinfra.secrets import SecretError
 from rtinfra.stack import check, cli, run, scripts
@@ -74,14 +77,23 @@ def container(name: str) -> Container:
 
 def program(name: str, role: str = "jaeger", host: str = "backend", **more: Any) -> Program:
     made = container(name)
-    return Program(host, role, name, f"{name}.service", made, made.ready, **more)
+    (tier,) = (one.tier for one in STARTING_ORDER if one.name == role)
+    return Program(host, role, name, f"{name}.service", made, made.ready, tier=tier, **more)
 
 
 # --- which programs there are
 
 
-def test_every_role_has_a_place_in_the_order() -> None:
-    assert set(STARTING_ORDER) == set(TELEMETRY_ROLES)
+def test_what_stores_starts_before_what_shows_and_both_before_what_sends() -> None:
+    names = [role.name for role in STARTING_ORDER]
+    for earlier, later in (
+        ("garage", "loki"),
+        ("prometheus", "grafana"),
+        ("elasticsearch", "kibana"),
+        ("grafana", "gateways"),
+        ("gateways", "agents"),
+    ):
+        assert names.index(earlier) < names.index(later)
 
 
 def test_programs_follow_from_the_settings_without_secrets_or_images(fleet: Fleet[HostConfig]) -> None:
@@ -301,7 +313,7 @@ def test_all_is_well(fleet: Fleet[HostConfig]) -> None:
 
 
 def test_every_failure_has_a_remedy(fleet: Fleet[HostConfig]) -> None:
-    jaeger = fleet.hosts["backend"].config.jaeger
+    jaeger = fleet.hosts["backend"].config[JAEGER]
     assert jaeger is not None
     port = jaeger.ui_port
     surroundings = seen(owners={port: ("/system.slice/nginx.service",)}, used_percent=91)
@@ -314,7 +326,7 @@ def test_every_failure_has_a_remedy(fleet: Fleet[HostConfig]) -> None:
 
 
 def test_a_port_that_is_ours(fleet: Fleet[HostConfig]) -> None:
-    jaeger = fleet.hosts["backend"].config.jaeger
+    jaeger = fleet.hosts["backend"].config[JAEGER]
     assert jaeger is not None
     group = "/backends.slice/jaeger.service/libpod-payload-ab"
     found = results(fleet, seen(owners={jaeger.ui_port: (group,)}), Everything())

@@ -14,9 +14,19 @@ from typing import Any
 import pytest
 import yaml
 
-from roles.fleet import mirror_of
-from roles.host import HostConfig, load_hosts
-from roles.site import AGENTS_SLICE
+from roles.agents.model import AGENTS
+from roles.alertmanager.model import ALERTMANAGER
+from roles.alloy.model import ALLOY
+from roles.fleet import load_hosts, mirror_of
+from roles.gateways.model import GATEWAYS
+from roles.host import HostConfig
+from roles.jaeger.model import JAEGER
+from roles.loki.model import LOKI
+from roles.mimir.model import MIMIR
+from roles.mirror_server.model import MIRROR_SERVER
+from roles.prometheus.model import PROMETHEUS
+from roles.shared import AGENTS_SLICE, BACKENDS, TELEMETRY
+from roles.tempo.model import TEMPO
 from rtinfra.config import Fleet
 from rtinfra.config.types import ByteSize
 from rtinfra.images import LocalStore
@@ -106,9 +116,9 @@ def collector(capacity: float) -> str:
 def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     """What the programs of a host answer when all is well."""
     host = fleet.hosts[name]
-    site, config, tenants = site_without_secrets(fleet, host), host.config, host.config.telemetry.tenants
+    site, config, tenants = site_without_secrets(fleet, host), host.config, host.config[TELEMETRY].tenants
     if name == "robot":
-        agents = config.agents
+        agents = config[AGENTS]
         assert agents is not None
         node = 'node_uname_info{nodename="robot"} 1\nnode_cpu_seconds_total{cpu="0"} 1\nnode_textfile_scrape_error 0\n'
         node += PREFLIGHT_METRICS
@@ -119,7 +129,7 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     if name == "mirror":
         return {}
     if name == "second":
-        url = endpoints.base(site, config.tempo)
+        url = endpoints.base(site, config[TEMPO])
         overrides = {
             tenant: {
                 "compaction": {"block_retention": f"{int(limits.traces_retention.seconds)}s"},
@@ -134,7 +144,7 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             ),
             f"{url}{endpoints.TEMPO_OVERRIDES}": "---\n" + yaml.safe_dump({"overrides": overrides}),
         }
-    prometheus, gateways, mimir = config.prometheus, config.gateways, config.mimir
+    prometheus, gateways, mimir = config[PROMETHEUS], config[GATEWAYS], config[MIMIR]
     assert prometheus is not None and gateways is not None and mimir is not None
     base = {
         role: endpoints.base(site, getattr(config, role)) for role in ("prometheus", "alertmanager", "loki", "mimir")
@@ -171,7 +181,7 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             f"http://{address}:{gateways.metrics_port}/metrics": collector(2.0**40)
             for address in endpoints.gateways(site, gateways)
         },
-        f"{endpoints.base(site, config.jaeger, 'ui_port')}{endpoints.SERVICES}": {"data": ["mxrc-rt"]},
+        f"{endpoints.base(site, config[JAEGER], 'ui_port')}{endpoints.SERVICES}": {"data": ["mxrc-rt"]},
         f"{base['prometheus']}{endpoints.FLAGS}": {"data": flags},
         f"{base['prometheus']}{endpoints.CONFIG}": {"data": {"yaml": yaml.safe_dump(effective)}},
         f"{base['prometheus']}{endpoints.TARGETS}": {
@@ -184,7 +194,7 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             "config": {"original": yaml.safe_dump(routing)},
             "cluster": {"status": "disabled"},
         },
-        f"{endpoints.base(site, config.alertmanager, 'log_port')}/metrics": (
+        f"{endpoints.base(site, config[ALERTMANAGER], 'log_port')}/metrics": (
             "rtinfra_alert_log_watchdog_timestamp_seconds 1.7e9\nrtinfra_alert_log_watchdog_missing 0"
         ),
         f"{base['loki']}{endpoints.CONFIG_PAGE}": yaml.safe_dump(
@@ -197,7 +207,7 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             }
         ),
         **{
-            endpoints.limits(site, config.loki, tenant): f"retention_period: {int(its.logs_retention.seconds)}s"
+            endpoints.limits(site, config[LOKI], tenant): f"retention_period: {int(its.logs_retention.seconds)}s"
             for tenant, its in tenants.items()
         },
         f"{base['mimir']}{endpoints.CONFIG_PAGE}": yaml.safe_dump(
@@ -208,8 +218,8 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             }
         ),
         f"{base['mimir']}{endpoints.RUNTIME_CONFIG}": yaml.safe_dump({"overrides": limits}),
-        f"{endpoints.base(site, config.alloy, 'ui_port')}{endpoints.COMPONENTS}": components,
-        f"{endpoints.base(site, config.alloy, 'ui_port')}{endpoints.METRICS}": collector(2.0**30),
+        f"{endpoints.base(site, config[ALLOY], 'ui_port')}{endpoints.COMPONENTS}": components,
+        f"{endpoints.base(site, config[ALLOY], 'ui_port')}{endpoints.METRICS}": collector(2.0**30),
     }
 
 
@@ -223,11 +233,11 @@ def unit(program: Program) -> str:
 
 def values(fleet: Fleet[HostConfig], name: str, own: Sequence[Program]) -> Iterator[str]:
     config = fleet.hosts[name].config
-    if config.agents is not None:
-        yield f"/sys/fs/cgroup/{AGENTS_SLICE}/memory.max\0{config.agents.slice.memory_max.bytes}"
+    if config.get(AGENTS) is not None:
+        yield f"/sys/fs/cgroup/{AGENTS_SLICE}/memory.max\0{config[AGENTS].slice.memory_max.bytes}"
         yield f"/sys/fs/cgroup/{AGENTS_SLICE}/cpuset.cpus.effective\x000-1"
     memory = next(int(line) for line in SAMPLE.partition("@@memory_kb\n")[2].splitlines()) * 1024
-    yield f"/sys/fs/cgroup/{SLICE}/memory.max\0{memory * int(config.backends.memory_max.rstrip('%')) // 100}"
+    yield f"/sys/fs/cgroup/{SLICE}/memory.max\0{memory * int(config[BACKENDS].memory_max.rstrip('%')) // 100}"
     for one in own:
         if one.container is not None:
             quota = int(one.container.cpu_quota.rstrip("%")) * 1000
@@ -253,7 +263,7 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
     said = bodies(fleet, name)
     stat, status, groups = threads(own)
     place, clock = mirror_of(fleet, host), datetime.fromtimestamp(CLOCK, UTC)
-    serves = host.config.mirror_server is not None
+    serves = host.config.get(MIRROR_SERVER) is not None
     text = SAMPLE.rstrip("\n")
     for section, lines in (
         ("units", [*(unit(one) for one in own), *PREFLIGHT_UNITS, *(server_units() if serves else ())]),

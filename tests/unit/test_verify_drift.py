@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from roles.host import load_hosts
+from roles.fleet import load_hosts
 from rtinfra.paths import PROJECT
 from rtinfra.verify import ControlResult, run
 from tests.unit.conftest import SAMPLE

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from roles.host import HostConfig, load_hosts
+from roles.base.model import BASE
+from roles.fleet import load_hosts
+from roles.host import HostConfig
 from rtinfra.facts import sections
 from rtinfra.paths import PROJECT
 from rtinfra.verify import probe
@@ -219,7 +221,7 @@ def test_script_runs_on_any_linux_and_exits_with_0(config: HostConfig) -> None:
 
 
 def test_questions_of_a_host_that_is_not_real_time(config: HostConfig) -> None:
-    base_only = HostConfig.model_construct(**{**dict.fromkeys(HostConfig.model_fields), "base": config.base})
+    base_only = HostConfig.model_construct(**{**dict.fromkeys(HostConfig.model_fields), "base": config[BASE]})
     asked = probe.questions(base_only)
     assert asked.application is None
     assert asked.own_services == ()

@@ -1,22 +1,29 @@
-"""Operations of the `base` role."""
+"""The `base` role: what every host gets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from pyinfra.api.deploy import deploy
-
-from roles.base.model import BaseSettings
-from rtinfra.operations import files as file_operations
+from roles.base.model import BASE, BaseSettings
+from roles.shape import FleetView, Role, RoleState
 from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
 from rtinfra.render import render
 
 _SYSUSERS = Action("sysusers", "systemd-sysusers")
+_UNITS = (
+    Unit("chrony.service"),
+    # Two programs that set one clock make it jump.
+    Unit("systemd-timesyncd.service", startup="masked", running=False),
+    Unit("systemd-journald.service", startup=None, running=True),
+    Unit("logrotate.timer"),
+)
 
 
-def files(settings: BaseSettings) -> list[Managed]:
-    """Every path this role manages."""
-    return [
+def state(settings: BaseSettings, view: FleetView) -> RoleState:
+    """Return files, packages and units."""
+    return RoleState(files=_files(settings), units=_UNITS, packages=settings.packages)
+
+
+def _files(settings: BaseSettings) -> tuple[Managed, ...]:
+    return (
         # The whole file: the one that the distribution ships names servers on the internet.
         File(
             path="/etc/chrony/chrony.conf",
@@ -41,21 +48,7 @@ def files(settings: BaseSettings) -> list[Managed]:
             path="/etc/security/limits.d/60-rtinfra.conf",
             content=render("base/limits.conf.j2", group=settings.realtime_group),
         ),
-    ]
+    )
 
 
-def units(settings: BaseSettings) -> list[Unit]:
-    """Every unit this role has a say in."""
-    return [
-        Unit("chrony.service"),
-        # Two programs that set one clock make it jump.
-        Unit("systemd-timesyncd.service", startup="masked", running=False),
-        Unit("systemd-journald.service", startup=None, running=True),
-        Unit("logrotate.timer"),
-    ]
-
-
-@deploy("base")
-def configure(paths: Sequence[Managed]) -> None:
-    """Place the files."""
-    file_operations.sync(name="files", paths=paths)
+ROLE = Role(section=BASE, state=state)

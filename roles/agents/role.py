@@ -1,13 +1,20 @@
-"""What the `agents` role puts on a host: plain services in one slice, no container engine."""
+"""The `agents` role: what watches a host, as plain services in one slice; no container engine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address
-from typing import Any
 
-from roles.agents.model import AgentsSettings
-from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY, Part, Site
+from roles.agents.model import AGENTS, METRICS_PAGE, STATS_PAGE, AgentsSettings
+from roles.elasticsearch.model import ELASTICSEARCH
+from roles.facets import Scrape
+from roles.gateways.model import GATEWAYS, addresses_of
+from roles.rt_app.model import RT_APP, RtAppSettings
+from roles.shape import FleetView, Role, RoleState, Tier
+from roles.shared import AGENTS_SLICE, TEXTFILE_DIRECTORY
+from rtinfra.config import Finding
 from rtinfra.cpu import parse_cpu_list
+from rtinfra.facts.http import Request, loopback
 from rtinfra.operations.managed import DAEMON_RELOAD, Action, File, Managed, Unit
 from rtinfra.quadlet import WAIT_READY
 from rtinfra.render import render
@@ -25,38 +32,44 @@ _SET_ASIDE = "/usr/local/lib/rtinfra/set-aside-broken"
 _THREADS = 2
 
 
-def part(settings: AgentsSettings, site: Site) -> Part:
+def state(settings: AgentsSettings, view: FleetView) -> RoleState:
     """Return files, units and packages.
 
     Raises:
         ValueError: the gateways of the fleet cannot be reached by one name and port.
     """
     # The application of this host, if it runs one: only then there are log files to ship.
-    application = next((member.settings for member in site.members("rt_hosts") if member.host == site.host), None)
+    application = view.own(RT_APP)
     filebeat = settings.logs == "filebeat" and application is not None
-    return Part(
-        paths=(
-            *_slice(settings, site),
-            *_node_exporter(settings, site),
-            *_collector(settings, site, application if settings.logs == "collector" else None),
-            *(_filebeat(settings, site, application) if filebeat else ()),
+    ready = {
+        COLLECTOR_UNIT: loopback(settings.collector.health_port, "/"),
+        NODE_EXPORTER_UNIT: view.url(settings.node_exporter.port, "/metrics"),
+        FILEBEAT_UNIT: loopback(settings.filebeat.stats_port, "/"),
+    }
+    return RoleState(
+        files=(
+            *_slice(settings, view),
+            *_node_exporter(settings, view),
+            *_collector(settings, view, application if settings.logs == "collector" else None),
+            *(_filebeat(settings, view, application) if settings.logs == "filebeat" and application else ()),
         ),
         units=(Unit(COLLECTOR_UNIT), Unit(NODE_EXPORTER_UNIT), *((Unit(FILEBEAT_UNIT),) if filebeat else ())),
+        ready=ready,
         packages=settings.packages,
-        local_packages=(site.store.package("otelcol"), *((site.store.package("filebeat"),) if filebeat else ())),
+        local_packages=(view.store.package("otelcol"), *((view.store.package("filebeat"),) if filebeat else ())),
     )
 
 
-def gateways(site: Site) -> tuple[list[IPv4Address], int]:
+def gateways(view: FleetView) -> tuple[list[IPv4Address], int]:
     """Return the addresses of all gateways of the fleet, and the port all of them listen on.
 
     Raises:
         ValueError: an address is a name, or ports differ. gRPC spreads over the addresses of one name, and the
             name is ours, in a hosts file, so that no name server is needed.
     """
-    members = site.members("gateways")
+    members = view.members(GATEWAYS)
     addresses = [
-        IPv4Address(address) for member in members for address in (member.settings.addresses or (member.address,))
+        IPv4Address(address) for member in members for address in addresses_of(member.settings, member.address)
     ]
     ports = {member.settings.grpc_port for member in members}
     if len(ports) != 1:
@@ -64,51 +77,51 @@ def gateways(site: Site) -> tuple[list[IPv4Address], int]:
     return addresses, ports.pop()
 
 
-def _threads(site: Site) -> int:
-    return len(parse_cpu_list(site.housekeeping, None)) if site.housekeeping else _THREADS
+def _threads(view: FleetView) -> int:
+    return len(parse_cpu_list(view.housekeeping, None)) if view.housekeeping else _THREADS
 
 
-def _slice(settings: AgentsSettings, site: Site) -> list[Managed]:
+def _slice(settings: AgentsSettings, view: FleetView) -> list[Managed]:
     return [
         File(
             path=f"{_UNITS}/{AGENTS_SLICE}",
-            content=render("agents/agents.slice.j2", settings=settings.slice, housekeeping=site.housekeeping),
+            content=render("agents/agents.slice.j2", settings=settings.slice, housekeeping=view.housekeeping),
             actions=(DAEMON_RELOAD,),
         )
     ]
 
 
-def _drop_in(unit: str, site: Site) -> File:
+def _drop_in(unit: str, view: FleetView) -> File:
     """Return the drop-in that moves a package's unit into the slice."""
     return File(
         path=f"{_UNITS}/{unit}.d/60-rtinfra.conf",
         content=render(
-            "agents/drop-in.conf.j2", slice=AGENTS_SLICE, housekeeping=site.housekeeping, threads=_threads(site)
+            "agents/drop-in.conf.j2", slice=AGENTS_SLICE, housekeeping=view.housekeeping, threads=_threads(view)
         ),
         actions=(DAEMON_RELOAD,),
         restarts=(unit,),
     )
 
 
-def _node_exporter(settings: AgentsSettings, site: Site) -> list[Managed]:
+def _node_exporter(settings: AgentsSettings, view: FleetView) -> list[Managed]:
     return [
-        _drop_in(NODE_EXPORTER_UNIT, site),
+        _drop_in(NODE_EXPORTER_UNIT, view),
         File(
             path="/etc/default/prometheus-node-exporter",
             content=render(
                 "agents/node-exporter.j2",
-                listen=f"{site.address}:{settings.node_exporter.port}",
+                listen=view.netloc(settings.node_exporter.port),
                 textfiles=TEXTFILE_DIRECTORY,
-                isolated=site.housekeeping is not None,
+                isolated=view.housekeeping is not None,
             ),
             restarts=(NODE_EXPORTER_UNIT,),
         ),
     ]
 
 
-def _collector(settings: AgentsSettings, site: Site, application: Any) -> list[Managed]:
+def _collector(settings: AgentsSettings, view: FleetView, application: RtAppSettings | None) -> list[Managed]:
     """Return the collector's files; `application` is whose log files it reads, None for nobody's."""
-    addresses, port = gateways(site)
+    addresses, port = gateways(view)
     restarts = (COLLECTOR_UNIT,)
     return [
         File(
@@ -128,7 +141,7 @@ def _collector(settings: AgentsSettings, site: Site, application: Any) -> list[M
             content=render(
                 "agents/config.yaml.j2",
                 settings=settings.collector,
-                site=site,
+                view=view,
                 application=application,
                 endpoint=f"dns:///{GATEWAYS_NAME}:{port}",
             ),
@@ -141,8 +154,8 @@ def _collector(settings: AgentsSettings, site: Site, application: Any) -> list[M
                 f"agents/{COLLECTOR_UNIT}.j2",
                 settings=settings.collector,
                 slice=AGENTS_SLICE,
-                housekeeping=site.housekeeping,
-                threads=_threads(site),
+                housekeeping=view.housekeeping,
+                threads=_threads(view),
                 group=application.user if application else None,
                 set_aside=_SET_ASIDE,
                 wait=WAIT_READY,
@@ -153,19 +166,19 @@ def _collector(settings: AgentsSettings, site: Site, application: Any) -> list[M
     ]
 
 
-def _filebeat(settings: AgentsSettings, site: Site, application: Any) -> list[Managed]:
+def _filebeat(settings: AgentsSettings, view: FleetView, application: RtAppSettings) -> list[Managed]:
     assert settings.filebeat.password_secret is not None  # the model sees to it
     return [
-        _drop_in(FILEBEAT_UNIT, site),
+        _drop_in(FILEBEAT_UNIT, view),
         File(
             path="/etc/filebeat/filebeat.yml",
             content=render(
                 "agents/filebeat.yml.j2",
                 settings=settings.filebeat,
-                site=site,
+                view=view,
                 application=application,
-                hosts=site.urls("elasticsearch"),
-                password=site.secrets.read(settings.filebeat.password_secret).decode(),
+                hosts=[member.url(member.settings.port) for member in view.members(ELASTICSEARCH)],
+                password=view.secrets.read(settings.filebeat.password_secret).decode(),
             ),
             mode="0600",
             secret=True,
@@ -173,3 +186,32 @@ def _filebeat(settings: AgentsSettings, site: Site, application: Any) -> list[Ma
             restarts=(FILEBEAT_UNIT,),
         ),
     ]
+
+
+def _problems(settings: AgentsSettings, view: FleetView) -> Iterator[Finding]:
+    if not view.members(GATEWAYS):
+        yield Finding(
+            f"hosts.{view.host}.groups",
+            AGENTS.group,
+            "needs a gateway to send to, and no host of the inventory is one",
+            f"put a host into the group {GATEWAYS.group}",
+        )
+
+
+def _reads_back(settings: AgentsSettings, view: FleetView) -> Iterator[Request]:
+    yield Request(view.url(settings.collector.metrics_port, METRICS_PAGE))
+    if settings.logs == "filebeat":
+        yield Request(loopback(settings.filebeat.stats_port, STATS_PAGE))
+
+
+ROLE = Role(
+    section=AGENTS,
+    state=state,
+    tier=Tier.SENDS,
+    scrapes=(
+        Scrape(job="node", port=lambda settings: settings.node_exporter.port, of_tenant=True),
+        Scrape(job="agents", port=lambda settings: settings.collector.metrics_port),
+    ),
+    reads_back=_reads_back,
+    problems=_problems,
+)

@@ -1,14 +1,16 @@
-"""Operations of the `mirror_client` role."""
+"""The `mirror_client` role: packages, wheels and images come from the offline mirror and from nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
-from pyinfra.api.deploy import deploy
-
-from roles.mirror_client.model import MirrorClientSettings
-from roles.site import MirrorPlace
+from roles.mirror import mirror_of
+from roles.mirror_client.model import MIRROR_CLIENT, MirrorClientSettings
+from roles.mirror_place import MirrorPlace
+from roles.mirror_server.model import MIRROR_SERVER
+from roles.shape import FleetView, Phase, Role, RoleState
+from rtinfra.config import Finding
 from rtinfra.facts.mirror import MirrorState
 from rtinfra.operations import mirror as mirror_operations
 from rtinfra.operations.managed import File, Managed
@@ -33,6 +35,21 @@ PRIORITY = 1001
 
 # Images that come as files are those that somebody with root's rights brought.
 _LOCAL_TRANSPORTS = ("containers-storage", "dir", "docker-archive", "oci", "oci-archive", "tarball")
+
+
+def state(settings: MirrorClientSettings, view: FleetView) -> RoleState:
+    """Return the step that points the host at the mirror, and the files that no answer of the mirror's host goes into.
+
+    The others follow what it answers while the run is carried out: its certificates may be made in that run, another
+    release may go live.
+    """
+    if view.mirror is None:
+        raise TypeError(f"{view.host} uses a mirror, and its place is not known")
+    place = view.mirror.place
+    return RoleState(
+        files=tuple(settled_files(place)) if settings.enabled else (),
+        steps={Phase.SUPPLY: partial(configure, settings, place, view.mirror.is_served)},
+    )
 
 
 def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Managed]:
@@ -104,7 +121,6 @@ def _registry_authority(place: MirrorPlace) -> str:
     return f"/etc/containers/certs.d/{place.netloc}/ca.crt"
 
 
-@deploy("mirror_client")
 def configure(settings: MirrorClientSettings, place: MirrorPlace, is_same_host: bool) -> None:
     """Point the host at the mirror, or take that back."""
     if settings.enabled:
@@ -118,3 +134,19 @@ def configure(settings: MirrorClientSettings, place: MirrorPlace, is_same_host: 
         )
     else:
         mirror_operations.restored(name="restored", paths=paths(place))
+
+
+def _problems(settings: MirrorClientSettings, view: FleetView) -> Iterator[Finding]:
+    try:
+        mirror_of(view)
+    except ValueError as error:
+        yield Finding(
+            "mirror_client.server",
+            settings.server,
+            f"leaves open where this host gets its packages from: {error}",
+            f"put the host that serves the mirror into the group {MIRROR_SERVER.group}, and name it here if there are "
+            "several",
+        )
+
+
+ROLE = Role(section=MIRROR_CLIENT, state=state, supplies=True, problems=_problems)

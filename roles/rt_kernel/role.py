@@ -1,27 +1,21 @@
-"""Operations of the `rt_kernel` role. docs/trial-boot.md tells how a change of the kernel comes into use."""
+"""The `rt_kernel` role: kernel and command line. docs/trial-boot.md tells how a change of them comes into use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from functools import partial
 
-from pyinfra.api.deploy import deploy
-
-from roles.rt_kernel.model import KernelSource, RtKernelSettings
+from roles.rt_kernel.model import JUDGE, RT_KERNEL, SETTLE, RtKernelSettings
+from roles.rt_kernel.prerequisites import refusals
+from roles.rt_tuning.model import RT_TUNING, WATCHDOG_DEVICE, WatchdogSettings
+from roles.shape import FleetView, Labels, Phase, Role, RoleState
 from rtinfra.cpu import CpuLayout
-from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.facts.boot import BOOT, BOOT_PROGRAM, DEFAULT_ENTRY_FILE
 from rtinfra.operations import boot
-from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render
 
-#: Proves a trial; notes what became of one.
-JUDGE: Final = "rtinfra-boot-judge.service"
-SETTLE: Final = "rtinfra-boot-settle.service"
 # Longer than any file system of a host takes to be found; then a hang is over.
 _FEED_SECONDS = 180
 
@@ -32,45 +26,28 @@ _UPDATE_GRUB = Action("update-grub", "/usr/local/sbin/update-grub")
 _ENABLE = Action("enable-boot-units", f"systemctl enable --quiet {JUDGE} {SETTLE}")
 
 
-@dataclass(frozen=True)
-class Watchdog:
-    """The hardware watchdog to arm in the initramfs; `link` is the device's name that systemd is given.
-
-    `module` and `identity` as in the settings of the role that feeds it.
-    """
-
-    module: str | None
-    identity: str | None
-    link: str
-
-
-def source(settings: RtKernelSettings, distribution: str) -> KernelSource:
-    """Return where the kernel of `distribution` (for example "debian-13") comes from.
-
-    Raises:
-        KeyError: when the settings name no source for it; the prerequisite checks refuse such a host first.
-    """
-    return {str(key): value for key, value in settings.sources.items()}[distribution]
+def state(settings: RtKernelSettings, view: FleetView) -> RoleState:
+    """Return what guards the last known good kernel, the drop-in of the command line, and the reboot."""
+    source = settings.source(view.distribution)
+    watchdog = view.required(RT_TUNING).watchdog
+    return RoleState(
+        guard=tuple(_guard(settings, view.cpus, source.image_pattern, watchdog if watchdog.enabled else None)),
+        files=tuple(_files(settings, view.cpus)),
+        # They run at boot, once.
+        units=tuple(Unit(unit, running=None) for unit in (JUDGE, SETTLE)),
+        packages=() if settings.debs else source.packages,
+        local_packages=tuple(read_deb(PROJECT / name) for name in settings.debs),
+        steps={Phase.REBOOT: partial(_reboot, settings, view)},
+    )
 
 
-def packages(settings: RtKernelSettings, distribution: str) -> list[str]:
-    """Debian packages to install; none when local ones are used."""
-    return [] if settings.debs else list(source(settings, distribution).packages)
-
-
-def local_packages(settings: RtKernelSettings) -> list[LocalPackage]:
-    """Local kernel packages."""
-    return [read_deb(PROJECT / name) for name in settings.debs]
-
-
-def guard_files(
-    settings: RtKernelSettings, layout: CpuLayout, distribution: str, watchdog: Watchdog | None
+def _guard(
+    settings: RtKernelSettings, layout: CpuLayout, image_pattern: str, watchdog: WatchdogSettings | None
 ) -> list[Managed]:
     """What keeps a host on its last known good kernel until another has proven itself.
 
     Placed before any package: a kernel that is installed must not be booted by the next power cut already.
     """
-    pattern = source(settings, distribution).image_pattern
     scripts = {
         BOOT_PROGRAM: "boot.sh",
         "/usr/local/sbin/update-grub": "update-grub.sh",
@@ -84,7 +61,7 @@ def guard_files(
             path="/etc/rtinfra/boot.conf",
             content=render(
                 "rt_kernel/boot.conf.j2",
-                image_pattern=pattern,
+                image_pattern=image_pattern,
                 parameters=settings.command_line(layout),
                 isolated=layout.isolated_list,
                 deadline=settings.trial_seconds,
@@ -110,11 +87,11 @@ def guard_files(
             )
             for unit in (JUDGE, SETTLE)
         ),
-        *_initramfs(pattern, watchdog),
+        *_initramfs(image_pattern, watchdog),
     ]
 
 
-def _initramfs(image_pattern: str, watchdog: Watchdog | None) -> list[Managed]:
+def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Managed]:
     """A kernel that hangs before systemd runs is reset too: the initramfs arms the watchdog."""
     paths = {
         "/etc/initramfs-tools/hooks/rtinfra-watchdog": "watchdog-hook.sh.j2",
@@ -131,7 +108,7 @@ def _initramfs(image_pattern: str, watchdog: Watchdog | None) -> list[Managed]:
     values = {
         "module": watchdog.module,
         "identity": watchdog.identity,
-        "link": watchdog.link,
+        "link": WATCHDOG_DEVICE,
         "feed_seconds": _FEED_SECONDS,
     }
     return [
@@ -146,7 +123,7 @@ def _initramfs(image_pattern: str, watchdog: Watchdog | None) -> list[Managed]:
     ]
 
 
-def files(settings: RtKernelSettings, layout: CpuLayout) -> list[Managed]:
+def _files(settings: RtKernelSettings, layout: CpuLayout) -> list[Managed]:
     """The GRUB drop-in: our words of the kernel command line, for the entries that a trial is made from."""
     parameters = settings.command_line(layout)
     return [
@@ -164,32 +141,24 @@ def files(settings: RtKernelSettings, layout: CpuLayout) -> list[Managed]:
     ]
 
 
-def units() -> list[Unit]:
-    """Units that run at boot, once."""
-    return [Unit(unit, running=None) for unit in (JUDGE, SETTLE)]
-
-
-@deploy("rt_kernel")
-def guard(paths: Sequence[Managed]) -> None:
-    """Keep what is running as the last known good, from now on the default. Before anything else is changed."""
-    file_operations.sync(name="last known good", paths=paths)
-
-
-@deploy("rt_kernel")
-def configure(paths: Sequence[Managed]) -> None:
-    """Write the kernel's command line. Nothing takes effect before `reboot`."""
-    file_operations.sync(name="boot loader", paths=paths)
-
-
-@deploy("rt_kernel")
-def reboot(settings: RtKernelSettings, layout: CpuLayout, distribution: str, hosts: int) -> None:
-    """Boot the wanted kernel and command line on trial when they are not what runs; `hosts`: real-time ones in all."""
+def _reboot(settings: RtKernelSettings, view: FleetView) -> None:
+    """Boot the desired kernel and command line on trial when they are not what runs."""
     boot.reboot_when_needed(
         name="reboot when needed",
-        image_pattern=source(settings, distribution).image_pattern,
-        parameters=settings.command_line(layout),
+        image_pattern=settings.source(view.distribution).image_pattern,
+        parameters=settings.command_line(view.cpus),
         minimum_release=settings.minimum_release,
         allowed=settings.reboot == "when-needed",
         timeout_seconds=settings.reboot_timeout_seconds,
-        at_once=settings.reboots_of(hosts),
+        at_once=settings.reboots_of(len(view.members(RT_KERNEL))),
     )
+
+
+ROLE = Role(
+    section=RT_KERNEL,
+    state=state,
+    # Last of the changes to a real-time host: the reboot that follows brings up everything above at once.
+    labels=Labels(guard="last known good", files="boot loader"),
+    local_files=lambda settings: {f"debs.{index}": name for index, name in enumerate(settings.debs)},
+    refusals=refusals,
+)

@@ -1,11 +1,12 @@
-"""What the `garage` role puts on a host."""
+"""The `garage` role: S3 object storage on our own disks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from roles.garage.model import GarageSettings
-from roles.site import Part, Site
+from roles.facets import Member, ObjectStore
+from roles.garage.model import GARAGE, GarageSettings
+from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
 from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
 from rtinfra.render import render
@@ -15,8 +16,6 @@ ACCOUNT = Account("rtinfra-garage", 431)
 MOUNT = "/etc/garage"
 META = "/var/lib/garage/meta"
 DATA = "/var/lib/garage/data"
-#: Roles that keep their data here when there is a Garage; the bucket has the role's name.
-BUCKETS = ("loki", "tempo", "mimir")
 
 
 def replication_factor(members: int) -> int:
@@ -27,13 +26,13 @@ def replication_factor(members: int) -> int:
     return 3 if members >= 3 else 1
 
 
-def part(settings: GarageSettings, site: Site) -> Part:
-    """Return containers, files, units and packages."""
-    members = site.members(NAME)
+def state(settings: GarageSettings, view: FleetView) -> RoleState:
+    """Return its container; on the first host also what makes the cluster, its buckets and its key."""
+    members = view.members(GARAGE)
     toml = render(
         "garage/garage.toml.j2",
         settings=settings,
-        address=site.address,
+        address=view.address,
         replication_factor=replication_factor(len(members)),
         mount=MOUNT,
         meta=META,
@@ -48,31 +47,31 @@ def part(settings: GarageSettings, site: Site) -> Part:
         command=("/garage", "-c", f"{MOUNT}/garage.toml", "server"),
         config=(
             config_file(NAME, "garage.toml", toml),
-            secret_file(NAME, "rpc_secret", site.secrets.read(settings.rpc_secret), ACCOUNT),
-            secret_file(NAME, "admin_token", site.secrets.read(settings.admin_token_secret), ACCOUNT),
-            secret_file(NAME, "s3_key_id", site.secrets.read(settings.s3_key_id_secret), ACCOUNT),
-            secret_file(NAME, "s3_key", site.secrets.read(settings.s3_key_secret), ACCOUNT),
+            secret_file(NAME, "rpc_secret", view.secrets.read(settings.rpc_secret), ACCOUNT),
+            secret_file(NAME, "admin_token", view.secrets.read(settings.admin_token_secret), ACCOUNT),
+            secret_file(NAME, "s3_key_id", view.secrets.read(settings.s3_key_id_secret), ACCOUNT),
+            secret_file(NAME, "s3_key", view.secrets.read(settings.s3_key_secret), ACCOUNT),
         ),
         config_mount=MOUNT,
         data={"garage-meta": META, "garage-data": DATA},
         # 503 until the cluster has a layout, which only the setup gives it: that one waits for 200.
-        ready=f"http://{site.address}:{settings.admin_port}/health",
+        ready=view.url(settings.admin_port, "/health"),
         ready_status=(200, 503),
         memory_max=str(settings.memory_max),
         cpu_quota=settings.cpu_quota,
         limit_nofile=65536,
     )
-    if members and members[0].host != site.host:
-        return Part(containers=(container,))
-    return Part(
+    if members and members[0].host != view.host:
+        return RoleState(containers=(container,))
+    return RoleState(
         containers=(container,),
-        paths=tuple(quadlet.setup(NAME, "Cluster layout, buckets and key", document(settings, site))),
+        files=tuple(quadlet.setup(NAME, "Cluster layout, buckets and key", document(settings, view))),
         units=(quadlet.setup_unit(NAME),),
         packages=("python3",),
     )
 
 
-def document(settings: GarageSettings, site: Site) -> dict[str, Any]:
+def document(settings: GarageSettings, view: FleetView) -> dict[str, Any]:
     """Return what the setup makes so."""
     directory = config_dir(NAME)
     return {
@@ -83,11 +82,27 @@ def document(settings: GarageSettings, site: Site) -> dict[str, Any]:
         "nodes": [
             {
                 "zone": member.host,
-                "admin": f"http://{member.address}:{member.settings.admin_port}",
-                "rpc": f"{member.address}:{member.settings.rpc_port}",
+                "admin": member.url(member.settings.admin_port),
+                "rpc": member.netloc(member.settings.rpc_port),
                 "capacity": member.settings.capacity.bytes,
             }
-            for member in site.members(NAME)
+            for member in view.members(GARAGE)
         ],
-        "buckets": list(BUCKETS),
+        # Of every role that keeps its data here, by its name.
+        "buckets": [role.name for role in view.roles if role.keeps_objects],
     }
+
+
+def _object_store(member: Member[GarageSettings], view: FleetView) -> ObjectStore:
+    settings = member.settings
+    is_made_here = view.members(GARAGE)[0].host == view.host
+    return ObjectStore(
+        endpoint=member.netloc(settings.s3_port),
+        region=settings.region,
+        key_id=view.secrets.read(settings.s3_key_id_secret).decode(),
+        key=view.secrets.read(settings.s3_key_secret).decode(),
+        setup=quadlet.setup_unit(NAME).name if is_made_here else None,
+    )
+
+
+ROLE = Role(section=GARAGE, state=state, tier=Tier.OBJECTS, object_store=_object_store)

@@ -1,14 +1,14 @@
-"""Operations of the `mirror_server` role."""
+"""The `mirror_server` role: serves the live release of the offline mirror."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import IPv6Address
 
-from pyinfra.api.deploy import deploy
-
-from roles.mirror_server.model import MirrorServerSettings
-from roles.site import MirrorPlace
+from roles.mirror_place import MirrorPlace
+from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT, MirrorServerSettings
+from roles.shape import FleetView, Phase, Role, RoleState
 from rtinfra.facts.mirror import CERTIFICATES, Index
 from rtinfra.operations import files as file_operations
 from rtinfra.operations import mirror as mirror_operations
@@ -17,12 +17,29 @@ from rtinfra.operations import units as unit_operations
 from rtinfra.operations.managed import DAEMON_RELOAD, File, Managed, Unit
 from rtinfra.render import render
 
-WEB_UNIT = "nginx.service"
-REGISTRY_UNIT = "docker-registry.service"
 #: The source this host takes nginx and the registry from; apt is told of it for that alone.
 OWN_SOURCE = f"{CERTIFICATES}/own.sources"
 
 _UNITS = "/etc/systemd/system"
+
+
+def state(settings: MirrorServerSettings, view: FleetView) -> RoleState:
+    """Return files, packages, units, and the step that serves them before any client of the mirror is worked on.
+
+    Certificates are not among the files: they are made on the host.
+    """
+    if view.mirror is None:
+        raise TypeError(f"{view.host} serves a mirror, and its place is not known")
+    place = view.mirror.place
+    # Without a release there is nothing to serve, and such a host is refused.
+    own = source(place, view.mirror.live.index) if view.mirror.live else []
+    paths = files(settings, place)
+    return RoleState(
+        files=(*own, *paths),
+        units=tuple(units()),
+        packages=settings.packages,
+        steps={Phase.SERVE: partial(serve, settings, place, own, paths)},
+    )
 
 
 def source(place: MirrorPlace, index: Index) -> list[Managed]:
@@ -88,7 +105,6 @@ def units() -> list[Unit]:
     return [Unit(REGISTRY_UNIT), Unit(WEB_UNIT)]
 
 
-@deploy("mirror_server")
 def serve(
     settings: MirrorServerSettings, place: MirrorPlace, own_source: Sequence[Managed], paths: Sequence[Managed]
 ) -> None:
@@ -109,3 +125,6 @@ def serve(
     )
     file_operations.sync(name="files", paths=paths)
     unit_operations.ensure(name="units", units=units())
+
+
+ROLE = Role(section=MIRROR_SERVER, state=state, supplies=True)

@@ -1,12 +1,14 @@
-"""What the `alertmanager` role puts on a host: Alertmanager in a container, the alert log as a plain service."""
+"""The `alertmanager` role: Alertmanager in a container, the alert log as a plain service."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from roles.alertmanager.model import AlertmanagerSettings
-from roles.site import Part, Site
+from roles.alertmanager.model import ALERTMANAGER, LOG_METRICS_PAGE, STATUS_PAGE, AlertmanagerSettings
+from roles.facets import Datasource, Scrape, Signal
+from roles.shape import FleetView, Role, RoleState, Tier
+from rtinfra.facts.http import Request
 from rtinfra.operations.managed import DAEMON_RELOAD, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import Account, Container, check_command, config_file, secret_file
@@ -25,17 +27,17 @@ RUNBOOKS = "/usr/share/rtinfra/runbooks"
 _ALERT_LOG = "/usr/local/lib/rtinfra/alert_log.py"
 
 
-def part(settings: AlertmanagerSettings, site: Site) -> Part:
-    """Return containers, files, units and packages."""
-    image = site.store.image(NAME)
-    others = [member for member in site.members(NAME) if member.host != site.host]
+def state(settings: AlertmanagerSettings, view: FleetView) -> RoleState:
+    """Return its container, and the alert log with the runbook pages."""
+    image = view.store.image(NAME)
+    others = [member for member in view.members(ALERTMANAGER) if member.host != view.host]
     config = config_file(
         NAME,
         "alertmanager.yml",
         render(
             "alertmanager/alertmanager.yml.j2",
             settings=settings,
-            alert_logs=[f"{url}/alerts" for url in site.urls(NAME, "log_port")],
+            alert_logs=[member.url(member.settings.log_port, "/alerts") for member in view.members(ALERTMANAGER)],
             mount=MOUNT,
         ),
         validate=check_command(image, MOUNT, "/usr/bin/amtool check-config {path}"),
@@ -50,9 +52,9 @@ def part(settings: AlertmanagerSettings, site: Site) -> Part:
     )
     cluster = (
         [
-            f"--cluster.listen-address={site.address}:{settings.cluster_port}",
-            f"--cluster.advertise-address={site.address}:{settings.cluster_port}",
-            *(f"--cluster.peer={member.address}:{member.settings.cluster_port}" for member in others),
+            f"--cluster.listen-address={view.netloc(settings.cluster_port)}",
+            f"--cluster.advertise-address={view.netloc(settings.cluster_port)}",
+            *(f"--cluster.peer={member.netloc(member.settings.cluster_port)}" for member in others),
         ]
         if others
         # Alone: without the cluster's port, and without waiting for peers at the start.
@@ -66,26 +68,27 @@ def part(settings: AlertmanagerSettings, site: Site) -> Part:
         command=(
             f"--config.file={MOUNT}/alertmanager.yml",
             f"--storage.path={DATA}",
-            f"--web.listen-address={site.address}:{settings.port}",
-            f"--web.external-url=http://{site.address}:{settings.port}/",
+            f"--web.listen-address={view.netloc(settings.port)}",
+            f"--web.external-url={view.url(settings.port, '/')}",
             *cluster,
         ),
-        config=(config, messages, *_secrets(settings, site)),
+        config=(config, messages, *_secrets(settings, view)),
         config_mount=MOUNT,
         data={NAME: DATA},
-        ready=f"http://{site.address}:{settings.port}/-/ready",
+        ready=view.url(settings.port, "/-/ready"),
         memory_max=str(settings.memory_max),
         cpu_quota=settings.cpu_quota,
     )
-    return Part(
+    return RoleState(
         containers=(container,),
-        paths=tuple(_alert_log(settings, site)),
+        files=tuple(_alert_log(settings, view)),
         units=(Unit(ALERT_LOG_UNIT),),
+        ready={ALERT_LOG_UNIT: view.url(settings.log_port, "/-/ready")},
         packages=("python3",),
     )
 
 
-def _secrets(settings: AlertmanagerSettings, site: Site) -> Iterator[File]:
+def _secrets(settings: AlertmanagerSettings, view: FleetView) -> Iterator[File]:
     """One file for each channel that is used; the configuration only names them."""
     names = {
         "teams_url": settings.teams and settings.teams.url_secret,
@@ -96,10 +99,10 @@ def _secrets(settings: AlertmanagerSettings, site: Site) -> Iterator[File]:
     }
     for file, secret in names.items():
         if secret:
-            yield secret_file(NAME, file, site.secrets.read(secret), ACCOUNT)
+            yield secret_file(NAME, file, view.secrets.read(secret), ACCOUNT)
 
 
-def _alert_log(settings: AlertmanagerSettings, site: Site) -> Iterator[Managed]:
+def _alert_log(settings: AlertmanagerSettings, view: FleetView) -> Iterator[Managed]:
     program = Path(__file__).parent / "alert_log" / "alert_log.py"
     yield File(path=_ALERT_LOG, content=program.read_bytes(), restarts=(ALERT_LOG_UNIT,))
     yield File(
@@ -107,7 +110,7 @@ def _alert_log(settings: AlertmanagerSettings, site: Site) -> Iterator[Managed]:
         content=render(
             f"alertmanager/{ALERT_LOG_UNIT}.j2",
             settings=settings,
-            address=site.address,
+            address=view.address,
             program=_ALERT_LOG,
             runbooks=RUNBOOKS,
             state_name=ALERT_LOG_STATE,
@@ -120,3 +123,27 @@ def _alert_log(settings: AlertmanagerSettings, site: Site) -> Iterator[Managed]:
     # Read at every request: a change restarts nothing.
     for page in sorted((PROJECT / "docs" / "runbooks").glob("*.md")):
         yield File(path=f"{RUNBOOKS}/{page.name}", content=page.read_bytes())
+
+
+def _reads_back(settings: AlertmanagerSettings, view: FleetView) -> Iterator[Request]:
+    yield Request(view.url(settings.port, STATUS_PAGE))
+    yield Request(view.url(settings.log_port, LOG_METRICS_PAGE))
+
+
+ROLE = Role(
+    section=ALERTMANAGER,
+    state=state,
+    tier=Tier.STORES,
+    scrapes=(
+        Scrape(job="alertmanager", port=lambda settings: settings.port),
+        Scrape(job="alert_log", port=lambda settings: settings.log_port),
+    ),
+    reads_back=_reads_back,
+    datasource=Datasource(
+        title="Alertmanager",
+        type="alertmanager",
+        signal=Signal.ALERTS,
+        url=lambda member: member.url(member.settings.port),
+        options=lambda links: {"implementation": "prometheus"},
+    ),
+)

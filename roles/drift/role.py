@@ -1,30 +1,21 @@
-"""Operations of the `drift` role: a checker and what it is to find, written from the values of all other roles."""
+"""The `drift` role: a checker and what it is to find, written from the states of all other roles of the host."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from pyinfra.api.deploy import deploy
-
-from roles.drift.model import DriftSettings
-from roles.site import TEXTFILE_DIRECTORY
+from roles.drift.model import DRIFT, EXPECTED, METRICS, RESULT, SERVICE, STATE, TIMER, DriftSettings
+from roles.rt_kernel.model import RT_KERNEL
+from roles.shape import FleetView, Role, RoleState
+from roles.shared import TEXTFILE_DIRECTORY
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.files import DRIFT_CHECKER, PENDING_DIR
-from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.render import render
-
-SERVICE: Final = "rtinfra-drift.service"
-TIMER: Final = "rtinfra-drift.timer"
-#: Where the host keeps what is expected, and what it found last.
-STATE: Final = "/var/lib/rtinfra/drift"
-RESULT: Final = f"{STATE}/result.json"
-EXPECTED: Final = f"{STATE}/expected.json"
-METRICS: Final = f"{TEXTFILE_DIRECTORY}/rtinfra_drift.prom"
 
 _PROGRAM = Path(__file__).parent / "checker" / "drift.py"
 # As in the checker: it refuses what it does not know.
@@ -56,8 +47,34 @@ class Expectation:
     kernel: Kernel | None
 
 
-def files(settings: DriftSettings, housekeeping: str | None, expected: Expectation) -> list[Managed]:
-    """Every path this role manages."""
+def state(settings: DriftSettings, view: FleetView) -> RoleState:
+    """Return the checker with what it expects, its packages and its timer; the service is started by its timer."""
+    unit = Unit(TIMER) if settings.enabled else Unit(TIMER, startup="disabled", running=False)
+    packages = settings.packages if settings.enabled else ()
+    own = RoleState(units=(unit,), packages=packages)
+    return replace(own, files=tuple(_files(settings, view.housekeeping, _expectation(view, own))))
+
+
+def _expectation(view: FleetView, own: RoleState) -> Expectation:
+    """Return what all roles of the host come to; `own` is this role's state, without its files."""
+    every = (*view.others, own)
+    rt_kernel, kernel = view.own(RT_KERNEL), None
+    if rt_kernel is not None:
+        pattern = rt_kernel.source(view.distribution).image_pattern
+        kernel = Kernel(pattern, rt_kernel.command_line(view.cpus))
+    return Expectation(
+        host=view.host,
+        settings_sha256=view.settings_sha256,
+        paths=[path for state in every for path in state.paths],
+        units=[unit for state in every for unit in state.units],
+        packages=[name for state in every for name in state.packages],
+        local_packages=[package for state in every for package in state.local_packages],
+        live=[value for state in every for value in state.runtime],
+        kernel=kernel,
+    )
+
+
+def _files(settings: DriftSettings, housekeeping: str | None, expected: Expectation) -> list[Managed]:
     if not settings.enabled:
         wanted_by = f"/etc/systemd/system/timers.target.wants/{TIMER}"
         gone = (wanted_by, f"/etc/systemd/system/{TIMER}", f"/etc/systemd/system/{SERVICE}", EXPECTED, RESULT, METRICS)
@@ -135,19 +152,4 @@ def _path(path: Managed) -> Mapping[str, str]:
     return {**own, "path": path.path, "mode": path.mode, "owner": path.owner, "group": path.group}
 
 
-def units(settings: DriftSettings) -> list[Unit]:
-    """Every unit this role has a say in; the service is started by its timer."""
-    if not settings.enabled:
-        return [Unit(TIMER, startup="disabled", running=False)]
-    return [Unit(TIMER)]
-
-
-def packages(settings: DriftSettings) -> Sequence[str]:
-    """Debian packages that the checker needs."""
-    return settings.packages if settings.enabled else ()
-
-
-@deploy("drift")
-def configure(paths: Sequence[Managed]) -> None:
-    """Place the files. After everything they speak of, so that a run cut off before leaves the older expectation."""
-    file_operations.sync(name="files", paths=paths)
+ROLE = Role(section=DRIFT, state=state, speaks_of_others=True)

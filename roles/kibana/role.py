@@ -1,12 +1,13 @@
-"""What the `kibana` role puts on a host."""
+"""The `kibana` role: the log store's user interface."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from roles.kibana.model import KibanaSettings
-from roles.site import Part, Site
+from roles.elasticsearch.model import ELASTICSEARCH, LOG_INDEX
+from roles.kibana.model import KIBANA, KibanaSettings
+from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
 from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
 from rtinfra.render import render
@@ -17,23 +18,28 @@ MOUNT = "/etc/kibana"
 DATA = "/usr/share/kibana/data"
 #: The data view of the application's logs (OB-3); the id is fixed, links contain it.
 DATA_VIEW = {
-    "id": "mxrc-logs",
-    "title": "mxrc-logs-*",
+    "id": LOG_INDEX,
+    "title": f"{LOG_INDEX}-*",
     "name": "MXRC logs",
     "timeFieldName": "@timestamp",
 }
 
 
-def part(settings: KibanaSettings, site: Site) -> Part:
-    """Return containers, files, units and packages.
+def state(settings: KibanaSettings, view: FleetView) -> RoleState:
+    """Return its container and its data view.
 
     Raises:
         ValueError: no host runs Elasticsearch.
     """
-    members = site.members("elasticsearch")
+    members = view.members(ELASTICSEARCH)
     if not members:
-        raise ValueError("needs a host of the group elasticsearch")
-    yml = render("kibana/kibana.yml.j2", settings=settings, site=site, urls=site.urls("elasticsearch"))
+        raise ValueError(f"needs a host of the group {ELASTICSEARCH.group}")
+    yml = render(
+        "kibana/kibana.yml.j2",
+        settings=settings,
+        view=view,
+        urls=[member.url(member.settings.port) for member in members],
+    )
     container = Container(
         name=NAME,
         description="Kibana, view of the logs",
@@ -43,13 +49,13 @@ def part(settings: KibanaSettings, site: Site) -> Part:
         command=("/usr/local/bin/kibana-docker", f"-c={MOUNT}/kibana.yml", f"-c={MOUNT}/secrets.yml"),
         config=(
             config_file(NAME, "kibana.yml", yml),
-            secret_file(NAME, "secrets.yml", _secrets(settings, site), ACCOUNT),
-            secret_file(NAME, "elastic", site.secrets.read(members[0].settings.password_secret), ACCOUNT),
+            secret_file(NAME, "secrets.yml", _secrets(settings, view), ACCOUNT),
+            secret_file(NAME, "elastic", view.secrets.read(members[0].settings.password_secret), ACCOUNT),
         ),
         config_mount=MOUNT,
         data={NAME: DATA},
         # Anybody may read the short form of the status: 200 when everything works, 503 before.
-        ready=f"http://{site.address}:{settings.port}/api/status",
+        ready=view.url(settings.port, "/api/status"),
         ready_seconds=300,
         memory_max=str(settings.memory_max),
         cpu_quota=settings.cpu_quota,
@@ -57,21 +63,21 @@ def part(settings: KibanaSettings, site: Site) -> Part:
         writable_root=True,
         group=0,
         # Its user's password is set there; without it Kibana never becomes ready.
-        after=(quadlet.setup_unit("elasticsearch").name,) if members[0].host == site.host else (),
+        after=(quadlet.setup_unit(ELASTICSEARCH.name).name,) if members[0].host == view.host else (),
     )
-    return Part(
+    return RoleState(
         containers=(container,),
-        paths=tuple(quadlet.setup(NAME, "Data view of the logs", document(settings, site))),
+        files=tuple(quadlet.setup(NAME, "Data view of the logs", document(settings, view))),
         units=(quadlet.setup_unit(NAME),),
         packages=("python3",),
     )
 
 
-def _secrets(settings: KibanaSettings, site: Site) -> bytes:
+def _secrets(settings: KibanaSettings, view: FleetView) -> bytes:
     """Return the part of the configuration that nobody else may read."""
-    key = site.secrets.read(settings.encryption_key_secret).decode()
+    key = view.secrets.read(settings.encryption_key_secret).decode()
     values = {
-        "elasticsearch.password": site.secrets.read(settings.password_secret).decode(),
+        "elasticsearch.password": view.secrets.read(settings.password_secret).decode(),
         "xpack.security.encryptionKey": key,
         "xpack.encryptedSavedObjects.encryptionKey": key,
         "xpack.reporting.encryptionKey": key,
@@ -80,11 +86,14 @@ def _secrets(settings: KibanaSettings, site: Site) -> bytes:
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items()).encode()
 
 
-def document(settings: KibanaSettings, site: Site) -> dict[str, Any]:
+def document(settings: KibanaSettings, view: FleetView) -> dict[str, Any]:
     """Return what the setup makes so."""
     return {
-        "url": f"http://{site.address}:{settings.port}",
+        "url": view.url(settings.port),
         "user": "elastic",
         "password_file": f"{config_dir(NAME)}/elastic",
         "data_view": DATA_VIEW,
     }
+
+
+ROLE = Role(section=KIBANA, state=state, tier=Tier.SHOWS)

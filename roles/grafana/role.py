@@ -1,26 +1,27 @@
-"""What the `grafana` role puts on a host."""
+"""The `grafana` role: dashboards and datasources."""
 
 from __future__ import annotations
 
+from roles.facets import Scrape
 from roles.grafana.dashboards import dashboards
-from roles.grafana.datasources import READER_PASSWORD, provisioning
-from roles.grafana.model import GrafanaSettings
+from roles.grafana.datasources import PASSWORDS, provisioning
+from roles.grafana.model import GRAFANA, GrafanaSettings
 from roles.grafana.panels import to_json
-from roles.site import Part, Site
+from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.operations.managed import File
 from rtinfra.quadlet import Account, Container, config_file, secret_file
 from rtinfra.render import render, render_json
 
 NAME = "grafana"
 ACCOUNT = Account("rtinfra-grafana", 424)
-MOUNT = "/etc/grafana"
+MOUNT = PASSWORDS
 DATA = "/var/lib/grafana"
 HOME = "rtinfra-overview"
 
 
-def part(settings: GrafanaSettings, site: Site) -> Part:
-    """Return containers, files, units and packages."""
-    boards = dashboards(site)
+def state(settings: GrafanaSettings, view: FleetView) -> RoleState:
+    """Return its container."""
+    boards = dashboards(view)
     config = (
         config_file(
             NAME,
@@ -28,15 +29,15 @@ def part(settings: GrafanaSettings, site: Site) -> Part:
             render(
                 "grafana/grafana.ini.j2",
                 settings=settings,
-                address=site.address,
+                address=view.address,
                 mount=MOUNT,
                 home=HOME if boards else None,
             ),
         ),
-        secret_file(NAME, "admin_password", site.secrets.read(settings.admin_password_secret), ACCOUNT),
-        *_reader_password(site),
+        secret_file(NAME, "admin_password", view.secrets.read(settings.admin_password_secret), ACCOUNT),
+        *_reader_passwords(view),
         # JSON is YAML.
-        config_file(NAME, "provisioning/datasources/rtinfra.yaml", render_json(provisioning(site))),
+        config_file(NAME, "provisioning/datasources/rtinfra.yaml", render_json(provisioning(view))),
         config_file(NAME, "provisioning/dashboards/rtinfra.yaml", render("grafana/dashboards.yaml.j2", mount=MOUNT)),
         *(config_file(NAME, f"dashboards/{board.uid}.json", render_json(to_json(board))) for board in boards),
     )
@@ -56,17 +57,26 @@ def part(settings: GrafanaSettings, site: Site) -> Part:
             "GF_PATHS_PLUGINS": f"{DATA}/plugins",
             "GF_PATHS_PROVISIONING": f"{MOUNT}/provisioning",
         },
-        ready=f"http://{site.address}:{settings.port}/api/health",
+        ready=view.url(settings.port, "/api/health"),
         memory_max=str(settings.memory_max),
         cpu_quota=settings.cpu_quota,
     )
-    return Part(containers=(container,))
+    return RoleState(containers=(container,))
 
 
-def _reader_password(site: Site) -> tuple[File, ...]:
-    """The password of Elasticsearch's reader, when there is an Elasticsearch."""
-    name = READER_PASSWORD.removeprefix(f"{MOUNT}/")
+def _reader_passwords(view: FleetView) -> tuple[File, ...]:
+    """The password of each store that wants to know who reads."""
     return tuple(
-        secret_file(NAME, name, site.secrets.read(member.settings.reader_password_secret), ACCOUNT)
-        for member in site.members("elasticsearch")[:1]
+        secret_file(NAME, file, view.secrets.read(secret), ACCOUNT)
+        for source in view.datasources()
+        if source.reader is not None
+        for _, file, secret in (source.reader,)
     )
+
+
+ROLE = Role(
+    section=GRAFANA,
+    state=state,
+    tier=Tier.SHOWS,
+    scrapes=(Scrape(job="grafana", port=lambda settings: settings.port),),
+)

@@ -1,4 +1,4 @@
-"""What the `preflight` role puts on a host: an environment of its own, settings, a hardened service and its timer."""
+"""The `preflight` role: an environment of its own, settings, a hardened service and its timer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from roles.preflight.model import PreflightSettings
-from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY, Part, Site, secret_names
+from roles.agents.model import AGENTS
+from roles.alertmanager.model import ALERTMANAGER
+from roles.preflight.model import PREFLIGHT, PreflightSettings
+from roles.rt_app.model import RT_APP
+from roles.secrets import secret_names
+from roles.shape import FleetView, Role, RoleState, Tier
+from roles.shared import AGENTS_SLICE, TEXTFILE_DIRECTORY
+from rtinfra.facts.http import loopback
 from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, PythonEnvironment, Unit
 from rtinfra.preflight.settings import CONFIGURATION
 from rtinfra.render import render, render_json
@@ -24,19 +30,19 @@ _UNITS = "/etc/systemd/system"
 _SYSUSERS = Action("sysusers-preflight", "systemd-sysusers")
 
 
-def part(settings: PreflightSettings, site: Site) -> Part:
+def state(settings: PreflightSettings, view: FleetView) -> RoleState:
     """Return files, units, packages and the environment.
 
     Raises:
         ValueError: nobody would read the metrics on this host, or a directory is where the service cannot write.
     """
-    if not any(member.host == site.host for member in site.members("agents")):
+    if view.own(AGENTS) is None:
         raise ValueError("preflight leaves its metrics to node_exporter: put the host into the group agents too")
     if not settings.state_directory.is_relative_to(STATE_ROOT) or str(settings.state_directory) == STATE_ROOT:
         raise ValueError(f"preflight.state_directory must be below {STATE_ROOT}: systemd makes it for the account")
-    from_index = site.is_supplied or settings.wheels == "index"
+    from_index = view.is_supplied or settings.wheels == "index"
     environment = PythonEnvironment(ENVIRONMENT, "rtinfra.preflight", from_index)
-    return Part(
+    return RoleState(
         accounts=(
             File(
                 path="/etc/sysusers.d/60-rtinfra-preflight.conf",
@@ -44,29 +50,29 @@ def part(settings: PreflightSettings, site: Site) -> Part:
                 actions=(_SYSUSERS,),
             ),
         ),
-        paths=(*_configuration(settings, site), *_units(settings, site, environment)),
+        files=(*_configuration(settings, view), *_units(settings, view, environment)),
         units=(Unit(TIMER),),
         packages=settings.packages,
         environments=(environment,),
     )
 
 
-def _configuration(settings: PreflightSettings, site: Site) -> Iterator[Managed]:
+def _configuration(settings: PreflightSettings, view: FleetView) -> Iterator[Managed]:
     """Settings and secrets: for the account alone. They are read at every run, so a change restarts nothing."""
-    urls = site.urls("alertmanager", "log_port")
-    application = next((member.settings for member in site.members("rt_hosts") if member.host == site.host), None)
+    pages = [member.url(member.settings.log_port, "/runbooks") for member in view.members(ALERTMANAGER)]
+    application = view.own(RT_APP)
     on_host = settings.on_host(
         TEXTFILE_DIRECTORY,
-        site.housekeeping,
-        f"http://127.0.0.1:{application.rt_process.health_port}/health/ready" if application else None,
-        f"{urls[0]}/runbooks" if urls else None,
+        view.housekeeping,
+        loopback(application.rt_process.health_port, "/health/ready") if application else None,
+        next(iter(pages), None),
     )
     yield Directory(path="/etc/rtinfra")
     yield Directory(path=CONFIGURATION, mode="0750", group=ACCOUNT)
     yield Directory(path=f"{CONFIGURATION}/secrets", mode="0700", owner=ACCOUNT, group=ACCOUNT)
     yield _private("settings.json", render_json(on_host.to_json()))
     for name in sorted(_secrets_of(on_host)):
-        yield _private(f"secrets/{name}", site.secrets.read(name), secret=True)
+        yield _private(f"secrets/{name}", view.secrets.read(name), secret=True)
 
 
 def _secrets_of(settings: BaseModel) -> set[str]:
@@ -79,14 +85,14 @@ def _private(name: str, content: bytes, secret: bool = False) -> File:
     )
 
 
-def _units(settings: PreflightSettings, site: Site, environment: PythonEnvironment) -> Iterator[Managed]:
+def _units(settings: PreflightSettings, view: FleetView, environment: PythonEnvironment) -> Iterator[Managed]:
     values = {
         "settings": settings,
         "account": ACCOUNT,
         "slice": AGENTS_SLICE,
         "textfiles": TEXTFILE_DIRECTORY,
-        "housekeeping": site.housekeeping,
-        "host": site.host,
+        "housekeeping": view.housekeeping,
+        "host": view.host,
         "python": environment.python,
         "state": settings.state_directory.relative_to(STATE_ROOT),
     }
@@ -100,3 +106,6 @@ def _units(settings: PreflightSettings, site: Site, environment: PythonEnvironme
             restarts=restarts,
         )
     yield File(path=COMMAND, content=render("preflight/rtinfra-preflight.sh.j2", **values), mode="0755")
+
+
+ROLE = Role(section=PREFLIGHT, state=state, tier=Tier.SENDS, own_services=(SERVICE,))

@@ -1,15 +1,24 @@
-"""Operations of the `rt_tuning` role. docs/rt-host.md gives the reason for every setting."""
+"""The `rt_tuning` role: what keeps off the isolated cores. docs/rt-host.md gives the reason for every setting."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from pyinfra.api.deploy import deploy
-
-from roles.rt_tuning.model import RtTuningSettings
+from roles.base.model import BASE
+from roles.rt_app.model import RT_APP
+from roles.rt_kernel.model import RT_KERNEL
+from roles.rt_tuning.model import (
+    HOUSEKEEPING_GROUPS,
+    IRQ_WATCH,
+    LATENCY_BEFORE,
+    LATENCY_PROGRAM,
+    RT_SLICE,
+    RT_TUNING,
+    TUNE,
+    WATCHDOG_DEVICE,
+    RtTuningSettings,
+)
+from roles.shape import FleetView, Role, RoleState
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.boot import BOOT_PROGRAM
-from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Live, Managed, Unit
 from rtinfra.render import render
 
@@ -21,33 +30,41 @@ _UDEV = Action(
     "udevadm control --reload && udevadm trigger --settle --subsystem-match=watchdog --subsystem-match=misc",
 )
 
-#: Link to the chosen hardware watchdog, made by udev: /dev/watchdog0 and 1 change places between boots.
-WATCHDOG_DEVICE = "/dev/watchdog-rtinfra"
-TUNE = "rtinfra-tune.service"
-IRQ_WATCH = "rtinfra-irq-watch.service"
-#: Slices and the scope that hold everything that is not real-time.
-HOUSEKEEPING_GROUPS = ("system.slice", "user.slice", "init.scope")
-#: The slice of the real-time application.
-RT_SLICE = "rt.slice"
-#: Measures how late real-time threads start (templates/rt_tuning/latency.sh.j2).
-LATENCY_PROGRAM = "/usr/local/lib/rtinfra/latency"
-#: What it measured before any core was isolated.
-LATENCY_BEFORE = "/var/lib/rtinfra/latency-before.json"
 _BEFORE_SECONDS = 10
 # Above any latency worth telling apart; what is later is counted as overflow.
 _HISTOGRAM_US = 100_000
 
 
-def files(
-    settings: RtTuningSettings, layout: CpuLayout, realtime_group: str, priority: int, may_reboot: bool
-) -> list[Managed]:
-    """Every path this role manages.
+def state(settings: RtTuningSettings, view: FleetView) -> RoleState:
+    """Return files, packages, units, and what is made of the running kernel."""
+    return RoleState(
+        files=tuple(
+            _files(
+                settings,
+                view.cpus,
+                view.required(BASE).realtime_group,
+                priority=view.required(RT_APP).rt_process.priority,
+                # A host that a deploy may not reboot is not put under load either.
+                may_measure=view.required(RT_KERNEL).reboot == "when-needed",
+            )
+        ),
+        runtime=tuple(_runtime(settings, view.cpus)),
+        units=(
+            *(Unit(name, startup="masked", running=False) for name in settings.masked_units),
+            Unit(TUNE),
+            Unit(IRQ_WATCH),
+        ),
+        packages=settings.packages,
+    )
 
-    `priority` is that of the real-time process. A host that a deploy may not reboot is not put under load either.
-    """
+
+def _files(
+    settings: RtTuningSettings, layout: CpuLayout, realtime_group: str, priority: int, may_measure: bool
+) -> list[Managed]:
+    """Return every path; `priority` is that of the real-time process."""
     return [
         Directory(path="/usr/local/lib/rtinfra"),
-        _latency(layout, priority, may_reboot),
+        _latency(layout, priority, may_measure),
         File(
             path="/etc/sysctl.d/60-rtinfra.conf",
             content=render("rt_tuning/sysctl.conf.j2", sysctl=settings.sysctl),
@@ -164,7 +181,7 @@ def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Managed]:
     ]
 
 
-def live(settings: RtTuningSettings, layout: CpuLayout) -> list[Live]:
+def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[Live]:
     """What this role makes of the running kernel, and what puts it back when somebody changed it by hand."""
     tune = Action("tune", f"systemctl restart {TUNE}")
     housekeeping, isolated, mask = layout.housekeeping_list, layout.isolated_list, layout.housekeeping_mask
@@ -230,16 +247,4 @@ def _cpuset(unit: str, cpus: str) -> Action:
     )
 
 
-def units(settings: RtTuningSettings) -> list[Unit]:
-    """Every unit this role has a say in."""
-    return [
-        *(Unit(name, startup="masked", running=False) for name in settings.masked_units),
-        Unit(TUNE),
-        Unit(IRQ_WATCH),
-    ]
-
-
-@deploy("rt_tuning")
-def configure(paths: Sequence[Managed], values: Sequence[Live]) -> None:
-    """Place the files, and put back what was changed by hand in the running kernel."""
-    file_operations.sync(name="files", paths=paths, live=values)
+ROLE = Role(section=RT_TUNING, state=state, own_services=(TUNE, IRQ_WATCH))

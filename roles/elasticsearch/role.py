@@ -1,13 +1,19 @@
-"""What the `elasticsearch` role puts on a host."""
+"""The `elasticsearch` role: the log store."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
-from roles.elasticsearch.model import ElasticsearchSettings
-from roles.site import Part, Site
+from roles.agents.model import AGENTS
+from roles.datasources import trace_link
+from roles.elasticsearch.model import ELASTICSEARCH, LOG_INDEX, READER, ElasticsearchSettings
+from roles.facets import Datasource, Json, Links, LogSearch, Member, Reader, Signal, Store
+from roles.kibana.model import KIBANA
+from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
+from rtinfra.facts.http import Request
 from rtinfra.operations.managed import Action, File
 from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
 from rtinfra.render import render
@@ -18,21 +24,18 @@ ACCOUNT = Account("rtinfra-elasticsearch", 429)
 #: the image has there it does not start.
 MOUNT = "/usr/share/elasticsearch/config/rtinfra"
 DATA = "/usr/share/elasticsearch/data"
-#: Index template, lifecycle policy and prefix of the indices of the application's logs (OB-1, OB-2).
-LOGS = "mxrc-logs"
-READER = "rtinfra-reader"
 
 _SYSCTL_FILE = "/etc/sysctl.d/60-rtinfra-elasticsearch.conf"
 _SYSCTL = Action("sysctl-elasticsearch", f"sysctl -q -p {_SYSCTL_FILE}")
 
 
-def part(settings: ElasticsearchSettings, site: Site) -> Part:
-    """Return containers, files, units and packages.
+def state(settings: ElasticsearchSettings, view: FleetView) -> RoleState:
+    """Return its container; on the first host also what makes templates, lifecycles and users.
 
     Raises:
         ValueError: several members without certificates: Elasticsearch refuses to form such a cluster.
     """
-    members = site.members(NAME)
+    members = view.members(ELASTICSEARCH)
     if len(members) > 1 and settings.transport_tls is None:
         raise ValueError("several members need certificates: set elasticsearch.transport_tls")
     container = Container(
@@ -44,16 +47,16 @@ def part(settings: ElasticsearchSettings, site: Site) -> Part:
         config=(
             # The image's own entry point reads it; a value with a blank cannot be in a unit's Environment=.
             config_file(NAME, "java.env", f"ES_JAVA_OPTS=-Xms{settings.heap_mb}m -Xmx{settings.heap_mb}m\n".encode()),
-            secret_file(NAME, "password", site.secrets.read(settings.password_secret), ACCOUNT),
-            *_setup_secrets(settings, site),
-            *_certificates(settings, site),
+            secret_file(NAME, "password", view.secrets.read(settings.password_secret), ACCOUNT),
+            *_setup_secrets(settings, view),
+            *_certificates(settings, view),
         ),
         config_mount=MOUNT,
         data={NAME: DATA},
-        environment=environment(settings, site),
+        environment=environment(settings, view),
         environment_files=(f"{config_dir(NAME)}/java.env",),
         # Without a password this answers 401, and only once the node serves requests. The setup waits for yellow.
-        ready=f"http://{site.address}:{settings.port}/_cluster/health?wait_for_status=yellow",
+        ready=view.url(settings.port, "/_cluster/health?wait_for_status=yellow"),
         ready_status=(200, 401),
         memory_max=str(settings.memory_max),
         cpu_quota=settings.cpu_quota,
@@ -64,24 +67,24 @@ def part(settings: ElasticsearchSettings, site: Site) -> Part:
         limit_nofile=65536,
     )
     sysctl = File(path=_SYSCTL_FILE, content=render("elasticsearch/sysctl.conf.j2"), actions=(_SYSCTL,))
-    if members and members[0].host != site.host:
-        return Part(containers=(container,), paths=(sysctl,))
-    return Part(
+    if members and members[0].host != view.host:
+        return RoleState(containers=(container,), files=(sysctl,))
+    return RoleState(
         containers=(container,),
-        paths=(sysctl, *quadlet.setup(NAME, "Index template, lifecycle and users", document(settings, site))),
+        files=(sysctl, *quadlet.setup(NAME, "Index template, lifecycle and users", document(settings, view))),
         units=(quadlet.setup_unit(NAME),),
         packages=("python3",),
     )
 
 
-def environment(settings: ElasticsearchSettings, site: Site) -> dict[str, str]:
+def environment(settings: ElasticsearchSettings, view: FleetView) -> dict[str, str]:
     """Return the settings of a node; the image turns variables with a dot in their names into settings."""
-    members = site.members(NAME)
+    members = view.members(ELASTICSEARCH)
     tls = settings.transport_tls is not None
     found = {
         "cluster.name": "rtinfra",
-        "node.name": site.host,
-        "network.host": site.address,
+        "node.name": view.host,
+        "network.host": view.address,
         "http.port": str(settings.port),
         "transport.port": str(settings.transport_port),
         "xpack.security.enabled": "true",
@@ -100,7 +103,7 @@ def environment(settings: ElasticsearchSettings, site: Site) -> dict[str, str]:
             "xpack.security.transport.ssl.key": f"{MOUNT}/node.key",
         }
     if len(members) > 1:
-        seeds = (f"{member.address}:{member.settings.transport_port}" for member in members)
+        seeds = (member.netloc(member.settings.transport_port) for member in members)
         found["discovery.seed_hosts"] = ",".join(seeds)
         # Only looked at while no cluster was ever formed; the same on all members.
         found["cluster.initial_master_nodes"] = ",".join(member.host for member in members)
@@ -109,48 +112,48 @@ def environment(settings: ElasticsearchSettings, site: Site) -> dict[str, str]:
     return found
 
 
-def _certificates(settings: ElasticsearchSettings, site: Site) -> tuple[File, ...]:
+def _certificates(settings: ElasticsearchSettings, view: FleetView) -> tuple[File, ...]:
     tls = settings.transport_tls
     if tls is None:
         return ()
     secrets = {"ca.pem": tls.ca_secret, "node.pem": tls.certificate_secret, "node.key": tls.key_secret}
     return tuple(
-        secret_file(NAME, name, site.secrets.read(secret) + b"\n", ACCOUNT) for name, secret in secrets.items()
+        secret_file(NAME, name, view.secrets.read(secret) + b"\n", ACCOUNT) for name, secret in secrets.items()
     )
 
 
-def _setup_secrets(settings: ElasticsearchSettings, site: Site) -> tuple[File, ...]:
+def _setup_secrets(settings: ElasticsearchSettings, view: FleetView) -> tuple[File, ...]:
     """Passwords of the users that the setup makes, one file for each user."""
-    secrets = {user: name for user, (name, _) in _users(settings, site).items()}
-    return tuple(secret_file(NAME, f"user-{user}", site.secrets.read(name), ACCOUNT) for user, name in secrets.items())
+    secrets = {user: name for user, (name, _) in _users(settings, view).items()}
+    return tuple(secret_file(NAME, f"user-{user}", view.secrets.read(name), ACCOUNT) for user, name in secrets.items())
 
 
-def _users(settings: ElasticsearchSettings, site: Site) -> dict[str, tuple[str, list[str] | None]]:
+def _users(settings: ElasticsearchSettings, view: FleetView) -> dict[str, tuple[str, list[str] | None]]:
     """Return users with the name of their password's secret and their roles; built-in ones have no roles of ours."""
     found: dict[str, tuple[str, list[str] | None]] = {READER: (settings.reader_password_secret, [READER])}
-    for member in site.members("kibana"):
-        found["kibana_system"] = (member.settings.password_secret, None)
-    for member in site.members("agents"):
+    for kibana in view.members(KIBANA):
+        found["kibana_system"] = (kibana.settings.password_secret, None)
+    for member in view.members(AGENTS):
         filebeat = member.settings.filebeat
-        if member.settings.logs == "filebeat" and filebeat.username != "elastic":
+        if member.settings.logs == "filebeat" and filebeat.username != "elastic" and filebeat.password_secret:
             found[filebeat.username] = (filebeat.password_secret, ["rtinfra-writer"])
     return found
 
 
-def document(settings: ElasticsearchSettings, site: Site) -> dict[str, Any]:
+def document(settings: ElasticsearchSettings, view: FleetView) -> dict[str, Any]:
     """Return what the setup makes so: everything is a PUT of the whole thing, except users who have it already."""
     directory = config_dir(NAME)
     # Filebeat writes mxrc-logs-DAY for all tenants, the gateways mxrc-logs-TENANT-DAY.
-    names = {LOGS: None, **{f"{LOGS}-{tenant}": tenant for tenant in site.telemetry.tenants}}
-    index = {"names": [f"{LOGS}-*"]}
+    names = {LOG_INDEX: None, **{f"{LOG_INDEX}-{tenant}": tenant for tenant in view.telemetry.tenants}}
+    index = {"names": [f"{LOG_INDEX}-*"]}
     return {
-        "url": f"http://{site.address}:{settings.port}",
+        "url": view.url(settings.port),
         "user": "elastic",
         "password_file": f"{directory}/password",
         "put": {
             # Policies first: an index that is made meanwhile must find its own.
-            **{f"/_ilm/policy/{name}": {"policy": lifecycle(site, tenant)} for name, tenant in names.items()},
-            **{f"/_index_template/{name}": index_template(settings, site, tenant) for name, tenant in names.items()},
+            **{f"/_ilm/policy/{name}": {"policy": lifecycle(view, tenant)} for name, tenant in names.items()},
+            **{f"/_index_template/{name}": index_template(settings, view, tenant) for name, tenant in names.items()},
             f"/_security/role/{READER}": {
                 "indices": [{**index, "privileges": ["read", "view_index_metadata"]}],
             },
@@ -161,25 +164,25 @@ def document(settings: ElasticsearchSettings, site: Site) -> dict[str, Any]:
         },
         "users": {
             user: {"password_file": f"{directory}/user-{user}", "roles": roles}
-            for user, (_, roles) in _users(settings, site).items()
+            for user, (_, roles) in _users(settings, view).items()
         },
     }
 
 
-def lifecycle(site: Site, tenant: str | None) -> dict[str, Any]:
+def lifecycle(view: FleetView, tenant: str | None) -> dict[str, Any]:
     """Return the lifecycle of a tenant's indices, or of those that all tenants share: the longest of theirs.
 
     An index holds one day and its age counts from the day's beginning: hence one day more than logs are kept.
     """
-    tenants = site.telemetry.tenants
+    tenants = view.telemetry.tenants
     kept = tenants[tenant].logs_retention if tenant else max(each.logs_retention for each in tenants.values())
     hours = math.ceil(kept.seconds / 3600) + 24
     return {"phases": {"hot": {"actions": {}}, "delete": {"min_age": f"{hours}h", "actions": {"delete": {}}}}}
 
 
-def index_template(settings: ElasticsearchSettings, site: Site, tenant: str | None) -> dict[str, Any]:
+def index_template(settings: ElasticsearchSettings, view: FleetView, tenant: str | None) -> dict[str, Any]:
     """Return the index template of the application's logs (OB-2), or the one for those of a tenant only."""
-    name = f"{LOGS}-{tenant}" if tenant else LOGS
+    name = f"{LOG_INDEX}-{tenant}" if tenant else LOG_INDEX
     fields = {
         "@timestamp": "date",
         "log.level": "keyword",
@@ -197,7 +200,9 @@ def index_template(settings: ElasticsearchSettings, site: Site, tenant: str | No
             "settings": {
                 "index": {
                     "number_of_shards": 1,
-                    "number_of_replicas": min(1, len(site.members(NAME)) - 1) if site.members(NAME) else 0,
+                    "number_of_replicas": min(1, len(view.members(ELASTICSEARCH)) - 1)
+                    if view.members(ELASTICSEARCH)
+                    else 0,
                     # Set, because an index without it stops refreshing when nobody searches.
                     "refresh_interval": f"{round(settings.refresh_interval.milliseconds)}ms",
                     "lifecycle": {"name": name},
@@ -206,3 +211,60 @@ def index_template(settings: ElasticsearchSettings, site: Site, tenant: str | No
             "mappings": {"properties": {name: {"type": kind} for name, kind in fields.items()}},
         },
     }
+
+
+def _request(member: Member[ElasticsearchSettings], trace: str) -> Request:
+    body = json.dumps({"size": 1, "query": {"query_string": {"query": f'"{trace}"'}}}).encode()
+    return Request(
+        member.url(member.settings.port, "/_search"),
+        method="POST",
+        body=body,
+        headers={"Content-Type": "application/json"},
+    )
+
+
+def _records(document: Json) -> str:
+    hits = document.get("hits", {}).get("hits", [])
+    return json.dumps(hits[0]["_source"]) if hits else ""
+
+
+def _options(links: Links) -> dict[str, object]:
+    found: dict[str, object] = {
+        # Filebeat's indices have a day in their names, those of the gateways a tenant, too.
+        "index": f"{LOG_INDEX}-*",
+        "timeField": "@timestamp",
+        "logMessageField": "message",
+        "logLevelField": "log.level",
+    }
+    if links.traces:
+        found["dataLinks"] = [{"field": "trace.id", **trace_link(links.traces)}]
+    return found
+
+
+ROLE = Role(
+    section=ELASTICSEARCH,
+    state=state,
+    tier=Tier.STORES,
+    store=Store(
+        signal=Signal.LOGS,
+        exporter="elasticsearch",
+        ingest=lambda member: member.url(member.settings.port),
+        spreads=True,
+        password=lambda settings: settings.password_secret,
+        index=LOG_INDEX,
+        log_search=LogSearch(
+            request=_request,
+            records=_records,
+            login=("elastic", lambda settings: settings.password_secret),
+        ),
+    ),
+    datasource=Datasource(
+        title="Elasticsearch",
+        type="elasticsearch",
+        signal=Signal.LOGS,
+        url=lambda member: member.url(member.settings.port),
+        options=_options,
+        reader=Reader(READER, "elastic_reader", lambda settings: settings.reader_password_secret),
+        logs_query=lambda trace, service: f'trace.id:"{trace}"',
+    ),
+)

@@ -1,24 +1,24 @@
-"""Operations of the `rt_app` role."""
+"""The `rt_app` role: the real-time application, or the reference workload in its place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.deploy import deploy
-
-from roles.rt_app.model import ProcessSettings, RtAppSettings
-from rtinfra.cpu import CpuLayout
+from roles.base.model import BASE
+from roles.facets import Scrape
+from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, RtAppSettings
+from roles.shape import FleetView, Labels, Role, RoleState
+from rtinfra.config import Finding
+from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding
 from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
-from rtinfra.operations import files as file_operations
+from rtinfra.facts.host import HostState
 from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render, render_json
 
-RT_UNIT = "mxrc-rt.service"
-NON_RT_UNIT = "mxrc-non-rt.service"
 RT_PROGRAM = "/usr/local/bin/rt_process"
 NON_RT_PROGRAM = "/usr/local/bin/non_rt_process"
 
@@ -31,18 +31,30 @@ _SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
 _NUMA_POLICIES = {"LOCAL": "local", "PREFERRED": "preferred", "BIND": "bind", "INTERLEAVE": "interleave"}
 
 
-def user_files(settings: RtAppSettings, realtime_group: str) -> list[Managed]:
-    """The user both processes run as; must exist before files that belong to it."""
-    return [
-        File(
-            path="/etc/sysusers.d/60-rtinfra-mxrc.conf",
-            content=render("rt_app/sysusers.conf.j2", settings=settings, realtime_group=realtime_group),
-            actions=(_SYSUSERS,),
-        )
-    ]
+def state(settings: RtAppSettings, view: FleetView) -> RoleState:
+    """Return the user, programs, configuration and units of both processes."""
+    python = ("python3",) if settings.application.kind == "reference" else ()
+    return RoleState(
+        # In one operation with the other files a file could belong to a user that is only just being made.
+        accounts=(_user(settings, view.required(BASE).realtime_group),),
+        files=tuple(_files(settings, view.cpus)),
+        units=(Unit(NON_RT_UNIT), Unit(RT_UNIT)),
+        # What our units call, the application's libraries, Python for the workload.
+        packages=("numactl", *settings.application.packages, *python),
+        local_packages=_local_packages(settings),
+    )
 
 
-def files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
+def _user(settings: RtAppSettings, realtime_group: str) -> File:
+    """The user both processes run as."""
+    return File(
+        path="/etc/sysusers.d/60-rtinfra-mxrc.conf",
+        content=render("rt_app/sysusers.conf.j2", settings=settings, realtime_group=realtime_group),
+        actions=(_SYSUSERS,),
+    )
+
+
+def _files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
     """Programs, configuration, directories and units."""
     both = (RT_UNIT, NON_RT_UNIT)
     user = settings.user
@@ -167,26 +179,72 @@ def other_nodes(process: ProcessSettings, layout: CpuLayout) -> str:
     return ",".join(str(node) for node in sorted(layout.topology.nodes) if node != process.numa_node)
 
 
-def units() -> list[Unit]:
-    """Every unit this role has a say in."""
-    return [Unit(NON_RT_UNIT), Unit(RT_UNIT)]
-
-
-def packages(settings: RtAppSettings) -> list[str]:
-    """Debian packages to install: what our units call, the application's libraries, Python for the workload."""
-    python = ("python3",) if settings.application.kind == "reference" else ()
-    return ["numactl", *settings.application.packages, *python]
-
-
-def local_packages(settings: RtAppSettings) -> list[LocalPackage]:
+def _local_packages(settings: RtAppSettings) -> tuple[LocalPackage, ...]:
     """The application's own package, when it comes as one."""
     application = settings.application
-    return [read_deb(PROJECT / str(application.deb))] if application.kind == "deb" else []
+    return (read_deb(PROJECT / str(application.deb)),) if application.kind == "deb" else ()
 
 
-@deploy("rt_app")
-def configure(user: Sequence[Managed], paths: Sequence[Managed]) -> None:
-    """Make the user, then place the files."""
-    # In one operation with the other files a file could belong to a user that is only just being made.
-    file_operations.sync(name="user", paths=user)
-    file_operations.sync(name="files", paths=paths)
+def _local_files(settings: RtAppSettings) -> Mapping[str, str | None]:
+    application = settings.application
+    match application.kind:
+        case "binary":
+            return {
+                "application.rt_binary": application.rt_binary,
+                "application.non_rt_binary": application.non_rt_binary,
+            }
+        case "deb":
+            return {"application.deb": application.deb}
+        case _:
+            return {}
+
+
+def _findings(settings: RtAppSettings) -> Iterator[Finding]:
+    """Refuse a watchdog that fires before the health check it depends on could have answered."""
+    failover, watchdog = settings.failover, settings.unit.watchdog
+    needed = failover.health_check_interval_ms + failover.health_check_timeout_ms
+    if watchdog.milliseconds <= needed:
+        yield Finding(
+            "rt_app.unit.watchdog",
+            watchdog,
+            f"is not longer than one health check (interval {failover.health_check_interval_ms} ms "
+            f"+ timeout {failover.health_check_timeout_ms} ms): a healthy process would be killed",
+            f"use {2 * needed}ms or more",
+        )
+    if failover.health_check_timeout_ms > failover.health_check_interval_ms:
+        yield Finding(
+            "rt_app.failover.health_check_timeout_ms",
+            failover.health_check_timeout_ms,
+            f"is longer than the interval of {failover.health_check_interval_ms} ms",
+            f"use {failover.health_check_interval_ms // 2}",
+        )
+
+
+def _refusals(settings: RtAppSettings, view: FleetView, state: HostState) -> Iterator[CpuFinding]:
+    """Memory of a node that the process' cores are not on."""
+    layout = view.layout
+    if layout is None:
+        return
+    for key, process, cpus in (
+        ("rt_process", settings.rt_process, layout.isolated),
+        ("non_rt_process", settings.non_rt_process, layout.housekeeping),
+    ):
+        on_node = cpus & state.topology.nodes.get(process.numa_node, frozenset())
+        # A binding that is only preferred holds when some of the cores are there.
+        bound = cpus if process.strict_binding else on_node or cpus
+        yield from check_node_binding(f"rt_app.{key}.numa_node", bound, process.numa_node, state.topology)
+
+
+ROLE = Role(
+    section=RT_APP,
+    state=state,
+    labels=Labels(accounts="user"),
+    scrapes=(
+        Scrape(job="rt_process", port=lambda settings: settings.rt_process.metrics_port, of_tenant=True),
+        Scrape(job="non_rt_process", port=lambda settings: settings.non_rt_process.metrics_port, of_tenant=True),
+    ),
+    own_services=(RT_UNIT, NON_RT_UNIT),
+    findings=_findings,
+    local_files=_local_files,
+    refusals=_refusals,
+)

@@ -1,0 +1,93 @@
+"""The `jaeger` role: traces, on disk."""
+
+from __future__ import annotations
+
+from roles.datasources import trace_options
+from roles.facets import Datasource, Json, Scrape, Signal, Span, Store, TraceSearch
+from roles.jaeger.model import JAEGER, SERVICES_PAGE, JaegerSettings
+from roles.shape import FleetView, Role, RoleState, Tier
+from rtinfra.facts.http import Request
+from rtinfra.quadlet import Account, Container, check_command, config_file
+from rtinfra.render import render
+
+NAME = "jaeger"
+IMAGE = "jaeger"
+ACCOUNT = Account("rtinfra-jaeger", 421)
+CONFIG_MOUNT = "/etc/jaeger"
+DATA_MOUNT = "/data"
+#: Where the program is in its image.
+PROGRAM = "/jaeger"
+
+
+def state(settings: JaegerSettings, view: FleetView) -> RoleState:
+    """Return its container."""
+    config = config_file(
+        NAME,
+        "config.yaml",
+        render("jaeger/config.yaml.j2", settings=settings, address=view.address, data=DATA_MOUNT),
+        validate=check_command(view.store.image(IMAGE), CONFIG_MOUNT, f"{PROGRAM} validate --config=file:{{path}}"),
+    )
+    return RoleState(
+        containers=(
+            Container(
+                name=NAME,
+                description="Jaeger, traces",
+                image=IMAGE,
+                account=ACCOUNT,
+                command=(f"--config=file:{CONFIG_MOUNT}/config.yaml",),
+                config=(config,),
+                config_mount=CONFIG_MOUNT,
+                data={NAME: DATA_MOUNT},
+                environment={"GOMEMLIMIT": f"{settings.memory_max.bytes * 4 // 5}B"},
+                ready=view.url(settings.health_port, "/status"),
+                memory_max=str(settings.memory_max),
+                cpu_quota=settings.cpu_quota,
+            ),
+        ),
+    )
+
+
+def spans(document: Json) -> tuple[Span, ...]:
+    """Return the spans in an answer of its API."""
+    return tuple(
+        Span(
+            id=span["spanID"],
+            name=span["operationName"],
+            parents=frozenset(reference["spanID"] for reference in span.get("references", ())),
+            service=processes.get(span.get("processID"), {}).get("serviceName", ""),
+            tenants=frozenset(
+                str(tag["value"])
+                for tag in processes.get(span.get("processID"), {}).get("tags", ())
+                if "tenant" in tag["key"]
+            ),
+        )
+        for trace in document.get("data") or ()
+        for processes in (trace.get("processes", {}),)
+        for span in trace.get("spans", ())
+    )
+
+
+ROLE = Role(
+    section=JAEGER,
+    state=state,
+    tier=Tier.STORES,
+    scrapes=(Scrape(job="jaeger", port=lambda settings: settings.metrics_port),),
+    reads_back=lambda settings, view: (Request(view.url(settings.ui_port, SERVICES_PAGE)),),
+    store=Store(
+        signal=Signal.TRACES,
+        exporter="otlp_grpc",
+        ingest=lambda member: member.netloc(member.settings.grpc_port),
+        trace_search=TraceSearch(
+            seconds=10,
+            url=lambda member, trace: member.url(member.settings.ui_port, f"/api/traces/{trace}"),
+            spans=spans,
+        ),
+    ),
+    datasource=Datasource(
+        title="Jaeger",
+        type="jaeger",
+        signal=Signal.TRACES,
+        url=lambda member: member.url(member.settings.ui_port),
+        options=trace_options,
+    ),
+)
