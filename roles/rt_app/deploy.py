@@ -17,7 +17,6 @@ from rtinfra.operations import files as file_operations
 from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render, render_json
-from rtinfra.wheelhouse import PYTHONS
 
 RT_UNIT = "mxrc-rt.service"
 NON_RT_UNIT = "mxrc-non-rt.service"
@@ -28,7 +27,9 @@ _WORKLOAD = Path(__file__).parent / "workload"
 _LIBRARY = "/usr/local/lib/rtinfra"
 _ARCHIVE = f"{_LIBRARY}/mxrc_reference.pyz"
 COMPILE = Action("compile-workload", f"python3 -I {_ARCHIVE} --compile")
+# As one module, which it was; and what the Pythons of Debian 12, Ubuntu 24.04 and Debian 13 compiled that to.
 _FORMER_MODULE = f"{_LIBRARY}/mxrc_reference.py"
+_FORMER_COMPILED = [f"{_LIBRARY}/__pycache__/mxrc_reference.cpython-3{minor}.pyc" for minor in (11, 12, 13)]
 _SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
 # NUMAPolicy= of systemd.exec(5) for the words of numa_binding.json. A strict LOCAL binding is `bind`: the
 # process runs on that node's cores only, and memory from elsewhere is refused instead of preferred less.
@@ -124,10 +125,7 @@ def former_workload() -> list[Managed]:
     return [
         # With what the units are restarted for, so that it comes back should they not start without it.
         Absent(path=_FORMER_MODULE, restarts=(RT_UNIT, NON_RT_UNIT)),
-        *(
-            Absent(path=f"{_LIBRARY}/__pycache__/mxrc_reference.cpython-{python.replace('.', '')}.pyc")
-            for python in PYTHONS.values()
-        ),
+        *(Absent(path=path) for path in _FORMER_COMPILED),
     ]
 
 

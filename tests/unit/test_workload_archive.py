@@ -119,6 +119,13 @@ def test_user_of_the_application_may_read_the_compiled_form(host: tuple[Path, Pa
     assert sorted(path.name for path in library.iterdir()) == ["mxrc_reference.compiled.pyz", "mxrc_reference.pyz"]
 
 
+def test_compiling_again_comes_to_the_same_bytes(host: tuple[Path, Path]) -> None:
+    """End states of hosts are compared by content after a power cut (tests/chaos)."""
+    library, _ = host
+    first = (library / "mxrc_reference.compiled.pyz").read_bytes()
+    assert compile_as_deployed(library).read_bytes() == first
+
+
 @pytest.mark.parametrize("seconds", [-60, 60])
 def test_launcher_runs_an_archive_that_was_replaced(host: tuple[Path, Path], seconds: int) -> None:
     """By a newer one that is not compiled yet, or by an older one that was put back with its own time."""

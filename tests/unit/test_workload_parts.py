@@ -136,6 +136,12 @@ def test_traceparent(header: str, sampled: bool) -> None:
     assert parse_traceparent(header) == (TRACE, SPAN, sampled, "")
 
 
+@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans(), st.text("abc=,", min_size=0, max_size=9))
+def test_a_context_that_is_passed_on_comes_back(trace: int, span: int, sampled: bool, state: str) -> None:
+    context = SpanContext(f"{trace:032x}", f"{span:016x}", sampled, state)
+    assert parse_traceparent(f" {context.traceparent()} ", state) == context
+
+
 @pytest.mark.parametrize(
     "header",
     [
