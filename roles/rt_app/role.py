@@ -8,6 +8,7 @@ from typing import Any
 
 from roles.base.model import BASE
 from roles.facets import Scrape
+from roles.rt_app.archive import pack
 from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, RtAppSettings
 from roles.shape import FleetView, Labels, Role, RoleState
 from rtinfra.config import Finding
@@ -15,7 +16,7 @@ from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding
 from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.facts.host import HostState
-from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, Unit
+from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render, render_json
 
@@ -23,8 +24,12 @@ RT_PROGRAM = "/usr/local/bin/rt_process"
 NON_RT_PROGRAM = "/usr/local/bin/non_rt_process"
 
 _WORKLOAD = Path(__file__).parent / "workload"
-_MODULE = "/usr/local/lib/rtinfra/mxrc_reference.py"
-_COMPILE = Action("compile-workload", f"python3 -m compileall -q {_MODULE}")
+_LIBRARY = "/usr/local/lib/rtinfra"
+_ARCHIVE = f"{_LIBRARY}/mxrc_reference.pyz"
+COMPILE = Action("compile-workload", f"python3 -I {_ARCHIVE} --compile")
+# As one module, which it was; and what the Pythons of Debian 12, Ubuntu 24.04 and Debian 13 compiled that to.
+_FORMER_MODULE = f"{_LIBRARY}/mxrc_reference.py"
+_FORMER_COMPILED = [f"{_LIBRARY}/__pycache__/mxrc_reference.cpython-3{minor}.pyc" for minor in (11, 12, 13)]
 _SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
 # NUMAPolicy= of systemd.exec(5) for the words of numa_binding.json. A strict LOCAL binding is `bind`: the
 # process runs on that node's cores only, and memory from elsewhere is refused instead of preferred less.
@@ -60,6 +65,7 @@ def _files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
     user = settings.user
     return [
         *_programs(settings),
+        *former_workload(),
         Directory(path=str(settings.config_dir)),
         *(
             File(
@@ -108,22 +114,30 @@ def _programs(settings: RtAppSettings) -> list[Managed]:
     """The two programs, unless a Debian package brings them."""
     application = settings.application
     both = (RT_UNIT, NON_RT_UNIT)
-    module: list[Managed] = []
+    archive: list[Managed] = []
     match application.kind:
         case "reference":
-            content = (_WORKLOAD / "mxrc_reference.py").read_bytes()
-            module = [File(path=_MODULE, content=content, actions=(_COMPILE,), restarts=both)]
+            archive = [File(path=_ARCHIVE, content=pack(_WORKLOAD), actions=(COMPILE,), restarts=both)]
             sources = (_WORKLOAD / "launcher.py", _WORKLOAD / "launcher.py")
         case "binary":
             sources = (PROJECT / str(application.rt_binary), PROJECT / str(application.non_rt_binary))
         case "deb":
             return []
     return [
-        *module,
+        *archive,
         *(
             File(path=program, content=local.read_bytes(), mode="0755", restarts=(unit,))
             for program, local, unit in zip((RT_PROGRAM, NON_RT_PROGRAM), sources, both, strict=True)
         ),
+    ]
+
+
+def former_workload() -> list[Managed]:
+    """What hosts have of the reference workload that were deployed when it was one module: nothing may start it."""
+    return [
+        # With what the units are restarted for, so that it comes back should they not start without it.
+        Absent(path=_FORMER_MODULE, restarts=(RT_UNIT, NON_RT_UNIT)),
+        *(Absent(path=path) for path in _FORMER_COMPILED),
     ]
 
 

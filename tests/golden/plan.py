@@ -192,7 +192,7 @@ def path_lines(path: Managed) -> list[str]:
             head = f"file {path.path} {path.mode} {path.owner}:{path.group}"
             # Programs have their own tests; here it is enough that one is placed.
             is_program = path.path.startswith(("/usr/local/bin/", "/usr/local/sbin/")) or path.path.endswith(
-                (".py", BOOT_PROGRAM)
+                (".py", ".pyz", BOOT_PROGRAM)
             )
             body = ["(a program)"] if is_program else path.content.decode().rstrip("\n").split("\n")
             if path.path == EXPECTED:

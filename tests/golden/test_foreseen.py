@@ -182,6 +182,8 @@ def test_a_bare_host(request: pytest.FixtureRequest) -> None:
     plan = prepared(target(), bare())
     assert plan.reboot is not None
     text = "".join(f"{line.plain}\n" for line in show.lines(Plan("", "", {"golden": plan}), diffs=False))
+    # The length of the reference workload's archive is nothing that a plan decides.
+    text = re.sub(r"\(no text, \d+ bytes\)", "(no text)", text)
     if request.config.getoption("--update-golden"):
         EXPECTED.write_text(text, encoding="utf-8")
     assert text == EXPECTED.read_text(encoding="utf-8")

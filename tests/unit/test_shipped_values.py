@@ -120,7 +120,8 @@ def layout(rt: RtHostConfig) -> CpuLayout:
 def files(rt: RtHostConfig, layout: CpuLayout) -> dict[str, str]:
     """What the role puts on such a host, by path."""
     placed = deploy.files(rt.rt_app, layout)
-    return {item.path: item.content.decode() for item in placed if isinstance(item, File)}
+    texts = [item for item in placed if isinstance(item, File) and not item.path.endswith(".pyz")]
+    return {item.path: item.content.decode() for item in texts}
 
 
 def directives(unit: str) -> dict[str, list[str]]:

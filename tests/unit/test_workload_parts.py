@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-PROGRAM = Path(__file__).parents[2] / "roles/rt_app/workload/mxrc_reference.py"
-
-
-def _load() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("mxrc_reference", PROGRAM)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-workload = _load()
-
+from roles.rt_app.workload.mxrc_reference import loop as loop_room
+from roles.rt_app.workload.mxrc_reference.checkpoints import CheckpointStore, RunRecord
+from roles.rt_app.workload.mxrc_reference.cli import NON_RT_ROLE, RT_ROLE, parse_options
+from roles.rt_app.workload.mxrc_reference.faults import Faults
+from roles.rt_app.workload.mxrc_reference.health import MemoryPlacement
+from roles.rt_app.workload.mxrc_reference.loop import CycleLoop, Distribution
+from roles.rt_app.workload.mxrc_reference.settings import ConfigError, load_settings
+from roles.rt_app.workload.mxrc_reference.spans import SpanContext, Tracer, parse_traceparent
+from roles.rt_app.workload.mxrc_reference.system import LIBC, Timespec
 
 # --- the loop ---
 
@@ -44,16 +38,16 @@ class SimulatedTime:
 
     def run(self) -> Any:
         """Run the loop through all the work; return it."""
-        self.loop = workload.CycleLoop(PERIOD_NS // 1000, 0, SimpleNamespace(step=self.step), workload.Faults())
+        self.loop = CycleLoop(PERIOD_NS // 1000, 0, SimpleNamespace(step=self.step), Faults())
         patch = pytest.MonkeyPatch()
         with patch.context() as patched:
-            patched.setattr(workload, "time", SimpleNamespace(monotonic_ns=lambda: self.now_ns))
-            patched.setattr(workload.LIBC, "clock_nanosleep", self.sleep)
+            patched.setattr(loop_room, "time", SimpleNamespace(monotonic_ns=lambda: self.now_ns))
+            patched.setattr(LIBC, "clock_nanosleep", self.sleep)
             self.loop.run()
         return self.loop
 
     def sleep(self, _clock: int, _flags: int, address: int, _rest: None) -> int:
-        timespec = workload.Timespec.from_address(address)
+        timespec = Timespec.from_address(address)
         until_ns = timespec.tv_sec * 1_000_000_000 + timespec.tv_nsec
         self.idle_ns.append(until_ns - self.now_ns)
         self.now_ns = max(self.now_ns, until_ns) + self.wake_late_ns[len(self.idle_ns) - 1]
@@ -111,7 +105,7 @@ def test_turning_windows_loses_no_cycle() -> None:
 
 @given(st.lists(st.integers(0, 10_000_000), min_size=1), st.sampled_from([0.5, 0.99, 1.0]))
 def test_distribution(durations_us: list[int], share: float) -> None:
-    distribution = workload.Distribution()
+    distribution = Distribution()
     for duration in durations_us:
         distribution.counts[distribution.index(duration)] += 1
     assert distribution.total() == len(durations_us)
@@ -139,7 +133,13 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     ],
 )
 def test_traceparent(header: str, sampled: bool) -> None:
-    assert workload.parse_traceparent(header) == (TRACE, SPAN, sampled, "")
+    assert parse_traceparent(header) == (TRACE, SPAN, sampled, "")
+
+
+@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans(), st.text("abc=,", min_size=0, max_size=9))
+def test_a_context_that_is_passed_on_comes_back(trace: int, span: int, sampled: bool, state: str) -> None:
+    context = SpanContext(f"{trace:032x}", f"{span:016x}", sampled, state)
+    assert parse_traceparent(f" {context.traceparent()} ", state) == context
 
 
 @pytest.mark.parametrize(
@@ -156,31 +156,31 @@ def test_traceparent(header: str, sampled: bool) -> None:
     ],
 )
 def test_malformed_traceparent_is_ignored(header: str | None) -> None:
-    assert workload.parse_traceparent(header) is None
+    assert parse_traceparent(header) is None
 
 
 def test_sampling_follows_the_parent_and_else_the_rate() -> None:
     ended: list[Any] = []
     for rate in (0.0, 1.0):
-        tracer = workload.Tracer(rate, ended.append)
+        tracer = Tracer(rate, ended.append)
         assert tracer.span("root", None, {}).context.sampled is (rate == 1.0)
         for sampled in (True, False):
-            parent = workload.SpanContext(TRACE, SPAN, sampled)
+            parent = SpanContext(TRACE, SPAN, sampled)
             ended.clear()
             with tracer.span("child", parent, {}) as span:
                 assert span.context.sampled is sampled
                 assert span.context.trace_id == TRACE
             assert bool(ended) is sampled
 
-    tracer = workload.Tracer(0.1, ended.append)
+    tracer = Tracer(0.1, ended.append)
     kept = sum(tracer.span("root", None, {}).context.sampled for _ in range(2000))
     assert 100 < kept < 320  # 200 expected; outside this by chance once in 10^13 runs
 
 
 def test_span_that_is_switched_off_leaves_its_parent_in_place() -> None:
     ended: list[Any] = []
-    parent = workload.SpanContext(TRACE, SPAN, True)
-    with workload.Tracer(1.0, ended.append).span("off", parent, {}, enabled=False) as span:
+    parent = SpanContext(TRACE, SPAN, True)
+    with Tracer(1.0, ended.append).span("off", parent, {}, enabled=False) as span:
         assert span.context == parent
     assert not ended
 
@@ -189,7 +189,7 @@ def test_span_notes_an_error() -> None:
     ended: list[Any] = []
     with (
         pytest.raises(ValueError, match="broken"),
-        workload.Tracer(1.0, ended.append).span("failing", None, {"text": "a", "number": 1, "flag": True}),
+        Tracer(1.0, ended.append).span("failing", None, {"text": "a", "number": 1, "flag": True}),
     ):
         raise ValueError("broken")
     otlp = ended[0].to_otlp()
@@ -237,7 +237,7 @@ TRACING = {
 }
 
 
-def load(directory: Path, role: Any = workload.RT_ROLE, **sections: Any) -> Any:
+def load(directory: Path, role: Any = RT_ROLE, **sections: Any) -> Any:
     """Write the four files, some sections replaced, and load them."""
     documents = {
         "cpu": {"rt_process": CPU, "non_rt_process": {**CPU, "priority": 0, "policy": "SCHED_OTHER"}},
@@ -256,7 +256,7 @@ def load(directory: Path, role: Any = workload.RT_ROLE, **sections: Any) -> Any:
         tracing_config=directory / "tracing.json",
         service_name="",
     )
-    return workload.load_settings(options, role)
+    return load_settings(options, role)
 
 
 def test_configuration_as_the_requirements_have_it(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_configuration_as_the_requirements_have_it(tmp_path: Path) -> None:
 
 
 def test_the_other_role_has_its_own_sections_and_shares_the_failover_policy(tmp_path: Path) -> None:
-    settings = load(tmp_path, workload.NON_RT_ROLE)
+    settings = load(tmp_path, NON_RT_ROLE)
     assert settings.affinity.policy == "SCHED_OTHER"
     assert settings.failover.failure_threshold == 3
     assert settings.tracing.service_name == "mxrc-non-rt"
@@ -294,7 +294,7 @@ def test_the_other_role_has_its_own_sections_and_shares_the_failover_policy(tmp_
     ],
 )
 def test_configuration_errors_name_file_and_key(tmp_path: Path, name: str, section: Any, message: str) -> None:
-    with pytest.raises(workload.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         load(tmp_path, **{name: section})
     assert str(error.value).startswith(f"{tmp_path / name}.json: ")
     assert message in str(error.value)
@@ -304,11 +304,11 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     load(tmp_path)
     options = SimpleNamespace(config=tmp_path / "cpu.json")
     options.config.write_text("{")
-    with pytest.raises(workload.ConfigError, match=r"cpu\.json: not valid JSON"):
-        workload.load_settings(options, workload.RT_ROLE)
+    with pytest.raises(ConfigError, match=r"cpu\.json: not valid JSON"):
+        load_settings(options, RT_ROLE)
     options.config.unlink()
-    with pytest.raises(workload.ConfigError, match=r"cpu\.json: cannot be read: No such file"):
-        workload.load_settings(options, workload.RT_ROLE)
+    with pytest.raises(ConfigError, match=r"cpu\.json: cannot be read: No such file"):
+        load_settings(options, RT_ROLE)
 
 
 def test_what_has_no_effect_is_a_warning(tmp_path: Path) -> None:
@@ -328,24 +328,24 @@ def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) 
     files = ["--config=a", "--numa-config=b", "--failover-config=c"]
     monkeypatch.setenv("MXRC_CYCLE_US", "20000")
     monkeypatch.setenv("MXRC_ENABLE_FAULTS", "1")
-    options, role = workload.parse_options(["/usr/local/bin/rt_process", *files])
-    assert role is workload.RT_ROLE
+    options, role = parse_options(["/usr/local/bin/rt_process", *files])
+    assert role is RT_ROLE
     assert (options.cycle_us, options.enable_faults, options.tracing_config) == (20000, True, None)
     assert (options.health_port, options.metrics_port) == (8080, 9090)
     assert (options.bind, options.metrics_bind) == ("127.0.0.1", "127.0.0.1")
     assert str(options.log_file) == "/var/log/mxrc/rt_process.log"
 
-    options, role = workload.parse_options(["/usr/local/bin/non_rt_process", *files, "--cycle-us=1000"])
-    assert role is workload.NON_RT_ROLE
+    options, role = parse_options(["/usr/local/bin/non_rt_process", *files, "--cycle-us=1000"])
+    assert role is NON_RT_ROLE
     assert (options.cycle_us, options.health_port, options.metrics_port) == (1000, 8081, 9091)
-    assert workload.parse_options(["anything", "--role", "non-rt", *files])[1] is workload.NON_RT_ROLE
+    assert parse_options(["anything", "--role", "non-rt", *files])[1] is NON_RT_ROLE
 
 
 @pytest.mark.parametrize("option", ["--cycle-us=10", "--health-port=0", "--health-port=web", "--unknown=1"])
 def test_bad_options_end_with_status_2(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--config=a", "--numa-config=b", "--failover-config=c"]
     with pytest.raises(SystemExit) as end:
-        workload.parse_options(["rt_process", *files, option])
+        parse_options(["rt_process", *files, option])
     assert end.value.code == 2
     assert option.split("=")[0] in capsys.readouterr().err
 
@@ -361,7 +361,7 @@ def test_memory_placement_counts_all_mappings_by_page_size(tmp_path: Path) -> No
         "7f80 default anon=1 dirty=1 N1=1 kernelpagesize_kB=2048\n"
         "7fff default file=/dev/zero\n"
     )
-    placement = workload.MemoryPlacement(0, numa_maps)
+    placement = MemoryPlacement(0, numa_maps)
     assert placement.local_percent() is None
     placement.measure()
     assert placement.bytes_by_node == {0: 390 * 4096, 1: 10 * 4096 + 2048 * 1024}
@@ -369,17 +369,17 @@ def test_memory_placement_counts_all_mappings_by_page_size(tmp_path: Path) -> No
 
 
 def test_damaged_run_record_counts_as_a_restart(tmp_path: Path) -> None:
-    record = workload.RunRecord(tmp_path, "rt_process")
+    record = RunRecord(tmp_path, "rt_process")
     assert record.begin(restart_count_in_checkpoint=0) == ""
     assert (record.start_count, record.restart_count) == (1, 0)
     (tmp_path / "rt_process.state.json").write_text("{")
-    record = workload.RunRecord(tmp_path, "rt_process")
+    record = RunRecord(tmp_path, "rt_process")
     assert "damaged" in record.begin(restart_count_in_checkpoint=7)
     assert record.restart_count == 8
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    store = workload.CheckpointStore(tmp_path, "rt_process")
+    store = CheckpointStore(tmp_path, "rt_process")
     for name in (
         "rt_process_0000000001.json.tmp",
         "rt_process.state.json.tmp",
@@ -391,7 +391,7 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    store = workload.CheckpointStore(tmp_path, "rt_process", kept=3)
+    store = CheckpointStore(tmp_path, "rt_process", kept=3)
     for cycles in range(5):
         store.save({"cycles_total": cycles})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
