@@ -23,10 +23,12 @@ from roles.site import MirrorPlace, Site
 from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
+from rtinfra.facts import sections
 from rtinfra.hosts import HostsError, fleet_in, selected
 from rtinfra.programs import Program, programs_of, site_without_secrets
-from rtinfra.verify import endpoints, expect, probe, snapshot
+from rtinfra.verify import endpoints, expect, snapshot
 from rtinfra.verify.explained import explanations
+from rtinfra.verify.questions import Questions, questions
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -79,10 +81,10 @@ class Subject:
     @property
     def facts(self) -> HostFacts:
         """The circumstances that belong to every result and measurement."""
-        seen = self.snapshot
+        kernel, seen = self.snapshot.kernel, self.snapshot.computer
         return HostFacts(
-            kernel=f"{seen.release} {seen.kernel_version}",
-            machine=seen.machine or "unknown machine",
+            kernel=f"{kernel.release} {kernel.version}",
+            machine=seen.model or "unknown machine",
             virtualisation=seen.virtualisation,
             config_sha256=self.host.config.sha256,
             snapshot_seconds=self.snapshot_seconds,
@@ -341,6 +343,12 @@ class Verification:
             os.write(self._option.progress_fd, f"{what}\n".encode())
 
 
+def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:
+    """Return what to ask of a host of an inventory."""
+    site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
+    return questions(host.config, programs, endpoints.requests(host, site, programs), mirror_of(fleet, host))
+
+
 def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Connections) -> Subject:
     """Take the snapshot of one host and expand its CPU lists against what is really there.
 
@@ -349,20 +357,19 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
         ValueError: settings that a role cannot work with; as SnapshotError: it did not answer as a Linux host does.
     """
     started = time.monotonic()
-    site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
-    place = mirror_of(fleet, host)
-    script = probe.script(probe.questions(host.config, programs, endpoints.requests(host, site, programs), place))
-    seen = snapshot.parse(connections.feed(host.name, script).text)
+    # What programs and files say is printed raw: with a marker that they cannot know they cannot forge a section.
+    asked = replace(questions_of(fleet, host), marker=sections.unguessable_marker())
+    seen = snapshot.parse(connections.feed(host.name, snapshot.script(asked)).text, asked.marker)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []
     if host.config.cpu is not None:
         cpu = host.config.cpu
-        layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.state.topology)
+        layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.computer.state.topology)
     return Subject(
         host=host,
-        site=site,
-        mirror=place,
-        programs=programs,
+        site=site_without_secrets(fleet, host),
+        mirror=mirror_of(fleet, host),
+        programs=programs_of(fleet, host),
         snapshot=seen,
         layout=layout,
         layout_problems=tuple(

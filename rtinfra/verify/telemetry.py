@@ -17,7 +17,8 @@ from rtinfra.programs import Program
 from rtinfra.verify import expect
 from rtinfra.verify.asking import Asker, basic
 from rtinfra.verify.endpoints import TENANT_HEADER
-from rtinfra.verify.snapshot import Sample, Snapshot
+from rtinfra.verify.look.answers import Sample
+from rtinfra.verify.look.units import Units
 
 #: How long a trace may take to be found (OB-4). Tempo's search leaves out what is younger than 30 s.
 TRACE_SECONDS: Final[Mapping[str, int]] = {"jaeger": 10, "tempo": 45, "elastic_apm": 10}
@@ -73,28 +74,25 @@ def losses(found: Iterable[Sample]) -> list[str]:
     ]
 
 
-def restarting(snapshot: Snapshot, programs: Sequence[Program]) -> Iterator[str]:
+def restarting(units: Units, uptime: float, programs: Sequence[Program]) -> Iterator[str]:
     """Yield programs that the service manager restarted not long ago."""
     for program in programs:
-        unit = snapshot.unit(program.unit)
-        restarts = int(unit.get("NRestarts") or 0)
-        seconds = snapshot.uptime - int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+        restarts = int(units.of(program.unit).get("NRestarts") or 0)
+        seconds = units.seconds_active(program.unit, uptime)
         if restarts and seconds < _SETTLED_SECONDS:
             yield f"{program.name} ({restarts} restarts, the last {seconds:.0f} s ago)"
 
 
 def settled(
-    snapshot: Snapshot, asker: Asker, unit: str, url: str, holds: Callable[[HttpAnswer], bool], seconds: float
+    first: HttpAnswer, age: float, asker: Asker, holds: Callable[[HttpAnswer], bool], seconds: float
 ) -> HttpAnswer:
-    """Return what a program says at a URL; asked again while its unit is younger than `seconds` and it does not hold.
+    """Return what a program says, `first` or later: asked again while it is younger than `seconds` and does not hold.
 
     Right after a deploy a program has measured and heard nothing yet, which is no fault.
     """
-    first = snapshot.answer(url)
-    age = snapshot.uptime - int(snapshot.unit(unit).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
     if age >= seconds or holds(first):
         return first
-    return asker.until(lambda: asker.get(url), holds, seconds - age) or asker.get(url)
+    return asker.until(lambda: asker.get(first.url), holds, seconds - age) or asker.get(first.url)
 
 
 def duration(value: object) -> Duration | None:

@@ -19,7 +19,9 @@ from rtinfra.paths import PROJECT
 from rtinfra.verify import endpoints, expect, telemetry
 from rtinfra.verify.asking import Asker
 from rtinfra.verify.endpoints import base
-from rtinfra.verify.snapshot import Snapshot, samples
+from rtinfra.verify.look.answers import Answers, samples
+from rtinfra.verify.look.computer import Computer
+from rtinfra.verify.look.units import Units
 
 _TEST_ALERT = "RtinfraVerifyTestAlert"
 _ARRIVAL_S = 60
@@ -49,9 +51,9 @@ def settings(config: HostConfig) -> AlertmanagerSettings:
 
 
 @pytest.fixture
-def effective(snapshot: Snapshot, site: Site, settings: AlertmanagerSettings) -> Mapping[str, Any]:
+def effective(answers: Answers, site: Site, settings: AlertmanagerSettings) -> Mapping[str, Any]:
     """The configuration the Alertmanager works with; secrets in it are masked by the program itself."""
-    status = _json(snapshot.answer(base(site, settings) + endpoints.ALERTMANAGER_STATUS))
+    status = _json(answers.last(base(site, settings) + endpoints.ALERTMANAGER_STATUS))
     document: Mapping[str, Any] = yaml.safe_load(status["config"]["original"])
     return document
 
@@ -130,8 +132,8 @@ def _time(seconds: float) -> str:
 
 @pytest.mark.on("alertmanager")
 @pytest.mark.control(id="AL-1.4", severity="high", title="All Alertmanagers of the fleet know each other")
-def test_cluster(snapshot: Snapshot, site: Site, settings: AlertmanagerSettings) -> None:
-    cluster = _json(snapshot.answer(base(site, settings) + endpoints.ALERTMANAGER_STATUS))["cluster"]
+def test_cluster(answers: Answers, site: Site, settings: AlertmanagerSettings) -> None:
+    cluster = _json(answers.last(base(site, settings) + endpoints.ALERTMANAGER_STATUS))["cluster"]
     members = len(site.members("alertmanager"))
     if members == 1:
         expect.not_applicable("there is one Alertmanager")
@@ -176,7 +178,9 @@ def test_failures_are_not_throttled(effective: Mapping[str, Any], settings: Aler
 @pytest.mark.control(
     id="AL-2.1", severity="critical", title="The alert that is always on has arrived: alerting is alive"
 )
-def test_watchdog(snapshot: Snapshot, asker: Asker, site: Site, settings: AlertmanagerSettings) -> None:
+def test_watchdog(
+    computer: Computer, units: Units, answers: Answers, asker: Asker, site: Site, settings: AlertmanagerSettings
+) -> None:
     if not site.members("prometheus"):
         expect.not_applicable("no host of the inventory runs Prometheus, which raises it")
 
@@ -188,7 +192,8 @@ def test_watchdog(snapshot: Snapshot, asker: Asker, site: Site, settings: Alertm
     def has_come(answer: HttpAnswer) -> bool:
         return said(answer).get("watchdog_timestamp_seconds", 0) >= 1
 
-    answer = telemetry.settled(snapshot, asker, ALERT_LOG_UNIT, url, has_come, _FIRST_ALERT_SECONDS)
+    age = units.seconds_active(ALERT_LOG_UNIT, computer.uptime)
+    answer = telemetry.settled(answers.last(url), age, asker, has_come, _FIRST_ALERT_SECONDS)
     expect.at_least(said(answer).get("watchdog_timestamp_seconds", 0), 1, "last time it came, in seconds since 1970")
     expect.entries(said(answer), {"watchdog_missing": 0.0}, "alert log")
 
@@ -197,9 +202,9 @@ def test_watchdog(snapshot: Snapshot, asker: Asker, site: Site, settings: Alertm
 
 
 @pytest.fixture
-def rules(snapshot: Snapshot, config: HostConfig, site: Site) -> Sequence[Mapping[str, Any]]:
+def rules(answers: Answers, config: HostConfig, site: Site) -> Sequence[Mapping[str, Any]]:
     """The alert rules that Prometheus has loaded."""
-    groups = _json(snapshot.answer(base(site, config.prometheus) + endpoints.RULES))["data"]["groups"]
+    groups = _json(answers.last(base(site, config.prometheus) + endpoints.RULES))["data"]["groups"]
     found = [rule for group in groups for rule in group["rules"] if rule["type"] == "alerting"]
     expect.at_least(len(found), 1, "alert rules")
     return found

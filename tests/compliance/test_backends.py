@@ -18,7 +18,11 @@ from rtinfra.quadlet import SLICE, Container
 from rtinfra.verify import endpoints, expect, telemetry
 from rtinfra.verify.asking import Asker, basic, known
 from rtinfra.verify.endpoints import base
-from rtinfra.verify.snapshot import Snapshot, samples
+from rtinfra.verify.look.answers import Answers, samples
+from rtinfra.verify.look.computer import Computer
+from rtinfra.verify.look.containers import Containers
+from rtinfra.verify.look.slices import Slices
+from rtinfra.verify.look.units import Units
 
 _CONTAINER_ROLES = tuple(role for role in TELEMETRY_ROLES if role != "agents")
 on_containers = pytest.mark.on_any(*_CONTAINER_ROLES)
@@ -35,7 +39,7 @@ _LOG_FIELDS = {
 
 
 @pytest.fixture
-def containers(programs: tuple[Program, ...]) -> tuple[Program, ...]:
+def backends(programs: tuple[Program, ...]) -> tuple[Program, ...]:
     """The programs of the host that are containers."""
     return tuple(program for program in programs if program.container is not None)
 
@@ -59,76 +63,71 @@ def _yaml(answer: HttpAnswer) -> Mapping[str, Any]:
 
 @on_containers
 @pytest.mark.control(id="OF-3.1", severity="critical", title="Every backend of the host runs")
-def test_running(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    states = {program.unit: snapshot.unit(program.unit).get("ActiveState", "unknown") for program in containers}
+def test_running(units: Units, containers: Containers, backends: tuple[Program, ...]) -> None:
+    states = {program.unit: units.of(program.unit).get("ActiveState", "unknown") for program in backends}
     expect.entries(states, dict.fromkeys(states, "active"), "states")
     engine = {
-        program.name: snapshot.containers[program.name].state if program.name in snapshot.containers else "absent"
-        for program in containers
+        program.name: containers.all[program.name].state if program.name in containers.all else "absent"
+        for program in backends
     }
     expect.entries(engine, dict.fromkeys(engine, "running"), "containers")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.2", severity="critical", title="Every backend of the host answers")
-def test_ready(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    statuses = {program.name: snapshot.answer(str(program.ready)).status for program in containers}
-    silent = [f"{program.name}: {statuses[program.name]}" for program in containers
+def test_ready(answers: Answers, backends: tuple[Program, ...]) -> None:
+    statuses = {program.name: answers.last(str(program.ready)).status for program in backends}
+    silent = [f"{program.name}: {statuses[program.name]}" for program in backends
               if statuses[program.name] not in program.ready_status]  # fmt: skip
     expect.nothing(silent, "backends that are not ready, with their HTTP status")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.3", severity="high", title="All backends run within their common bounds")
-def test_slice(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    groups = {program.unit: snapshot.unit(program.unit).get("ControlGroup", "") for program in containers}
+def test_slice(units: Units, backends: tuple[Program, ...]) -> None:
+    groups = {program.unit: units.of(program.unit).get("ControlGroup", "") for program in backends}
     expect.entries(groups, {unit: f"/{SLICE}/{unit}" for unit in groups}, "control groups")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.4", severity="high", title="The kernel bounds the memory of every backend as it is set")
-def test_memory(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    found = {
-        program.unit: snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/{program.unit}/memory.max", "none")
-        for program in containers
-    }
-    wanted = {program.unit: str(ByteSize.parse(_container(program).memory_max).bytes) for program in containers}
+def test_memory(slices: Slices, backends: tuple[Program, ...]) -> None:
+    found = {program.unit: slices.memory_max(f"{SLICE}/{program.unit}") or "none" for program in backends}
+    wanted = {program.unit: str(ByteSize.parse(_container(program).memory_max).bytes) for program in backends}
     expect.entries(found, wanted, "memory limits, in bytes")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.5", severity="medium", title="The kernel bounds the processor time of every backend")
-def test_processor_time(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+def test_processor_time(slices: Slices, backends: tuple[Program, ...]) -> None:
     shares = {}
-    for program in containers:
-        # Microseconds it may run, and in how many: cpu.max of cgroups(7).
-        quota, _, period = snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/{program.unit}/cpu.max", "").partition(" ")
-        shares[program.unit] = f"{round(100 * int(quota) / int(period))}%" if quota.isdecimal() else quota or "none"
-    wanted = {program.unit: _container(program).cpu_quota for program in containers}
+    for program in backends:
+        shares[program.unit] = slices.processor_share(f"{SLICE}/{program.unit}") or "none"
+    wanted = {program.unit: _container(program).cpu_quota for program in backends}
     expect.entries(shares, wanted, "processor time")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.6", severity="high", title="The kernel bounds the memory of all backends together")
-def test_slice_memory(snapshot: Snapshot, config: HostConfig) -> None:
-    limit = snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/memory.max", "none")
+def test_slice_memory(computer: Computer, slices: Slices, config: HostConfig) -> None:
+    limit = slices.memory_max(SLICE) or "none"
     wanted = float(config.backends.memory_max.rstrip("%"))
-    share = 100 * int(limit) / (snapshot.state.memory_mb * 2**20) if limit.isdecimal() else None
+    share = 100 * int(limit) / (computer.state.memory_mb * 2**20) if limit.isdecimal() else None
     found = f"{share:.1f} %" if share is not None else limit
     expect.that(share is not None and abs(share - wanted) < 1, found, f"{wanted:.0f} %", f"memory limit of {SLICE}")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.7", severity="critical", title="Every backend runs exactly the image that was chosen")
-def test_digests(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+def test_digests(containers: Containers, backends: tuple[Program, ...]) -> None:
     store = LocalStore()
     wrong = []
-    for program in containers:
+    for program in backends:
         try:
             pinned = store.image(_container(program).image)
         except ImageMissing as error:
             expect.not_applicable(f"this computer cannot tell which: {error.message}")
-        state = snapshot.containers.get(program.name)
+        state = containers.all.get(program.name)
         digests = {reference.rpartition("@")[2] for reference in state.images} if state else set()
         if pinned.rpartition("@")[2] not in digests:
             wrong.append(f"{program.name}: {', '.join(sorted(digests)) or 'no container'}, not {pinned}")
@@ -137,21 +136,21 @@ def test_digests(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
 
 @on_containers
 @pytest.mark.control(id="OF-3.8", severity="high", title="Only a backend itself may read its data")
-def test_data_directories(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+def test_data_directories(containers: Containers, backends: tuple[Program, ...]) -> None:
     wanted = {
         path: f"750 {_container(program).account.name} {_container(program).account.name}"
-        for program in containers
+        for program in backends
         for path in program.directories
     }
     if not wanted:
         expect.not_applicable("no backend of this host keeps data")
-    expect.entries(snapshot.directories, wanted, "mode and owner")
+    expect.entries(containers.directories, wanted, "mode and owner")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.9", severity="medium", title="No backend is restarting again and again")
-def test_no_restart_loop(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    expect.nothing(telemetry.restarting(snapshot, containers), "backends that were restarted lately")
+def test_no_restart_loop(computer: Computer, units: Units, backends: tuple[Program, ...]) -> None:
+    expect.nothing(telemetry.restarting(units, computer.uptime, backends), "backends that were restarted lately")
 
 
 # --- Prometheus (OB-13)
@@ -169,33 +168,40 @@ _ROUNDS = 4
 
 @pytest.fixture
 def measured(
-    snapshot: Snapshot, programs: tuple[Program, ...], asker: Asker, prometheus: str, config: HostConfig
+    computer: Computer,
+    units: Units,
+    answers: Answers,
+    programs: tuple[Program, ...],
+    asker: Asker,
+    prometheus: str,
+    config: HostConfig,
 ) -> Callable[[str, Callable[[Any], bool]], Any]:
     """Return what Prometheus says at a path; asked again while it is too young to know and the answer does not hold."""
     settings = expect.found(config.prometheus, "settings of Prometheus", "none")
     unit = next(program.unit for program in programs if program.role == "prometheus")
+    age = units.seconds_active(unit, computer.uptime)
     seconds = _ROUNDS * settings.scrape_interval.milliseconds / 1000
 
     def look(path: str, holds: Callable[[Any], bool]) -> Any:
         def fits(answer: HttpAnswer) -> bool:
             return bool(answer.json) and holds(answer.json)
 
-        return _json(telemetry.settled(snapshot, asker, unit, prometheus + path, fits, seconds))
+        return _json(telemetry.settled(answers.last(prometheus + path), age, asker, fits, seconds))
 
     return look
 
 
 @pytest.fixture
-def flags(snapshot: Snapshot, prometheus: str) -> Mapping[str, str]:
+def flags(answers: Answers, prometheus: str) -> Mapping[str, str]:
     """What Prometheus was really started with."""
-    found: Mapping[str, str] = _json(snapshot.answer(prometheus + endpoints.FLAGS))["data"]
+    found: Mapping[str, str] = _json(answers.last(prometheus + endpoints.FLAGS))["data"]
     return found
 
 
 @pytest.fixture
-def effective(snapshot: Snapshot, prometheus: str) -> Mapping[str, Any]:
+def effective(answers: Answers, prometheus: str) -> Mapping[str, Any]:
     """The configuration Prometheus works with."""
-    document: Mapping[str, Any] = yaml.safe_load(_json(snapshot.answer(prometheus + endpoints.CONFIG))["data"]["yaml"])
+    document: Mapping[str, Any] = yaml.safe_load(_json(answers.last(prometheus + endpoints.CONFIG))["data"]["yaml"])
     return document
 
 
@@ -268,11 +274,11 @@ def test_prometheus_sees_all(measured: Callable[[str, Callable[[Any], bool]], An
 
 @pytest.mark.on("jaeger")
 @pytest.mark.control(id="OB-4.10", severity="high", title="Jaeger lists the services that send traces")
-def test_jaeger_services(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+def test_jaeger_services(answers: Answers, config: HostConfig, site: Site) -> None:
     if site.telemetry.traces != "jaeger":
         expect.not_applicable(f"traces are sent to {site.telemetry.traces} (telemetry.traces)")
     settings = expect.found(config.jaeger, "settings of Jaeger", "none")
-    listed = _json(snapshot.answer(base(site, settings, "ui_port") + endpoints.SERVICES)).get("data") or []
+    listed = _json(answers.last(base(site, settings, "ui_port") + endpoints.SERVICES)).get("data") or []
     expect.at_least(len(listed), 1, "services")
 
 
@@ -281,27 +287,27 @@ def test_jaeger_services(snapshot: Snapshot, config: HostConfig, site: Site) -> 
 
 @pytest.mark.on("loki")
 @pytest.mark.control(id="OB-8.1", severity="high", title="Loki stores logs in its current format")
-def test_loki_schema(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+def test_loki_schema(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.loki) + endpoints.CONFIG_PAGE))
     newest = seen["schema_config"]["configs"][-1]
     expect.entries(newest, {"schema": "v13", "store": "tsdb"}, "newest schema")
 
 
 @pytest.mark.on("loki")
 @pytest.mark.control(id="OB-8.2", severity="medium", title="Loki keeps fields beside a log line and finds patterns")
-def test_loki_features(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+def test_loki_features(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.loki) + endpoints.CONFIG_PAGE))
     expect.entries(seen["limits_config"], {"allow_structured_metadata": True}, "structured metadata")
     expect.entries(seen["pattern_ingester"], {"enabled": True}, "pattern ingester")
 
 
 @pytest.mark.on("tempo")
 @pytest.mark.control(id="OB-9.1", severity="high", title="Tempo makes metrics from traces and has a place for them")
-def test_tempo_generator(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_CONFIG))
+def test_tempo_generator(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.tempo) + endpoints.TEMPO_CONFIG))
     writes = seen["metrics_generator"]["storage"].get("remote_write") or []
     expect.at_least(len(writes), 1, "places that metrics from traces are written to")
-    overrides = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_OVERRIDES))["overrides"]
+    overrides = _yaml(answers.last(base(site, config.tempo) + endpoints.TEMPO_OVERRIDES))["overrides"]
     for tenant in site.telemetry.tenants:
         found = set(overrides.get(tenant, {}).get("metrics_generator", {}).get("processors") or ())
         expect.nothing(sorted({"service-graphs", "span-metrics"} - found), f"kinds of metrics not made for {tenant}")
@@ -309,8 +315,8 @@ def test_tempo_generator(snapshot: Snapshot, config: HostConfig, site: Site) -> 
 
 @pytest.mark.on("mimir")
 @pytest.mark.control(id="OB-10.1", severity="high", title="Mimir runs all its parts and its Alertmanager")
-def test_mimir_target(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.mimir) + endpoints.CONFIG_PAGE))
+def test_mimir_target(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.mimir) + endpoints.CONFIG_PAGE))
     target = seen["target"]
     parts = set(target.split(",") if isinstance(target, str) else target)
     expect.equal(parts, {"all", "alertmanager"}, "parts")
@@ -318,9 +324,9 @@ def test_mimir_target(snapshot: Snapshot, config: HostConfig, site: Site) -> Non
 
 @pytest.mark.on("mimir")
 @pytest.mark.control(id="OB-10.2", severity="medium", title="Mimir judges its rules as often as it is set")
-def test_mimir_ruler(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+def test_mimir_ruler(answers: Answers, config: HostConfig, site: Site) -> None:
     settings = expect.found(config.mimir, "settings of Mimir", "none")
-    seen = _yaml(snapshot.answer(base(site, settings) + endpoints.CONFIG_PAGE))
+    seen = _yaml(answers.last(base(site, settings) + endpoints.CONFIG_PAGE))
     telemetry.same_duration(seen["ruler"]["evaluation_interval"], settings.ruler_interval, "time between judgements")
 
 
@@ -329,8 +335,8 @@ def test_mimir_ruler(snapshot: Snapshot, config: HostConfig, site: Site) -> None
 
 @pytest.mark.on("alloy")
 @pytest.mark.control(id="OB-7.1", severity="high", title="Every component of Alloy is healthy")
-def test_alloy_components(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    components = _json(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
+def test_alloy_components(answers: Answers, config: HostConfig, site: Site) -> None:
+    components = _json(answers.last(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
     expect.at_least(len(components), 1, "components")
     sick = [found["localID"] for found in components if found["health"]["state"] != "healthy"]
     expect.nothing(sick, "components that are not healthy")
@@ -338,8 +344,8 @@ def test_alloy_components(snapshot: Snapshot, config: HostConfig, site: Site) ->
 
 @pytest.mark.on("alloy")
 @pytest.mark.control(id="OB-7.2", severity="high", title="Alloy has the components the pipeline needs, one per tenant")
-def test_alloy_pipeline(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    components = _json(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
+def test_alloy_pipeline(answers: Answers, config: HostConfig, site: Site) -> None:
+    components = _json(answers.last(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
     names = [found["name"] for found in components]
     for needed in ("otelcol.receiver.otlp", "otelcol.processor.memory_limiter", "otelcol.processor.batch"):
         expect.at_least(names.count(needed), 1, needed)
@@ -347,8 +353,8 @@ def test_alloy_pipeline(snapshot: Snapshot, config: HostConfig, site: Site) -> N
 
 @pytest.mark.on("alloy")
 @pytest.mark.control(id="OB-7.3", severity="high", title="Alloy has not lost a single record")
-def test_alloy_losses(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    found = list(samples(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.METRICS)))
+def test_alloy_losses(answers: Answers, config: HostConfig, site: Site) -> None:
+    found = list(samples(answers.last(base(site, config.alloy, "ui_port") + endpoints.METRICS)))
     expect.at_least(len(found), 1, "metrics of Alloy")
     expect.nothing(telemetry.losses(found), "records that were given up")
 

@@ -13,7 +13,7 @@ from roles.host import RtHostConfig
 from roles.rt_app.deploy import RT_UNIT
 from roles.rt_app.model import UnitSettings
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import Snapshot
+from rtinfra.verify.look.computer import Computer
 
 pytestmark = pytest.mark.disruptive
 
@@ -166,9 +166,9 @@ def reference(rt: RtHostConfig) -> None:
 
 
 @pytest.mark.control(id="RT-12.10", severity="critical", title="A killed real-time process is back within five seconds")
-def test_back_after_kill(killed: Outage, snapshot: Snapshot) -> None:
+def test_back_after_kill(killed: Outage, computer: Computer) -> None:
     expect.below_on_a_real_processor(
-        killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s", snapshot.virtualisation
+        killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s", computer.virtualisation
     )
 
 
@@ -200,10 +200,10 @@ def test_recovered_from_the_checkpoint(killed: Outage, reference: None) -> None:
 @pytest.mark.control(
     id="RT-12.14", severity="high", title="A restarted process answers health checks within half a second"
 )
-def test_health_after_kill(killed: Outage, host: Host, rt: RtHostConfig, snapshot: Snapshot) -> None:
+def test_health_after_kill(killed: Outage, host: Host, rt: RtHostConfig, computer: Computer) -> None:
     milliseconds, health = request(host, rt.rt_app.rt_process.health_port, "/health")
     expect.below_on_a_real_processor(
-        milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms", snapshot.virtualisation
+        milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms", computer.virtualisation
     )
     expect.that(bool(health), "no JSON", "a JSON document", "what /health says")
 
@@ -221,9 +221,9 @@ def test_hang_replaced(hung: Outage) -> None:
 @pytest.mark.control(
     id="RT-12.22", severity="high", title="A hung process is replaced in the time it takes to notice and to start"
 )
-def test_hang_duration(hung: Outage, rt: RtHostConfig, snapshot: Snapshot) -> None:
+def test_hang_duration(hung: Outage, rt: RtHostConfig, computer: Computer) -> None:
     # Fed at least twice a period: what hangs right after a cycle is fed once more for it.
     limit = 1.5 * rt.rt_app.unit.watchdog.seconds + _LONGEST_OUTAGE_S
     expect.below_on_a_real_processor(
-        hung.seconds, limit, "from the hang until ready again", "s", snapshot.virtualisation
+        hung.seconds, limit, "from the hang until ready again", "s", computer.virtualisation
     )

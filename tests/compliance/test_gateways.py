@@ -10,7 +10,8 @@ from roles.site import Site
 from rtinfra.programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.endpoints import METRICS, gateways
-from rtinfra.verify.snapshot import Sample, Snapshot, samples
+from rtinfra.verify.look.answers import Answers, Sample, samples
+from rtinfra.verify.look.containers import Containers
 
 pytestmark = pytest.mark.on("gateways")
 
@@ -25,10 +26,10 @@ def settings(config: HostConfig) -> GatewaysSettings:
 
 
 @pytest.fixture
-def measured(snapshot: Snapshot, site: Site, settings: GatewaysSettings) -> dict[str, list[Sample]]:
+def measured(answers: Answers, site: Site, settings: GatewaysSettings) -> dict[str, list[Sample]]:
     """What each gateway of the host says of itself, by address."""
     found = {
-        address: list(samples(snapshot.answer(f"http://{address}:{settings.metrics_port}{METRICS}")))
+        address: list(samples(answers.last(f"http://{address}:{settings.metrics_port}{METRICS}")))
         for address in gateways(site, settings)
     }
     expect.nothing((address for address, own in found.items() if not own), "gateways without metrics")
@@ -42,13 +43,13 @@ def test_two_gateways(site: Site) -> None:
 
 
 @pytest.mark.control(id="OB-6.2", severity="critical", title="Every gateway of the host runs and says it is healthy")
-def test_healthy(snapshot: Snapshot, programs: tuple[Program, ...], site: Site, settings: GatewaysSettings) -> None:
+def test_healthy(answers: Answers, programs: tuple[Program, ...], site: Site, settings: GatewaysSettings) -> None:
     own = [program for program in programs if program.role == "gateways" and program.ready]
     expect.at_least(len(own), len(gateways(site, settings)), "gateways of the host")
     sick = [
-        f"{program.name}: {snapshot.answer(str(program.ready)).status}"
+        f"{program.name}: {answers.last(str(program.ready)).status}"
         for program in own
-        if snapshot.answer(str(program.ready)).status not in program.ready_status
+        if answers.last(str(program.ready)).status not in program.ready_status
     ]
     expect.nothing(sick, "gateways that are not healthy, with their HTTP status")
 
@@ -69,12 +70,12 @@ def test_queue_capacity(measured: dict[str, list[Sample]], settings: GatewaysSet
 @pytest.mark.control(
     id="OB-6.4", severity="critical", title="The queues of gateways are on disk and outlive a power cut"
 )
-def test_queue_on_disk(snapshot: Snapshot, programs: tuple[Program, ...]) -> None:
+def test_queue_on_disk(containers: Containers, programs: tuple[Program, ...]) -> None:
     own = [program for program in programs if program.role == "gateways"]
     without = [
         program.name
         for program in own
-        if not any(path.startswith(f"{place}/") for path in snapshot.data_files for place in program.directories)
+        if not any(path.startswith(f"{place}/") for path in containers.data_files for place in program.directories)
     ]
     expect.nothing(without, "gateways without a file in their data directories")
 

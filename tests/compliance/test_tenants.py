@@ -13,7 +13,7 @@ from roles.site import Site
 from rtinfra.facts.http import HttpAnswer
 from rtinfra.verify import endpoints, expect, telemetry
 from rtinfra.verify.endpoints import base
-from rtinfra.verify.snapshot import Snapshot
+from rtinfra.verify.look.answers import Answers
 
 
 def _yaml(answer: HttpAnswer) -> Mapping[str, Any]:
@@ -38,31 +38,31 @@ def test_tenant_is_defined(site: Site) -> None:
 
 @pytest.mark.on("loki")
 @pytest.mark.control(id="OB-11.10", severity="high", title="Loki keeps each tenant's logs as long as it is set")
-def test_loki_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
+def test_loki_retention(answers: Answers, config: HostConfig, site: Site) -> None:
     for name, tenant in site.telemetry.tenants.items():
-        limits = _yaml(snapshot.answer(endpoints.limits(site, config.loki, name)))
+        limits = _yaml(answers.last(endpoints.limits(site, config.loki, name)))
         telemetry.same_duration(limits.get("retention_period"), tenant.logs_retention, f"retention of {name}")
 
 
 @pytest.mark.on("loki")
 @pytest.mark.control(id="OB-11.11", severity="high", title="Loki really deletes logs that are too old")
-def test_loki_deletes(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+def test_loki_deletes(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.loki) + endpoints.CONFIG_PAGE))
     expect.entries(seen["compactor"], {"retention_enabled": True}, "compactor")
     expect.that(bool(seen["compactor"].get("delete_request_store")), "nothing", "a store", "list of what to delete")
 
 
 @pytest.mark.on("loki")
 @pytest.mark.control(id="OB-11.12", severity="critical", title="Loki keeps tenants apart")
-def test_loki_separates(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+def test_loki_separates(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.loki) + endpoints.CONFIG_PAGE))
     expect.entries(seen, {"auth_enabled": True}, "Loki")
 
 
 @pytest.mark.on("tempo")
 @pytest.mark.control(id="OB-11.20", severity="high", title="Tempo keeps each tenant's traces as long as it is set")
-def test_tempo_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    overrides = _overrides(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_OVERRIDES), site)
+def test_tempo_retention(answers: Answers, config: HostConfig, site: Site) -> None:
+    overrides = _overrides(answers.last(base(site, config.tempo) + endpoints.TEMPO_OVERRIDES), site)
     for name, tenant in site.telemetry.tenants.items():
         retention = overrides[name].get("compaction", {}).get("block_retention")
         telemetry.same_duration(retention, tenant.traces_retention, f"retention of {name}")
@@ -70,15 +70,15 @@ def test_tempo_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> 
 
 @pytest.mark.on("tempo")
 @pytest.mark.control(id="OB-11.21", severity="critical", title="Tempo keeps tenants apart")
-def test_tempo_separates(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_CONFIG))
+def test_tempo_separates(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.tempo) + endpoints.TEMPO_CONFIG))
     expect.entries(seen, {"multitenancy_enabled": True}, "Tempo")
 
 
 @pytest.mark.on("mimir")
 @pytest.mark.control(id="OB-11.30", severity="high", title="Mimir keeps each tenant's metrics as long as it is set")
-def test_mimir_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    overrides = _overrides(snapshot.answer(base(site, config.mimir) + endpoints.RUNTIME_CONFIG), site)
+def test_mimir_retention(answers: Answers, config: HostConfig, site: Site) -> None:
+    overrides = _overrides(answers.last(base(site, config.mimir) + endpoints.RUNTIME_CONFIG), site)
     for name, tenant in site.telemetry.tenants.items():
         retention = overrides[name].get("compactor_blocks_retention_period")
         telemetry.same_duration(retention, tenant.metrics_retention, f"retention of {name}")
@@ -86,8 +86,8 @@ def test_mimir_retention(snapshot: Snapshot, config: HostConfig, site: Site) -> 
 
 @pytest.mark.on("mimir")
 @pytest.mark.control(id="OB-11.31", severity="high", title="Mimir holds each tenant to the limits that are set")
-def test_mimir_limits(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    overrides = _overrides(snapshot.answer(base(site, config.mimir) + endpoints.RUNTIME_CONFIG), site)
+def test_mimir_limits(answers: Answers, config: HostConfig, site: Site) -> None:
+    overrides = _overrides(answers.last(base(site, config.mimir) + endpoints.RUNTIME_CONFIG), site)
     for name, tenant in site.telemetry.tenants.items():
         found = {key: float(value) for key, value in overrides[name].items() if isinstance(value, int | float)}
         wanted = {
@@ -99,6 +99,6 @@ def test_mimir_limits(snapshot: Snapshot, config: HostConfig, site: Site) -> Non
 
 @pytest.mark.on("mimir")
 @pytest.mark.control(id="OB-11.32", severity="critical", title="Mimir keeps tenants apart")
-def test_mimir_separates(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.mimir) + endpoints.CONFIG_PAGE))
+def test_mimir_separates(answers: Answers, config: HostConfig, site: Site) -> None:
+    seen = _yaml(answers.last(base(site, config.mimir) + endpoints.CONFIG_PAGE))
     expect.entries(seen, {"multitenancy_enabled": True}, "Mimir")

@@ -17,8 +17,9 @@ from rtinfra.cpu import CpuLayout
 from rtinfra.facts.http import loopback
 from rtinfra.verify import expect
 from rtinfra.verify.asking import Asker
+from rtinfra.verify.look.answers import samples
+from rtinfra.verify.look.computer import Computer
 from rtinfra.verify.report import NOT_A_LATENCY_PROOF
-from rtinfra.verify.snapshot import Snapshot, samples
 
 _LARGEST_COST = 0.05
 # Until a process that was just started runs as it does from then on.
@@ -66,7 +67,7 @@ def mean_cycle_us(asker: Asker, port: int, seconds: int) -> float:
     id="OB-4.3", severity="high", title="Tracing takes less than a twentieth of the control loop's cycle time"
 )
 def test_cost_of_tracing(
-    host: Host, asker: Asker, rt: RtHostConfig, layout: CpuLayout, snapshot: Snapshot, request: pytest.FixtureRequest
+    host: Host, asker: Asker, rt: RtHostConfig, layout: CpuLayout, computer: Computer, request: pytest.FixtureRequest
 ) -> None:
     seconds, port = request.config.option.latency_seconds, rt.rt_app.rt_process.metrics_port
     with untraced(host, rt, layout):
@@ -74,9 +75,9 @@ def test_cost_of_tracing(
     traced = mean_cycle_us(asker, port, seconds)
     cost = traced / without - 1
     told = f"{cost:+.1%} ({traced:.1f} us a cycle, {without:.1f} us without)"
-    if snapshot.is_virtual:
+    if computer.is_virtual:
         expect.measured(
-            told, "cost of tracing", f"{NOT_A_LATENCY_PROOF}: a virtual machine ({snapshot.virtualisation})"
+            told, "cost of tracing", f"{NOT_A_LATENCY_PROOF}: a virtual machine ({computer.virtualisation})"
         )
     else:
         expect.that(cost < _LARGEST_COST, told, "less than 5 %", "cost of tracing")
