@@ -170,6 +170,9 @@ def _joined(view: FleetView, parts: Sequence[RoleState], images: Mapping[str, st
         runtime=tuple(value for part in parts for value in part.runtime),
         ready={unit: url for part in parts for unit, url in part.ready.items()},
         steps={phase: step for part in parts for phase, step in part.steps.items()},
+        slices=(*((quadlet.SLICE,) if containers else ()), *(name for part in parts for name in part.slices)),
+        own_services=tuple(name for part in parts for name in part.own_services),
+        private_directories=tuple(path for part in parts for path in part.private_directories),
     )
 
 

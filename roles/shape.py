@@ -105,6 +105,9 @@ class RoleState:
     runtime: tuple[Live, ...] = ()
     ready: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[Phase, Callable[[], None]] = field(default_factory=dict)
+    slices: tuple[str, ...] = ()
+    own_services: tuple[str, ...] = ()
+    private_directories: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[Managed, ...]:
@@ -237,7 +240,6 @@ class AnyRole(ABC):
     keeps_objects: bool
     speaks_of_others: bool
     supplies: bool
-    own_services: tuple[str, ...]
 
     @property
     @abstractmethod
@@ -312,8 +314,7 @@ class Role(AnyRole, Generic[S]):
     `findings` looks at its settings on one host, `problems` at the fleet, `refusals` at the observed host: all before
     anything is changed. `reads_back` is what its programs are asked in a look. `keeps_objects`: its data may be in an
     object store. `supplies`: its files and units are brought by its own step, before those of all others.
-    `speaks_of_others`: its state follows from that of all other roles of the host. `own_services` are services of ours
-    whose confinement is verified.
+    `speaks_of_others`: its state follows from that of all other roles of the host.
     """
 
     section: Section[S]
@@ -327,7 +328,6 @@ class Role(AnyRole, Generic[S]):
     keeps_objects: bool = False
     speaks_of_others: bool = False
     supplies: bool = False
-    own_services: tuple[str, ...] = ()
     reads_back: Callable[[S, FleetView], Iterable[Request]] | None = None
     findings: Callable[[S], Iterable[Finding]] | None = None
     local_files: Callable[[S], Mapping[str, str | None]] | None = None

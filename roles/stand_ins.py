@@ -12,7 +12,7 @@ from typing import Final
 from roles.fleet import view_of
 from roles.host import HostConfig
 from roles.shape import FleetView, ImageStore
-from roles.shared import CPU
+from roles.shared import CPU, MIRROR
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.cpu import stand_in_layout
 from rtinfra.deb import LocalPackage
@@ -53,4 +53,12 @@ def stand_in_view(
     """Return the fleet as seen from a host that nobody looked at; a real-time host has a layout that fits its lists."""
     cpu = host.config.get(CPU)
     layout = None if cpu is None else stand_in_layout(cpu.isolated, cpu.housekeeping, cpu.count)
-    return view_of(fleet, host, store or StandInStore(), StandInSecrets(), layout=layout, distribution=distribution)
+    return view_of(
+        fleet,
+        host,
+        store or StandInStore(),
+        StandInSecrets(),
+        layout=layout,
+        # What a host runs is known once it was looked at.
+        distribution=distribution or host.config[MIRROR].distribution,
+    )

@@ -55,6 +55,7 @@ def state(settings: AgentsSettings, view: FleetView) -> RoleState:
         ),
         units=(Unit(COLLECTOR_UNIT), Unit(NODE_EXPORTER_UNIT), *((Unit(FILEBEAT_UNIT),) if filebeat else ())),
         ready=ready,
+        slices=(AGENTS_SLICE,),
         packages=settings.packages,
         local_packages=(view.store.package("otelcol"), *((view.store.package("filebeat"),) if filebeat else ())),
     )

@@ -51,7 +51,9 @@ def state(settings: DriftSettings, view: FleetView) -> RoleState:
     """Return the checker with what it expects, its packages and its timer; the service is started by its timer."""
     unit = Unit(TIMER) if settings.enabled else Unit(TIMER, startup="disabled", running=False)
     packages = settings.packages if settings.enabled else ()
-    own = RoleState(units=(unit,), packages=packages)
+    # On other hosts it shares nothing with a control loop.
+    own_services = (SERVICE,) if settings.enabled and view.layout is not None else ()
+    own = RoleState(units=(unit,), packages=packages, own_services=own_services)
     return replace(own, files=tuple(_files(settings, view.housekeeping, _expectation(view, own))))
 
 

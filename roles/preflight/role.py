@@ -53,6 +53,8 @@ def state(settings: PreflightSettings, view: FleetView) -> RoleState:
         files=(*_configuration(settings, view), *_units(settings, view, environment)),
         units=(Unit(TIMER),),
         packages=settings.packages,
+        own_services=(SERVICE,),
+        private_directories=(CONFIGURATION, str(settings.state_directory)),
         environments=(environment,),
     )
 
@@ -108,4 +110,4 @@ def _units(settings: PreflightSettings, view: FleetView, environment: PythonEnvi
     yield File(path=COMMAND, content=render("preflight/rtinfra-preflight.sh.j2", **values), mode="0755")
 
 
-ROLE = Role(section=PREFLIGHT, state=state, tier=Tier.SENDS, own_services=(SERVICE,))
+ROLE = Role(section=PREFLIGHT, state=state, tier=Tier.SENDS)

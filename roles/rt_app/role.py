@@ -47,6 +47,7 @@ def state(settings: RtAppSettings, view: FleetView) -> RoleState:
         # What our units call, the application's libraries, Python for the workload.
         packages=("numactl", *settings.application.packages, *python),
         local_packages=_local_packages(settings),
+        own_services=(RT_UNIT, NON_RT_UNIT),
     )
 
 
@@ -257,7 +258,6 @@ ROLE = Role(
         Scrape(job="rt_process", port=lambda settings: settings.rt_process.metrics_port, of_tenant=True),
         Scrape(job="non_rt_process", port=lambda settings: settings.non_rt_process.metrics_port, of_tenant=True),
     ),
-    own_services=(RT_UNIT, NON_RT_UNIT),
     findings=_findings,
     local_files=_local_files,
     refusals=_refusals,

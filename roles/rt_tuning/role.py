@@ -55,6 +55,8 @@ def state(settings: RtTuningSettings, view: FleetView) -> RoleState:
             Unit(IRQ_WATCH),
         ),
         packages=settings.packages,
+        slices=(*HOUSEKEEPING_GROUPS, RT_SLICE),
+        own_services=(TUNE, IRQ_WATCH),
     )
 
 
@@ -247,4 +249,4 @@ def _cpuset(unit: str, cpus: str) -> Action:
     )
 
 
-ROLE = Role(section=RT_TUNING, state=state, own_services=(TUNE, IRQ_WATCH))
+ROLE = Role(section=RT_TUNING, state=state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
@@ -15,8 +15,8 @@ from rtinfra.facts import sections
 
 _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d+)/\S+:(?P<list>\S+)$")
 
-# One command: the whole script costs one round trip.
-_COMMANDS = {
+#: One command: the whole script costs one round trip.
+COMMANDS = {
     "os": ". /etc/os-release; echo $ID-$VERSION_ID",
     "codename": ". /etc/os-release; echo $VERSION_CODENAME",
     "architecture": "dpkg --print-architecture",
@@ -66,12 +66,16 @@ class HostState:
 
 
 def parse_host_state(lines: list[str]) -> HostState:
-    """Build a HostState from the script's output.
+    """Build a HostState from the script's output; raises ValueError as `state_of`."""
+    return state_of(sections.parse(lines))
+
+
+def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
+    """Build a HostState from the sections of the script's output.
 
     Raises:
         ValueError: when a section that every Linux host has is missing.
     """
-    found = sections.parse(lines)
 
     def one(name: str) -> str:
         values = found.get(name) or [""]
@@ -100,7 +104,7 @@ def parse_host_state(lines: list[str]) -> HostState:
     )
 
 
-def _lists_by_number(lines: list[str], online: frozenset[int]) -> dict[int, frozenset[int]]:
+def _lists_by_number(lines: Sequence[str], online: frozenset[int]) -> dict[int, frozenset[int]]:
     """Parse lines such as `/sys/devices/system/node/node1/cpulist:2-3`; a node without CPUs has no line."""
     found = {}
     for line in lines:
@@ -114,7 +118,7 @@ class Host(FactBase[HostState]):
 
     @override
     def command(self) -> StringCommand:
-        return StringCommand(sections.script(_COMMANDS))
+        return StringCommand(sections.script(COMMANDS))
 
     @override
     def process(self, output: list[str]) -> HostState:

@@ -5,28 +5,34 @@ A script prints `@@name` before each section; the lines up to the next marker be
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 
 MARKER = "@@"
 
 
-def script(commands: Mapping[str, str]) -> str:
+def unguessable_marker() -> str:
+    """Return a marker for one run: text that others wrote, printed raw in a section, cannot begin another one."""
+    return f"{MARKER}{secrets.token_hex(8)}:"
+
+
+def script(commands: Mapping[str, str], marker: str = MARKER) -> str:
     """Join shell commands into one script that prints a section for each.
 
     A command that fails leaves its section empty; it never ends the script, because what is absent on a
     host is an observation too.
     """
-    parts = [f"echo {MARKER}{name}\n( {command} ) 2>/dev/null" for name, command in commands.items()]
+    parts = [f"echo {marker}{name}\n( {command} ) 2>/dev/null" for name, command in commands.items()]
     return "\n".join([*parts, "true"])
 
 
-def parse(lines: Iterable[str]) -> dict[str, list[str]]:
+def parse(lines: Iterable[str], marker: str = MARKER) -> dict[str, list[str]]:
     """Split the output of `script` into its sections. Lines before the first marker are dropped."""
     sections: dict[str, list[str]] = {}
     current: list[str] | None = None
     for line in lines:
-        if line.startswith(MARKER):
-            current = sections.setdefault(line[len(MARKER) :].strip(), [])
+        if line.startswith(marker):
+            current = sections.setdefault(line[len(marker) :].strip(), [])
         elif current is not None:
             current.append(line)
     return sections

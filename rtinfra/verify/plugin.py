@@ -17,17 +17,20 @@ from typing import Final
 
 import pytest
 
-from roles.fleet import mirror_of
+from roles.composition import Composition, compose
 from roles.host import HostConfig
-from roles.mirror_place import MirrorPlace
+from roles.shape import FleetView
 from roles.shared import CPU, RT_GROUP
+from roles.stand_ins import stand_in_view
 from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
+from rtinfra.facts import sections
 from rtinfra.hosts import HostsError, fleet_in, selected
-from rtinfra.programs import Program, programs_of, site_without_secrets
-from rtinfra.verify import endpoints, expect, probe, snapshot
+from rtinfra.programs import Program, programs_of
+from rtinfra.verify import expect, snapshot
 from rtinfra.verify.explained import explanations
+from rtinfra.verify.questions import Questions, questions
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -69,8 +72,8 @@ class Subject:
     """A host that was reached: its settings and what was seen of it."""
 
     host: FleetHost[HostConfig]
-    site: FleetView
-    mirror: MirrorPlace | None
+    composed: Composition
+    """What its roles come to; images and secrets are stand-ins."""
     programs: tuple[Program, ...]
     snapshot: snapshot.Snapshot
     layout: CpuLayout | None
@@ -78,12 +81,17 @@ class Subject:
     snapshot_seconds: float
 
     @property
+    def view(self) -> FleetView:
+        """The fleet as seen from it."""
+        return self.composed.view
+
+    @property
     def facts(self) -> HostFacts:
         """The circumstances that belong to every result and measurement."""
-        seen = self.snapshot
+        kernel, seen = self.snapshot.kernel, self.snapshot.computer
         return HostFacts(
-            kernel=f"{seen.release} {seen.kernel_version}",
-            machine=seen.machine or "unknown machine",
+            kernel=f"{kernel.release} {kernel.version}",
+            machine=seen.model or "unknown machine",
             virtualisation=seen.virtualisation,
             config_sha256=self.host.config.sha256,
             snapshot_seconds=self.snapshot_seconds,
@@ -342,6 +350,11 @@ class Verification:
             os.write(self._option.progress_fd, f"{what}\n".encode())
 
 
+def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:
+    """Return what to ask of a host of an inventory."""
+    return questions(host.config, compose(stand_in_view(fleet, host)), programs_of(fleet, host))
+
+
 def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Connections) -> Subject:
     """Take the snapshot of one host and expand its CPU lists against what is really there.
 
@@ -350,20 +363,17 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
         ValueError: settings that a role cannot work with; as SnapshotError: it did not answer as a Linux host does.
     """
     started = time.monotonic()
-    site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
-    place = mirror_of(fleet, host)
-    script = probe.script(probe.questions(host.config, programs, endpoints.requests(host, site, programs), place))
-    seen = snapshot.parse(connections.feed(host.name, script).text)
+    # What programs and files say is printed raw: with a marker that they cannot know they cannot forge a section.
+    asked = replace(questions_of(fleet, host), marker=sections.unguessable_marker())
+    seen = snapshot.parse(connections.feed(host.name, snapshot.script(asked)).text, asked.marker)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []
-    if host.config.get(CPU) is not None:
-        cpu = host.config[CPU]
-        layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.state.topology)
+    if (cpu := host.config.get(CPU)) is not None:
+        layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.computer.state.topology)
     return Subject(
         host=host,
-        site=site,
-        mirror=place,
-        programs=programs,
+        composed=compose(stand_in_view(fleet, host, seen.computer.state.distribution)),
+        programs=programs_of(fleet, host),
         snapshot=seen,
         layout=layout,
         layout_problems=tuple(

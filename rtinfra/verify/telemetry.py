@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from roles.facets import TENANT_HEADER, Signal, Span
+from roles.gateways.model import FILE
+from roles.shape import FleetView
 from rtinfra.config.types import Duration, SettingError
 from rtinfra.facts.http import HttpAnswer
 from rtinfra.programs import Program
 from rtinfra.verify import expect
 from rtinfra.verify.asking import Asker, basic
-from rtinfra.verify.endpoints import TENANT_HEADER
-from rtinfra.verify.snapshot import Sample, Snapshot
+from rtinfra.verify.look.answers import Sample
+from rtinfra.verify.look.units import Units
 
-#: How long a trace may take to be found (OB-4). Tempo's search leaves out what is younger than 30 s.
-TRACE_SECONDS: Final[Mapping[str, int]] = {"jaeger": 10, "tempo": 45, "elastic_apm": 10}
 #: How long an error log may take to be found.
 LOG_SECONDS: Final = 30
 #: Names of the spans from a task to the event bus, each the parent of the next (OB-4).
@@ -72,28 +72,25 @@ def losses(found: Iterable[Sample]) -> list[str]:
     ]
 
 
-def restarting(snapshot: Snapshot, programs: Sequence[Program]) -> Iterator[str]:
+def restarting(units: Units, uptime: float, programs: Sequence[Program]) -> Iterator[str]:
     """Yield programs that the service manager restarted not long ago."""
     for program in programs:
-        unit = snapshot.unit(program.unit)
-        restarts = int(unit.get("NRestarts") or 0)
-        seconds = snapshot.uptime - int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+        restarts = int(units.of(program.unit).get("NRestarts") or 0)
+        seconds = units.seconds_active(program.unit, uptime)
         if restarts and seconds < _SETTLED_SECONDS:
             yield f"{program.name} ({restarts} restarts, the last {seconds:.0f} s ago)"
 
 
 def settled(
-    snapshot: Snapshot, asker: Asker, unit: str, url: str, holds: Callable[[HttpAnswer], bool], seconds: float
+    first: HttpAnswer, age: float, asker: Asker, holds: Callable[[HttpAnswer], bool], seconds: float
 ) -> HttpAnswer:
-    """Return what a program says at a URL; asked again while its unit is younger than `seconds` and it does not hold.
+    """Return what a program says, `first` or later: asked again while it is younger than `seconds` and does not hold.
 
     Right after a deploy a program has measured and heard nothing yet, which is no fault.
     """
-    first = snapshot.answer(url)
-    age = snapshot.uptime - int(snapshot.unit(unit).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
     if age >= seconds or holds(first):
         return first
-    return asker.until(lambda: asker.get(url), holds, seconds - age) or asker.get(url)
+    return asker.until(lambda: asker.get(first.url), holds, seconds - age) or asker.get(first.url)
 
 
 def duration(value: object) -> Duration | None:
@@ -160,60 +157,53 @@ def otlp(trace: str, span: str, now: int) -> tuple[dict[str, Any], dict[str, Any
     )
 
 
-def find_trace(
-    asker: Asker, site: FleetView, trace: str, seconds: float, wanted: Sequence[str] = ()
-) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Trace:
+    """A trace as the store answered it; `spans` is None where they are not read."""
+
+    spans: tuple[Span, ...] | None
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Whose the trace says it is."""
+        return frozenset().union(*(span.tenants for span in self.spans or ()))
+
+
+def trace_seconds(view: FleetView) -> int:
+    """Return how long a trace may take to be found where the gateways send traces (OB-4)."""
+    store = view.chosen(Signal.TRACES)
+    return store.trace_seconds if store else 0
+
+
+def find_trace(asker: Asker, view: FleetView, trace: str, seconds: float, required: Sequence[str] = ()) -> Trace | None:
     """Look for a trace where the gateways send traces; None when it is not there within the time.
 
-    With `wanted` it is there once these spans, each the parent of the next, are.
+    With `required` it is there once these spans, each the parent of the next, are.
     """
-    backend = site.telemetry.traces
-    if backend == "elastic_apm":
-        expect.not_applicable("traces in Elastic APM are not looked for here")
-    urls = site.urls(backend, "ui_port" if backend == "jaeger" else "port")
-    if not urls:
-        expect.not_applicable(f"no host of the inventory runs {backend}")
-    url = f"{urls[0]}/api/traces/{trace}"
-    headers = {TENANT_HEADER: site.telemetry.tenant} if backend == "tempo" else {}
+    store = view.chosen(Signal.TRACES)
+    if store is None or store.trace_url is None or store.spans is None:
+        expect.not_applicable(f"traces in {view.telemetry.traces} are not looked for here")
+    url, read = store.trace_url(trace), store.spans
+    headers = {TENANT_HEADER: view.telemetry.tenant} if store.by_tenant else {}
 
     def holds(answer: HttpAnswer) -> bool:
         document = answer.json
         if answer.status != 200 or not isinstance(document, dict):
             return False
-        if backend == "tempo":
-            return bool(document.get("batches") or document.get("trace"))
-        return bool(spans_of(document)) and (not wanted or chain(spans_of(document)) == tuple(wanted))
+        spans = read(document)
+        return spans is None or (bool(spans) and (not required or chain(spans) == tuple(required)))
 
     answer = asker.until(lambda: asker.get(url, headers), holds, seconds)
-    return answer.json if answer else None
+    return Trace(read(answer.json or {})) if answer else None
 
 
-def spans_of(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the spans in an answer of Jaeger."""
-    return [span for trace in document.get("data") or () for span in trace.get("spans", ())]
-
-
-def tenants_of(document: Mapping[str, Any]) -> set[str]:
-    """Return the tenants that a trace in an answer of Jaeger says it belongs to."""
-    return {
-        str(tag["value"])
-        for trace in document.get("data") or ()
-        for process in trace.get("processes", {}).values()
-        for tag in process.get("tags", ())
-        if "tenant" in tag["key"]
-    }
-
-
-def chain(spans: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def chain(spans: Sequence[Span]) -> tuple[str, ...]:
     """Return the longest beginning of CHAIN that spans form, each the parent of the next."""
-    parents = {span["spanID"]: {reference["spanID"] for reference in span.get("references", ())} for span in spans}
-    current = {span["spanID"] for span in spans if span["operationName"] == CHAIN[0]}
+    current = {span.id for span in spans if span.name == CHAIN[0]}
     found: list[str] = []
     for name in CHAIN:
         if found:
-            current = {
-                span["spanID"] for span in spans if span["operationName"] == name and parents[span["spanID"]] & current
-            }
+            current = {span.id for span in spans if span.name == name and span.parents & current}
         if not current:
             break
         found.append(name)
@@ -223,7 +213,7 @@ def chain(spans: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def find_log(
     asker: Asker,
     asker_on: Callable[[str], Asker],
-    site: FleetView,
+    view: FleetView,
     trace: str,
     directories: Mapping[str, Collection[str]],
 ) -> str | None:
@@ -231,14 +221,10 @@ def find_log(
 
     `directories` are the gateways' data directories by host, for logs that are kept as files.
     """
-    if site.telemetry.logs == "file":
+    if view.telemetry.logs == FILE:
         looks = [_in_files(asker_on(host), trace, own) for host, own in directories.items() if own]
     else:
-        urls = site.urls(site.telemetry.logs)
-        if not urls:
-            expect.not_applicable(f"no host of the inventory runs {site.telemetry.logs}")
-        in_backend = _in_loki if site.telemetry.logs == "loki" else _in_elasticsearch
-        looks = [in_backend(asker, site, urls[0], trace)]
+        looks = [_in_store(asker, view, trace)]
     deadline = time.monotonic() + LOG_SECONDS
     while True:
         asked = time.monotonic()
@@ -255,26 +241,17 @@ def _in_files(asker: Asker, trace: str, directories: Collection[str]) -> Callabl
     return lambda: asker.run(f"grep -rhF -m 1 -- {shlex.quote(trace)} {paths} 2>/dev/null | grep -aF resourceLogs")
 
 
-def _in_loki(asker: Asker, site: FleetView, url: str, trace: str) -> Callable[[], str]:
-    # Loki's default range is the last hour. A query needs a label, and every stream of OTLP has this one.
-    query = f"%7Bservice_name%3D~%22.%2B%22%7D%20%7C%3D%20%22{trace}%22"
-    headers = {TENANT_HEADER: site.telemetry.tenant}
+def _in_store(asker: Asker, view: FleetView, trace: str) -> Callable[[], str]:
+    store = view.chosen(Signal.LOGS)
+    if store is None or store.log_request is None or store.log_records is None:
+        expect.not_applicable(f"no host of the inventory runs {view.telemetry.logs}")
+    request, records = store.log_request(trace), store.log_records
+    login = basic(*store.log_login) if store.log_login else {}
+    tenant = {TENANT_HEADER: view.telemetry.tenant} if store.by_tenant else {}
 
     def look() -> str:
-        answer = asker.get(f"{url}/loki/api/v1/query_range?limit=1&query={query}", headers)
-        document = answer.json or {}
-        return json.dumps(document["data"]["result"]) if document.get("data", {}).get("result") else ""
-
-    return look
-
-
-def _in_elasticsearch(asker: Asker, site: FleetView, url: str, trace: str) -> Callable[[], str]:
-    login = basic("elastic", site.members("elasticsearch")[0].settings.password_secret)
-
-    def look() -> str:
-        answer = asker.post(f"{url}/_search", {"size": 1, "query": {"query_string": {"query": f'"{trace}"'}}}, login)
-        hits = (answer.json or {}).get("hits", {}).get("hits", [])
-        return json.dumps(hits[0]["_source"]) if hits else ""
+        answer = asker.ask(replace(request, headers={**request.headers, **tenant, **login}))
+        return records(answer.json or {})
 
     return look
 

@@ -12,12 +12,32 @@ if TYPE_CHECKING:
     # Not imported when running: pytest has to load the plugin first.
     from testinfra.host import Host
 
-    from roles.host import HostConfig, RtHostConfig
-    from roles.site import MirrorPlace, Site
+    from roles.host import HostConfig
+    from roles.mirror_place import MirrorPlace
+    from roles.shape import FleetView
     from rtinfra.config import FleetHost
     from rtinfra.cpu import CpuLayout
     from rtinfra.programs import Program
     from rtinfra.verify.asking import Asker
+    from rtinfra.verify.look.answers import Answers
+    from rtinfra.verify.look.application import Application
+    from rtinfra.verify.look.boot import Boot
+    from rtinfra.verify.look.clock import Clock
+    from rtinfra.verify.look.computer import Computer
+    from rtinfra.verify.look.containers import Containers
+    from rtinfra.verify.look.cpus import Cpus
+    from rtinfra.verify.look.drift import Drift
+    from rtinfra.verify.look.interrupts import Interrupts
+    from rtinfra.verify.look.kernel import Kernel
+    from rtinfra.verify.look.logins import Logins
+    from rtinfra.verify.look.logs import Logs
+    from rtinfra.verify.look.memory import Memory
+    from rtinfra.verify.look.packages import Packages
+    from rtinfra.verify.look.private_files import PrivateFiles
+    from rtinfra.verify.look.slices import Slices
+    from rtinfra.verify.look.threads import Threads
+    from rtinfra.verify.look.units import Units
+    from rtinfra.verify.look.watchdog import Watchdog
     from rtinfra.verify.plugin import Subject, Verification
     from rtinfra.verify.snapshot import Snapshot
 
@@ -50,12 +70,6 @@ def config(target: FleetHost[HostConfig]) -> HostConfig:
 
 
 @pytest.fixture(scope="session")
-def rt(config: HostConfig) -> RtHostConfig:
-    """The settings of a real-time host."""
-    return config.rt
-
-
-@pytest.fixture(scope="session")
 def layout(subject: Subject) -> CpuLayout:
     """Isolated and housekeeping CPUs, expanded against the host's real topology."""
     if subject.layout is None:
@@ -69,17 +83,137 @@ def snapshot(subject: Subject) -> Snapshot:
     return subject.snapshot
 
 
+# --- the parts of the snapshot: a control takes those it needs
+
+
 @pytest.fixture(scope="session")
-def site(subject: Subject) -> Site:
+def computer(snapshot: Snapshot) -> Computer:
+    """Which computer it is, and its circumstances."""
+    return snapshot.computer
+
+
+@pytest.fixture(scope="session")
+def kernel(snapshot: Snapshot) -> Kernel:
+    """The running kernel."""
+    return snapshot.kernel
+
+
+@pytest.fixture(scope="session")
+def cpus(snapshot: Snapshot) -> Cpus:
+    """CPUs as the kernel divides them."""
+    return snapshot.cpus
+
+
+@pytest.fixture(scope="session")
+def slices(snapshot: Snapshot) -> Slices:
+    """What the kernel holds control groups to."""
+    return snapshot.slices
+
+
+@pytest.fixture(scope="session")
+def threads(snapshot: Snapshot) -> Threads:
+    """Every thread of the host."""
+    return snapshot.threads
+
+
+@pytest.fixture(scope="session")
+def interrupts(snapshot: Snapshot) -> Interrupts:
+    """Interrupts and where they go."""
+    return snapshot.interrupts
+
+
+@pytest.fixture(scope="session")
+def units(snapshot: Snapshot) -> Units:
+    """Units as systemd holds them."""
+    return snapshot.units
+
+
+@pytest.fixture(scope="session")
+def watchdog(snapshot: Snapshot) -> Watchdog:
+    """Hardware watchdogs."""
+    return snapshot.watchdog
+
+
+@pytest.fixture(scope="session")
+def boot(snapshot: Snapshot) -> Boot:
+    """What boots next."""
+    return snapshot.boot
+
+
+@pytest.fixture(scope="session")
+def packages(snapshot: Snapshot) -> Packages:
+    """Every package."""
+    return snapshot.packages
+
+
+@pytest.fixture(scope="session")
+def logins(snapshot: Snapshot) -> Logins:
+    """Group of real-time users, and a new login."""
+    return snapshot.logins
+
+
+@pytest.fixture(scope="session")
+def clock(snapshot: Snapshot) -> Clock:
+    """The clock, as chrony keeps it."""
+    return snapshot.clock
+
+
+@pytest.fixture(scope="session")
+def logs(snapshot: Snapshot) -> Logs:
+    """System log and rotation."""
+    return snapshot.logs
+
+
+@pytest.fixture(scope="session")
+def drift(snapshot: Snapshot) -> Drift:
+    """Last result of the host's own drift checker."""
+    return snapshot.drift
+
+
+@pytest.fixture(scope="session")
+def private_files(snapshot: Snapshot) -> PrivateFiles:
+    """Files that are for one account."""
+    return snapshot.private_files
+
+
+@pytest.fixture(scope="session")
+def application(snapshot: Snapshot) -> Application:
+    """Files and processes of the application."""
+    return snapshot.application
+
+
+@pytest.fixture(scope="session")
+def memory(snapshot: Snapshot) -> Memory:
+    """Memory of the real-time process."""
+    return snapshot.memory
+
+
+@pytest.fixture(scope="session")
+def containers(snapshot: Snapshot) -> Containers:
+    """Containers and their data."""
+    return snapshot.containers
+
+
+@pytest.fixture(scope="session")
+def answers(snapshot: Snapshot) -> Answers:
+    """What programs answer over HTTP."""
+    return snapshot.answers
+
+
+# --- around it
+
+
+@pytest.fixture(scope="session")
+def view(subject: Subject) -> FleetView:
     """The fleet as seen from the host: who runs what, where."""
-    return subject.site
+    return subject.view
 
 
 @pytest.fixture(scope="session")
 def mirror(subject: Subject) -> MirrorPlace:
     """The offline mirror that the host uses or serves."""
-    assert subject.mirror is not None
-    return subject.mirror
+    assert subject.view.mirror is not None
+    return subject.view.mirror.place
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
-from roles.alertmanager.deploy import ALERT_LOG_UNIT
-from roles.alertmanager.model import AlertmanagerSettings
+from roles.alertmanager import model as alertmanager_model
+from roles.alertmanager.model import ALERTMANAGER, AlertmanagerSettings
+from roles.alertmanager.role import ALERT_LOG_UNIT
 from roles.host import HostConfig
-from roles.site import Site
+from roles.prometheus import model as prometheus_model
+from roles.prometheus.model import PROMETHEUS
+from roles.shape import FleetView
 from rtinfra.facts.http import HttpAnswer, Request
 from rtinfra.paths import PROJECT
-from rtinfra.verify import endpoints, expect, telemetry
+from rtinfra.verify import expect, telemetry
 from rtinfra.verify.asking import Asker
-from rtinfra.verify.endpoints import base
-from rtinfra.verify.snapshot import Snapshot, samples
+from rtinfra.verify.look.answers import Answers, samples
+from rtinfra.verify.look.computer import Computer
+from rtinfra.verify.look.units import Units
 
 _TEST_ALERT = "RtinfraVerifyTestAlert"
 _ARRIVAL_S = 60
@@ -45,13 +49,13 @@ def _json(answer: HttpAnswer) -> Any:
 @pytest.fixture
 def settings(config: HostConfig) -> AlertmanagerSettings:
     """Settings of the Alertmanager."""
-    return expect.found(config.alertmanager, "settings of the Alertmanager", "none")
+    return expect.found(config[ALERTMANAGER], "settings of the Alertmanager", "none")
 
 
 @pytest.fixture
-def effective(snapshot: Snapshot, site: Site, settings: AlertmanagerSettings) -> Mapping[str, Any]:
+def effective(answers: Answers, view: FleetView, settings: AlertmanagerSettings) -> Mapping[str, Any]:
     """The configuration the Alertmanager works with; secrets in it are masked by the program itself."""
-    status = _json(snapshot.answer(base(site, settings) + endpoints.ALERTMANAGER_STATUS))
+    status = _json(answers.last(view.url(settings.port, alertmanager_model.STATUS_PAGE)))
     document: Mapping[str, Any] = yaml.safe_load(status["config"]["original"])
     return document
 
@@ -89,7 +93,7 @@ def test_channels(effective: Mapping[str, Any], settings: AlertmanagerSettings) 
 
 @pytest.mark.on("alertmanager")
 @pytest.mark.control(id="AL-1.2", severity="critical", title="Every alert goes to the local alert log, whatever else")
-def test_alert_log_gets_all(effective: Mapping[str, Any], site: Site, settings: AlertmanagerSettings) -> None:
+def test_alert_log_gets_all(effective: Mapping[str, Any], view: FleetView, settings: AlertmanagerSettings) -> None:
     address = f":{settings.log_port}"
     text = yaml.safe_dump(
         [receiver for receiver in effective["receivers"] if "webhook_configs" in receiver], sort_keys=False
@@ -101,7 +105,7 @@ def test_alert_log_gets_all(effective: Mapping[str, Any], site: Site, settings: 
 
 @pytest.mark.on("alertmanager")
 @pytest.mark.control(id="AL-1.3", severity="critical", title="A test alert is in the alert log within a minute")
-def test_alert_arrives(asker: Asker, site: Site, settings: AlertmanagerSettings) -> None:
+def test_alert_arrives(asker: Asker, view: FleetView, settings: AlertmanagerSettings) -> None:
     mark = secrets.token_hex(8)
     now = time.time()
     alert = {
@@ -109,7 +113,7 @@ def test_alert_arrives(asker: Asker, site: Site, settings: AlertmanagerSettings)
             "alertname": _TEST_ALERT,
             "severity": "warning",
             "priority": "P1",
-            "host": site.host,
+            "host": view.host,
             "verification": mark,
         },
         "annotations": {"summary": "A test of rtinfra verify: nothing is wrong, nothing has to be done"},
@@ -117,9 +121,9 @@ def test_alert_arrives(asker: Asker, site: Site, settings: AlertmanagerSettings)
         # It ends by itself, so that nobody looks for it later.
         "endsAt": _time(now + 2 * _ARRIVAL_S),
     }
-    answer = asker.post(f"{base(site, settings)}{endpoints.ALERTS}", [alert])
+    answer = asker.post(view.url(settings.port, alertmanager_model.ALERTS_PAGE), [alert])
     expect.equal(answer.status, 200, "answer of the Alertmanager to the test alert")
-    log = f"{base(site, settings, 'log_port')}/alerts"
+    log = f"{view.url(settings.log_port)}/alerts"
     arrived = asker.until(lambda: asker.get(log), lambda said: mark in said.body, _ARRIVAL_S)
     expect.found(arrived, "test alert in the alert log", "not there", f"there within {_ARRIVAL_S} s")
 
@@ -130,9 +134,9 @@ def _time(seconds: float) -> str:
 
 @pytest.mark.on("alertmanager")
 @pytest.mark.control(id="AL-1.4", severity="high", title="All Alertmanagers of the fleet know each other")
-def test_cluster(snapshot: Snapshot, site: Site, settings: AlertmanagerSettings) -> None:
-    cluster = _json(snapshot.answer(base(site, settings) + endpoints.ALERTMANAGER_STATUS))["cluster"]
-    members = len(site.members("alertmanager"))
+def test_cluster(answers: Answers, view: FleetView, settings: AlertmanagerSettings) -> None:
+    cluster = _json(answers.last(view.url(settings.port, alertmanager_model.STATUS_PAGE)))["cluster"]
+    members = len(view.members(ALERTMANAGER))
     if members == 1:
         expect.not_applicable("there is one Alertmanager")
     expect.equal(cluster.get("status"), "ready", "state of the cluster")
@@ -176,19 +180,22 @@ def test_failures_are_not_throttled(effective: Mapping[str, Any], settings: Aler
 @pytest.mark.control(
     id="AL-2.1", severity="critical", title="The alert that is always on has arrived: alerting is alive"
 )
-def test_watchdog(snapshot: Snapshot, asker: Asker, site: Site, settings: AlertmanagerSettings) -> None:
-    if not site.members("prometheus"):
+def test_watchdog(
+    computer: Computer, units: Units, answers: Answers, asker: Asker, view: FleetView, settings: AlertmanagerSettings
+) -> None:
+    if not view.members(PROMETHEUS):
         expect.not_applicable("no host of the inventory runs Prometheus, which raises it")
 
     def said(answer: HttpAnswer) -> dict[str, float]:
         return {sample.name.removeprefix("rtinfra_alert_log_"): sample.value for sample in samples(answer)}
 
-    url = base(site, settings, "log_port") + endpoints.METRICS
+    url = view.url(settings.log_port, alertmanager_model.LOG_METRICS_PAGE)
 
     def has_come(answer: HttpAnswer) -> bool:
         return said(answer).get("watchdog_timestamp_seconds", 0) >= 1
 
-    answer = telemetry.settled(snapshot, asker, ALERT_LOG_UNIT, url, has_come, _FIRST_ALERT_SECONDS)
+    age = units.seconds_active(ALERT_LOG_UNIT, computer.uptime)
+    answer = telemetry.settled(answers.last(url), age, asker, has_come, _FIRST_ALERT_SECONDS)
     expect.at_least(said(answer).get("watchdog_timestamp_seconds", 0), 1, "last time it came, in seconds since 1970")
     expect.entries(said(answer), {"watchdog_missing": 0.0}, "alert log")
 
@@ -197,9 +204,9 @@ def test_watchdog(snapshot: Snapshot, asker: Asker, site: Site, settings: Alertm
 
 
 @pytest.fixture
-def rules(snapshot: Snapshot, config: HostConfig, site: Site) -> Sequence[Mapping[str, Any]]:
+def rules(answers: Answers, config: HostConfig, view: FleetView) -> Sequence[Mapping[str, Any]]:
     """The alert rules that Prometheus has loaded."""
-    groups = _json(snapshot.answer(base(site, config.prometheus) + endpoints.RULES))["data"]["groups"]
+    groups = _json(answers.last(view.url(config[PROMETHEUS].port, prometheus_model.RULES_PAGE)))["data"]["groups"]
     found = [rule for group in groups for rule in group["rules"] if rule["type"] == "alerting"]
     expect.at_least(len(found), 1, "alert rules")
     return found
@@ -230,10 +237,10 @@ def test_rules_are_loaded(rules: Sequence[Mapping[str, Any]]) -> None:
 
 @pytest.mark.on("prometheus")
 @pytest.mark.control(id="AL-2.4", severity="high", title="Every alert leads to a page that says what to do")
-def test_runbooks_answer(rules: Sequence[Mapping[str, Any]], asker: Asker, site: Site) -> None:
+def test_runbooks_answer(rules: Sequence[Mapping[str, Any]], asker: Asker, view: FleetView) -> None:
     links = {rule["name"]: rule["annotations"].get("runbook_url", "") for rule in rules}
     expect.nothing((name for name, link in links.items() if not link), "alerts without a link")
-    if not site.members("alertmanager"):
+    if not view.members(ALERTMANAGER):
         expect.not_applicable("no host of the inventory serves the pages (group alertmanager)")
     answers = asker.ask_all([Request(link) for link in dict.fromkeys(links.values())])
     dead = [f"{answer.url}: {answer.status}" for answer in answers if answer.status != 200]

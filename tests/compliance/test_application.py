@@ -5,15 +5,21 @@ from typing import Any
 
 import pytest
 
-from roles.drift.deploy import SERVICE as DRIFT_SERVICE
-from roles.host import HostConfig, RtHostConfig
-from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
-from roles.rt_app.model import ProcessSettings, RtAppSettings
-from roles.rt_tuning.deploy import IRQ_WATCH, RT_SLICE, TUNE
+from roles.drift.model import DRIFT
+from roles.drift.model import SERVICE as DRIFT_SERVICE
+from roles.host import HostConfig
+from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, RtAppSettings
+from roles.rt_tuning.model import IRQ_WATCH, RT_SLICE, TUNE
 from rtinfra.config.types import Duration
 from rtinfra.cpu import CpuLayout, parse_cpu_list
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import SCHED_POLICIES, Snapshot
+from rtinfra.verify.look.answers import Answers
+from rtinfra.verify.look.application import Application
+from rtinfra.verify.look.computer import Computer
+from rtinfra.verify.look.logs import Logs
+from rtinfra.verify.look.memory import Memory
+from rtinfra.verify.look.threads import SCHED_POLICIES
+from rtinfra.verify.look.units import Units
 
 _LARGEST_EXPOSURE = 3.0
 _SLOWEST_ANSWER_MS = 500
@@ -26,14 +32,9 @@ _METRICS = {"mxrc_process_health_status", "mxrc_logging_events_total", "mxrc_tra
 
 
 @pytest.fixture
-def app(rt: RtHostConfig) -> RtAppSettings:
+def app(config: HostConfig) -> RtAppSettings:
     """The application's settings."""
-    return rt.rt_app
-
-
-def _section(snapshot: Snapshot, document: str, process: str) -> dict[str, Any]:
-    section = snapshot.documents.get(document, {}).get(process, {})
-    return section if isinstance(section, dict) else {}
+    return config[RT_APP]
 
 
 def _numa_policy(process: ProcessSettings) -> str:
@@ -46,14 +47,14 @@ def _numa_policy(process: ProcessSettings) -> str:
 
 
 @pytest.mark.control(id="RT-4.1", severity="critical", title="The real-time process is told its cores")
-def test_rt_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
-    section = _section(snapshot, "cpu_affinity", "rt_process")
+def test_rt_cores(application: Application, layout: CpuLayout) -> None:
+    section = application.section("cpu_affinity", "rt_process")
     expect.entries(section, {"cpu_cores": sorted(layout.isolated)}, "cpu_affinity.json, rt_process")
 
 
 @pytest.mark.control(id="RT-4.2", severity="critical", title="The real-time process is told its priority")
-def test_rt_scheduling(snapshot: Snapshot, app: RtAppSettings) -> None:
-    section = _section(snapshot, "cpu_affinity", "rt_process")
+def test_rt_scheduling(application: Application, app: RtAppSettings) -> None:
+    section = application.section("cpu_affinity", "rt_process")
     expect.entries(section, _scheduling(app.rt_process), "cpu_affinity.json, rt_process")
 
 
@@ -67,21 +68,21 @@ def _scheduling(process: ProcessSettings) -> dict[str, object]:
 
 
 @pytest.mark.control(id="RT-4.3", severity="high", title="The other process is told its cores")
-def test_non_rt_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
-    section = _section(snapshot, "cpu_affinity", "non_rt_process")
+def test_non_rt_cores(application: Application, layout: CpuLayout) -> None:
+    section = application.section("cpu_affinity", "non_rt_process")
     expect.entries(section, {"cpu_cores": sorted(layout.housekeeping)}, "cpu_affinity.json, non_rt_process")
 
 
 @pytest.mark.control(id="RT-4.4", severity="medium", title="The other process is told to run without priority")
-def test_non_rt_scheduling(snapshot: Snapshot, app: RtAppSettings) -> None:
-    section = _section(snapshot, "cpu_affinity", "non_rt_process")
+def test_non_rt_scheduling(application: Application, app: RtAppSettings) -> None:
+    section = application.section("cpu_affinity", "non_rt_process")
     expect.entries(section, _scheduling(app.non_rt_process), "cpu_affinity.json, non_rt_process")
 
 
 @pytest.mark.control(id="RT-5.1", severity="high", title="The real-time process is told which memory to use")
-def test_rt_numa(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
+def test_rt_numa(application: Application, app: RtAppSettings, layout: CpuLayout) -> None:
     wanted = _binding(app.rt_process, layout.isolated)
-    expect.entries(_section(snapshot, "numa_binding", "rt_process"), wanted, "numa_binding.json, rt_process")
+    expect.entries(application.section("numa_binding", "rt_process"), wanted, "numa_binding.json, rt_process")
 
 
 def _binding(process: ProcessSettings, cpus: frozenset[int]) -> dict[str, object]:
@@ -97,8 +98,8 @@ def _binding(process: ProcessSettings, cpus: frozenset[int]) -> dict[str, object
 @pytest.mark.control(
     id="RT-5.2", severity="critical", title="The near memory named to the real-time process is really near its cores"
 )
-def test_rt_node_holds_the_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
-    node = _section(snapshot, "numa_binding", "rt_process").get("numa_node")
+def test_rt_node_holds_the_cores(application: Application, layout: CpuLayout) -> None:
+    node = application.section("numa_binding", "rt_process").get("numa_node")
     nodes = sorted({layout.topology.node_of(cpu) for cpu in layout.isolated})
     expect.equal([node], nodes, "NUMA node, and nodes of the isolated cores")
 
@@ -106,9 +107,9 @@ def test_rt_node_holds_the_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
 @pytest.mark.control(
     id="RT-5.3", severity="medium", title="The other process is told which memory to use, near the other cores"
 )
-def test_non_rt_numa(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
+def test_non_rt_numa(application: Application, app: RtAppSettings, layout: CpuLayout) -> None:
     nodes = {layout.topology.node_of(cpu) for cpu in layout.housekeeping}
-    section = _section(snapshot, "numa_binding", "non_rt_process")
+    section = application.section("numa_binding", "non_rt_process")
     wanted = _binding(app.non_rt_process, layout.housekeeping)
     expect.entries(section, wanted, "numa_binding.json, non_rt_process")
     expect.that(section.get("numa_node") in nodes, section.get("numa_node"), sorted(nodes), "NUMA node, one of")
@@ -117,20 +118,20 @@ def test_non_rt_numa(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) 
 @pytest.mark.control(
     id="RT-5.4", severity="high", title="The kernel places the real-time process's memory by the set policy"
 )
-def test_memory_policy_in_the_kernel(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
+def test_memory_policy_in_the_kernel(memory: Memory, app: RtAppSettings, layout: CpuLayout) -> None:
     node = layout.topology.node_of(min(layout.isolated))
     policy = _numa_policy(app.rt_process)
     # As in numa(7), which shortens one of the names. `local` names no node: it is the one the thread runs on.
     wanted = policy if policy == "local" else f"{'prefer' if policy == 'preferred' else policy}:{node}"
-    expect.that(wanted in snapshot.numa_policies, sorted(snapshot.numa_policies), wanted, "policies of its memory")
+    expect.that(wanted in memory.policies, sorted(memory.policies), wanted, "policies of its memory")
 
 
 @pytest.mark.control(
     id="RT-5.5", severity="high", title="More than 95 % of the real-time process's memory is near its cores"
 )
-def test_local_share(snapshot: Snapshot, layout: CpuLayout) -> None:
+def test_local_share(memory: Memory, layout: CpuLayout) -> None:
     node = layout.topology.node_of(min(layout.isolated))
-    everything, private = snapshot.memory, snapshot.private_memory
+    everything, private = memory.everything, memory.private
     expect.at_least(everything.total_kb, 1, "memory of the real-time process", "kB")
     expect.that(
         everything.share(node) > _SMALLEST_LOCAL_SHARE,
@@ -141,7 +142,7 @@ def test_local_share(snapshot: Snapshot, layout: CpuLayout) -> None:
 
 
 @pytest.mark.control(id="RT-6.1", severity="high", title="The application is told how to recover from failures")
-def test_failover_policy(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_failover_policy(application: Application, app: RtAppSettings) -> None:
     settings = app.failover
     wanted = {
         "health_check_interval_ms": settings.health_check_interval_ms,
@@ -154,12 +155,12 @@ def test_failover_policy(snapshot: Snapshot, app: RtAppSettings) -> None:
         "checkpoint_interval_sec": settings.checkpoint_interval_sec,
         "enable_leader_election": settings.enable_leader_election,
     }
-    expect.entries(_section(snapshot, "failover_policy", "rt_process"), wanted, "failover_policy.json")
+    expect.entries(application.section("failover_policy", "rt_process"), wanted, "failover_policy.json")
 
 
 @pytest.mark.control(id="RT-7.1", severity="medium", title="The application is told what to trace and where to send it")
-def test_tracing_config(snapshot: Snapshot, app: RtAppSettings) -> None:
-    document, settings = snapshot.documents.get("tracing_config", {}), app.tracing
+def test_tracing_config(application: Application, app: RtAppSettings) -> None:
+    document, settings = application.documents.get("tracing_config", {}), app.tracing
     wanted = {
         "service_name": settings.service_name,
         "sampling_rate": settings.sampling_rate,
@@ -171,9 +172,9 @@ def test_tracing_config(snapshot: Snapshot, app: RtAppSettings) -> None:
 
 
 @pytest.mark.control(id="RT-7.2", severity="low", title="The application is told which of its parts to trace")
-def test_tracing_instrumentation(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_tracing_instrumentation(application: Application, app: RtAppSettings) -> None:
     live, settings = (
-        snapshot.documents.get("tracing_config", {}).get("instrumentation", {}),
+        application.documents.get("tracing_config", {}).get("instrumentation", {}),
         app.tracing.instrumentation,
     )
     wanted = {
@@ -188,24 +189,24 @@ def test_tracing_instrumentation(snapshot: Snapshot, app: RtAppSettings) -> None
 
 
 @pytest.mark.control(id="RT-8.1", severity="critical", title="The real-time process runs, now and after a restart")
-def test_rt_unit_runs(snapshot: Snapshot) -> None:
+def test_rt_unit_runs(units: Units) -> None:
     wanted = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
-    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.2", severity="high", title="The other process runs, now and after a restart")
-def test_non_rt_unit_runs(snapshot: Snapshot) -> None:
+def test_non_rt_unit_runs(units: Units) -> None:
     wanted = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
-    expect.entries(snapshot.unit(NON_RT_UNIT), wanted, NON_RT_UNIT)
+    expect.entries(units.of(NON_RT_UNIT), wanted, NON_RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.3", severity="high", title="The real-time process itself says when it is ready")
-def test_notify(snapshot: Snapshot) -> None:
-    expect.entries(snapshot.unit(RT_UNIT), {"Type": "notify", "NotifyAccess": "main"}, RT_UNIT)
+def test_notify(units: Units) -> None:
+    expect.entries(units.of(RT_UNIT), {"Type": "notify", "NotifyAccess": "main"}, RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.4", severity="high", title="The real-time process was started with the right files")
-def test_arguments(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_arguments(application: Application, app: RtAppSettings) -> None:
     wanted = [
         "/usr/local/bin/rt_process",
         *("--config", f"{app.config_dir}/cpu_affinity.json"),
@@ -214,119 +215,119 @@ def test_arguments(snapshot: Snapshot, app: RtAppSettings) -> None:
         *("--tracing-config", f"{app.config_dir}/tracing_config.json"),
     ]
     # Of the running process, and without the interpreter before a script.
-    live = list(snapshot.command_lines["rt_process"])
+    live = list(application.rt_command)
     expect.equal(" ".join(live[-len(wanted) :]), " ".join(wanted), "command of the running process")
 
 
 @pytest.mark.control(
     id="RT-8.5", severity="critical", title="A failed real-time process is started again after the set pause"
 )
-def test_restart(snapshot: Snapshot, app: RtAppSettings) -> None:
-    unit = snapshot.unit(RT_UNIT)
+def test_restart(units: Units, app: RtAppSettings) -> None:
+    unit = units.of(RT_UNIT)
     expect.entries(unit, {"Restart": "on-failure"}, RT_UNIT)
     expect.time_span(unit.get("RestartUSec", ""), app.unit.restart_delay, "RestartSec")
 
 
 @pytest.mark.control(id="RT-8.6", severity="critical", title="A hung real-time process is noticed within the set time")
-def test_watchdog(snapshot: Snapshot, app: RtAppSettings) -> None:
-    expect.time_span(snapshot.unit(RT_UNIT).get("WatchdogUSec", ""), app.unit.watchdog, "WatchdogSec")
+def test_watchdog(units: Units, app: RtAppSettings) -> None:
+    expect.time_span(units.of(RT_UNIT).get("WatchdogUSec", ""), app.unit.watchdog, "WatchdogSec")
 
 
 @pytest.mark.control(id="RT-8.7", severity="high", title="A process that fails again and again is given up")
-def test_start_limit(snapshot: Snapshot, app: RtAppSettings) -> None:
-    unit = snapshot.unit(RT_UNIT)
+def test_start_limit(units: Units, app: RtAppSettings) -> None:
+    unit = units.of(RT_UNIT)
     expect.entries(unit, {"StartLimitBurst": str(app.failover.max_restart_count)}, RT_UNIT)
     window = Duration.parse(f"{app.failover.restart_window_sec}s")
     expect.time_span(unit.get("StartLimitIntervalUSec", ""), window, "StartLimitIntervalSec")
 
 
 @pytest.mark.control(id="RT-8.8", severity="medium", title="Application and system agree on the number of restarts")
-def test_start_limit_matches_the_policy(snapshot: Snapshot) -> None:
-    policy = _section(snapshot, "failover_policy", "rt_process").get("max_restart_count")
-    expect.equal(snapshot.unit(RT_UNIT).get("StartLimitBurst"), str(policy), "restarts that systemd allows")
+def test_start_limit_matches_the_policy(units: Units, application: Application) -> None:
+    policy = application.section("failover_policy", "rt_process").get("max_restart_count")
+    expect.equal(units.of(RT_UNIT).get("StartLimitBurst"), str(policy), "restarts that systemd allows")
 
 
 @pytest.mark.control(id="RT-8.9", severity="medium", title="What the real-time process prints goes to the system log")
-def test_output(snapshot: Snapshot) -> None:
+def test_output(units: Units) -> None:
     wanted = {"StandardOutput": "journal", "StandardError": "journal"}
-    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
 
 
 @pytest.mark.control(
     id="RT-8.10", severity="high", title="The real-time process is started with its real-time priority"
 )
-def test_scheduling_directives(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_scheduling_directives(units: Units, app: RtAppSettings) -> None:
     process = app.rt_process
     wanted = {
         "CPUSchedulingPolicy": str(SCHED_POLICIES[process.policy]),
         "CPUSchedulingPriority": str(process.priority),
     }
-    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.11", severity="high", title="Both processes are started on their own cores")
-def test_affinity_directives(snapshot: Snapshot, layout: CpuLayout) -> None:
+def test_affinity_directives(units: Units, layout: CpuLayout) -> None:
     for unit, cpus in ((RT_UNIT, layout.isolated), (NON_RT_UNIT, layout.housekeeping)):
-        live = ",".join(snapshot.unit(unit).get("CPUAffinity", "").split())
+        live = ",".join(units.of(unit).get("CPUAffinity", "").split())
         expect.equal(parse_cpu_list(live, None) if live else frozenset(), cpus, f"CPUAffinity of {unit}")
 
 
 @pytest.mark.control(
     id="RT-8.12", severity="medium", title="The real-time process is started with the set policy for its memory"
 )
-def test_numa_directives(snapshot: Snapshot, app: RtAppSettings, layout: CpuLayout) -> None:
+def test_numa_directives(units: Units, app: RtAppSettings, layout: CpuLayout) -> None:
     policy, node = _numa_policy(app.rt_process), str(layout.topology.node_of(min(layout.isolated)))
     wanted = {"NUMAPolicy": policy} if policy == "local" else {"NUMAPolicy": policy, "NUMAMask": node}
-    expect.entries(snapshot.unit(RT_UNIT), wanted, RT_UNIT)
+    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
 
 
 @pytest.mark.control(
     id="RT-8.13", severity="high", title="The real-time process is in the group that owns the real-time cores"
 )
-def test_slice(snapshot: Snapshot) -> None:
-    expect.entries(snapshot.unit(RT_UNIT), {"Slice": RT_SLICE}, RT_UNIT)
+def test_slice(units: Units) -> None:
+    expect.entries(units.of(RT_UNIT), {"Slice": RT_SLICE}, RT_UNIT)
 
 
 @pytest.mark.control(
     id="RT-8.14", severity="high", title="The real-time process may lock its memory and use real-time priorities"
 )
-def test_limits(snapshot: Snapshot) -> None:
+def test_limits(application: Application) -> None:
     wanted = {"locked memory": "unlimited", "realtime priority": "99"}
-    expect.entries(snapshot.rt_limits, wanted, "limits of the running process")
+    expect.entries(application.rt_limits, wanted, "limits of the running process")
 
 
 @pytest.mark.control(id="RT-8.15", severity="high", title="Both processes run without administrator rights")
-def test_unprivileged(snapshot: Snapshot, app: RtAppSettings) -> None:
-    expect.equal(" ".join(snapshot.process_users), f"{app.user} {app.user}", "users of the two processes")
+def test_unprivileged(application: Application, app: RtAppSettings) -> None:
+    expect.equal(" ".join(application.users), f"{app.user} {app.user}", "users of the two processes")
 
 
 @pytest.mark.control(id="RT-8.16", severity="medium", title="Break-ins through the real-time process are hard")
-def test_rt_exposure(snapshot: Snapshot) -> None:
-    _expect_exposure(snapshot, RT_UNIT)
+def test_rt_exposure(units: Units) -> None:
+    _expect_exposure(units, RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.17", severity="medium", title="Break-ins through the other process are hard")
-def test_non_rt_exposure(snapshot: Snapshot) -> None:
-    _expect_exposure(snapshot, NON_RT_UNIT)
+def test_non_rt_exposure(units: Units) -> None:
+    _expect_exposure(units, NON_RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.18", severity="medium", title="Break-ins through our helper services are hard")
-def test_helper_exposure(snapshot: Snapshot, config: HostConfig) -> None:
-    _expect_exposure(snapshot, IRQ_WATCH)
-    _expect_exposure(snapshot, TUNE)
-    if config.drift.enabled:
-        _expect_exposure(snapshot, DRIFT_SERVICE)
+def test_helper_exposure(units: Units, config: HostConfig) -> None:
+    _expect_exposure(units, IRQ_WATCH)
+    _expect_exposure(units, TUNE)
+    if config[DRIFT].enabled:
+        _expect_exposure(units, DRIFT_SERVICE)
 
 
-def _expect_exposure(snapshot: Snapshot, unit: str) -> None:
-    score = snapshot.exposure.get(unit)
+def _expect_exposure(units: Units, unit: str) -> None:
+    score = units.exposure.get(unit)
     holds = score is not None and score <= _LARGEST_EXPOSURE
     expect.that(holds, score, f"at most {_LARGEST_EXPOSURE}", f"exposure of {unit} (systemd-analyze security)")
 
 
 @pytest.mark.control(id="RT-8.19", severity="high", title="The other process is watched and started again too")
-def test_non_rt_supervision(snapshot: Snapshot, app: RtAppSettings) -> None:
-    unit = snapshot.unit(NON_RT_UNIT)
+def test_non_rt_supervision(units: Units, app: RtAppSettings) -> None:
+    unit = units.of(NON_RT_UNIT)
     expect.entries(unit, {"Type": "notify", "NotifyAccess": "main", "Restart": "on-failure"}, NON_RT_UNIT)
     expect.time_span(unit.get("WatchdogUSec", ""), app.unit.watchdog, "WatchdogSec")
     expect.time_span(unit.get("RestartUSec", ""), app.unit.restart_delay, "RestartSec")
@@ -336,53 +337,53 @@ def test_non_rt_supervision(snapshot: Snapshot, app: RtAppSettings) -> None:
 
 
 @pytest.mark.control(id="RT-9.1", severity="critical", title="Both processes report good health")
-def test_health(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_health(answers: Answers, app: RtAppSettings) -> None:
     # The self check tolerates a single late cycle, and so does this: one good answer of several is enough.
     for port in (app.rt_process.health_port, app.non_rt_process.health_port):
-        statuses = [answer.status for answer in snapshot.answers(port, "/health")]
+        statuses = [answer.status for answer in answers.at(port, "/health")]
         expect.that(200 in statuses, statuses, "200 at least once", f"HTTP status of port {port} /health")
 
 
 @pytest.mark.control(id="RT-9.2", severity="high", title="Both processes answer health checks within half a second")
-def test_health_is_quick(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_health_is_quick(answers: Answers, computer: Computer, app: RtAppSettings) -> None:
     for port in (app.rt_process.health_port, app.non_rt_process.health_port):
-        answers = [answer for answer in snapshot.answers(port, "/health") if answer.status]
-        expect.at_least(len(answers), 1, f"answers of port {port}")
-        slowest = max(answer.milliseconds for answer in answers)
-        what = f"slowest of {len(answers)} answers of port {port}"
-        expect.below_on_a_real_processor(slowest, _SLOWEST_ANSWER_MS, what, "ms", snapshot.virtualisation)
+        found = [answer for answer in answers.at(port, "/health") if answer.status]
+        expect.at_least(len(found), 1, f"answers of port {port}")
+        slowest = max(answer.milliseconds for answer in found)
+        what = f"slowest of {len(found)} answers of port {port}"
+        expect.below_on_a_real_processor(slowest, _SLOWEST_ANSWER_MS, what, "ms", computer.virtualisation)
 
 
 @pytest.mark.control(id="RT-9.3", severity="medium", title="Both processes say that they are alive")
-def test_live(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_live(answers: Answers, app: RtAppSettings) -> None:
     for port in (app.rt_process.health_port, app.non_rt_process.health_port):
-        statuses = [answer.status for answer in snapshot.answers(port, "/health/live")]
+        statuses = [answer.status for answer in answers.at(port, "/health/live")]
         expect.equal(statuses, [200], f"HTTP status of port {port} /health/live")
 
 
 @pytest.mark.control(id="RT-9.4", severity="high", title="The real-time process publishes its measurements")
-def test_rt_metrics(snapshot: Snapshot, app: RtAppSettings) -> None:
-    published = snapshot.metrics(app.rt_process.metrics_port).keys()
+def test_rt_metrics(answers: Answers, app: RtAppSettings) -> None:
+    published = answers.metrics(app.rt_process.metrics_port).keys()
     expect.nothing(sorted((_RT_METRICS | _METRICS) - published), "metrics that are missing")
 
 
 @pytest.mark.control(id="RT-9.5", severity="medium", title="The other process publishes its measurements")
-def test_non_rt_metrics(snapshot: Snapshot, app: RtAppSettings) -> None:
-    published = snapshot.metrics(app.non_rt_process.metrics_port).keys()
+def test_non_rt_metrics(answers: Answers, app: RtAppSettings) -> None:
+    published = answers.metrics(app.non_rt_process.metrics_port).keys()
     expect.nothing(sorted(_METRICS - published), "metrics that are missing")
 
 
 @pytest.mark.control(id="RT-9.6", severity="high", title="The control loop is turning")
-def test_loop_turns(snapshot: Snapshot, app: RtAppSettings) -> None:
-    cycles = snapshot.metrics(app.rt_process.metrics_port).get("mxrc_rt_cycle_count_total", 0)
+def test_loop_turns(answers: Answers, app: RtAppSettings) -> None:
+    cycles = answers.metrics(app.rt_process.metrics_port).get("mxrc_rt_cycle_count_total", 0)
     expect.at_least(cycles, 1, "cycles since the process started")
 
 
 @pytest.mark.control(id="RT-9.7", severity="medium", title="Both processes write logs that machines can read")
-def test_logs(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_logs(application: Application, app: RtAppSettings) -> None:
     if app.application.kind != "reference":
         expect.not_applicable("only the reference workload's log is known here")
-    records = [json.loads(line) for line in snapshot.log_tails if line.startswith("{")]
+    records = [json.loads(line) for line in application.log_tails if line.startswith("{")]
     wanted = ("@timestamp", "log.level", "process.name", "message")
     lacking = {key for key in wanted for record in records if not _has(record, key)}
     expect.equal(len(records), 2, "logs whose last line is JSON")
@@ -397,55 +398,53 @@ def _has(record: dict[str, Any], key: str) -> bool:
 
 
 @pytest.mark.control(id="RT-9.8", severity="high", title="Log files are rotated without losing a line")
-def test_rotation_by_rename(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_rotation_by_rename(logs: Logs, app: RtAppSettings) -> None:
     # logrotate's own rehearsal. Renaming keeps the file a shipper has open; copying and truncating loses lines.
-    about_ours = [line for line in snapshot.logrotate_messages if f" {app.log_dir}/" in line]
+    about_ours = [line for line in logs.logrotate if f" {app.log_dir}/" in line]
     expect.nothing((line for line in about_ours if not line.startswith("renaming")), "log files that are copied")
-    logs = [f"{app.log_dir}/{name}.log" for name in ("rt_process", "non_rt_process")]
-    kept = [log for log in logs if not any(line.startswith(f"renaming {log} to ") for line in about_ours)]
+    files = [f"{app.log_dir}/{name}.log" for name in ("rt_process", "non_rt_process")]
+    kept = [log for log in files if not any(line.startswith(f"renaming {log} to ") for line in about_ours)]
     expect.nothing(kept, "log files that would not be renamed")
 
 
 @pytest.mark.control(
     id="RT-9.9", severity="medium", title="Both processes write to the log files that the log shipper reads"
 )
-def test_open_log_files(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_open_log_files(application: Application, app: RtAppSettings) -> None:
     wanted = {f"{app.log_dir}/{name}.log" for name in ("rt_process", "non_rt_process")}
-    expect.nothing(sorted(wanted - set(snapshot.open_logs)), "log files that nobody has open")
+    expect.nothing(sorted(wanted - set(application.open_logs)), "log files that nobody has open")
 
 
 # --- Recovery that can be seen without a failure (RT-12); test_failover.py makes some.
 
 
 @pytest.mark.control(id="RT-12.1", severity="high", title="Saved states are kept where only the application may look")
-def test_checkpoint_directory(snapshot: Snapshot, app: RtAppSettings) -> None:
-    expect.equal(
-        snapshot.checkpoint_dir_access, f"750 {app.user} {app.user}", "mode and owner of the checkpoint folder"
-    )
+def test_checkpoint_directory(application: Application, app: RtAppSettings) -> None:
+    expect.equal(application.checkpoint_access, f"750 {app.user} {app.user}", "mode and owner of the checkpoint folder")
 
 
 @pytest.mark.control(id="RT-12.2", severity="high", title="The last saved state is recent")
-def test_checkpoint_is_recent(snapshot: Snapshot, app: RtAppSettings) -> None:
-    checkpoint = expect.found(snapshot.checkpoint, "saved states", "none")
+def test_checkpoint_is_recent(computer: Computer, application: Application, app: RtAppSettings) -> None:
+    checkpoint = expect.found(application.checkpoint, "saved states", "none")
     # One that is being written right now may be a little late.
     limit = app.failover.checkpoint_interval_sec + 10
-    expect.below(snapshot.state.clock - checkpoint.written, limit, "age of the last one", "s")
+    expect.below(computer.state.clock - checkpoint.written, limit, "age of the last one", "s")
 
 
 @pytest.mark.control(id="RT-12.3", severity="high", title="The last saved state is intact")
-def test_checkpoint_is_intact(snapshot: Snapshot, app: RtAppSettings) -> None:
+def test_checkpoint_is_intact(application: Application, app: RtAppSettings) -> None:
     if app.application.kind != "reference":
         expect.not_applicable("only the reference workload's format is known here")
-    intact = snapshot.checkpoint is not None and snapshot.checkpoint.is_intact
+    intact = application.checkpoint is not None and application.checkpoint.is_intact
     expect.equal(intact, True, "its checksum is right")
 
 
 @pytest.mark.control(id="RT-12.4", severity="medium", title="The real-time process is not restarting again and again")
-def test_no_restart_loop(snapshot: Snapshot, app: RtAppSettings) -> None:
-    unit = snapshot.unit(RT_UNIT)
+def test_no_restart_loop(computer: Computer, units: Units, app: RtAppSettings) -> None:
+    unit = units.of(RT_UNIT)
     expect.entries(unit, {"ActiveState": "active"}, RT_UNIT)
     restarts = int(unit.get("NRestarts") or 0)
-    seconds = snapshot.uptime - int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    seconds = units.seconds_active(RT_UNIT, computer.uptime)
     settled = restarts == 0 or seconds > app.failover.restart_window_sec
     found = f"{restarts} restarts, the last {seconds:.0f} s ago"
     expect.that(settled, found, f"none within {app.failover.restart_window_sec} s", "restarts by the system")

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 import yaml
 
-from roles.host import TELEMETRY_ROLES, HostConfig
-from roles.site import Site
+from roles.agents.model import AGENTS
+from roles.alloy import model as alloy_model
+from roles.alloy.model import ALLOY
+from roles.catalogue import ROLES
+from roles.elasticsearch.model import ELASTICSEARCH
+from roles.garage.model import GARAGE
+from roles.grafana.model import GRAFANA
+from roles.host import HostConfig
+from roles.jaeger import model as jaeger_model
+from roles.jaeger.model import JAEGER
+from roles.kibana.model import KIBANA
+from roles.loki import model as loki_model
+from roles.loki.model import LOKI
+from roles.mimir import model as mimir_model
+from roles.mimir.model import MIMIR
+from roles.prometheus import model as prometheus_model
+from roles.prometheus.model import PROMETHEUS
+from roles.rt_app.model import RT_APP
+from roles.shape import FleetView, Tier
+from roles.shared import BACKENDS
+from roles.tempo import model as tempo_model
+from roles.tempo.model import TEMPO
 from rtinfra.config.types import ByteSize
 from rtinfra.facts.http import HttpAnswer
 from rtinfra.images import ImageMissing, LocalStore
 from rtinfra.programs import Program
 from rtinfra.quadlet import SLICE, Container
-from rtinfra.verify import endpoints, expect, telemetry
+from rtinfra.verify import expect, telemetry
 from rtinfra.verify.asking import Asker, basic, known
-from rtinfra.verify.endpoints import base
-from rtinfra.verify.snapshot import Snapshot, samples
+from rtinfra.verify.look.answers import Answers, samples
+from rtinfra.verify.look.computer import Computer
+from rtinfra.verify.look.containers import Containers
+from rtinfra.verify.look.slices import Slices
+from rtinfra.verify.look.units import Units
 
-_CONTAINER_ROLES = tuple(role for role in TELEMETRY_ROLES if role != "agents")
+_CONTAINER_ROLES = tuple(role.group for role in ROLES if role.tier not in (Tier.HOST, Tier.SENDS))
 on_containers = pytest.mark.on_any(*_CONTAINER_ROLES)
 _LOG_TEMPLATE = "mxrc-logs"
 # OB-2, to the letter.
@@ -35,7 +59,7 @@ _LOG_FIELDS = {
 
 
 @pytest.fixture
-def containers(programs: tuple[Program, ...]) -> tuple[Program, ...]:
+def backends(programs: tuple[Program, ...]) -> tuple[Program, ...]:
     """The programs of the host that are containers."""
     return tuple(program for program in programs if program.container is not None)
 
@@ -59,76 +83,71 @@ def _yaml(answer: HttpAnswer) -> Mapping[str, Any]:
 
 @on_containers
 @pytest.mark.control(id="OF-3.1", severity="critical", title="Every backend of the host runs")
-def test_running(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    states = {program.unit: snapshot.unit(program.unit).get("ActiveState", "unknown") for program in containers}
+def test_running(units: Units, containers: Containers, backends: tuple[Program, ...]) -> None:
+    states = {program.unit: units.of(program.unit).get("ActiveState", "unknown") for program in backends}
     expect.entries(states, dict.fromkeys(states, "active"), "states")
     engine = {
-        program.name: snapshot.containers[program.name].state if program.name in snapshot.containers else "absent"
-        for program in containers
+        program.name: containers.all[program.name].state if program.name in containers.all else "absent"
+        for program in backends
     }
     expect.entries(engine, dict.fromkeys(engine, "running"), "containers")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.2", severity="critical", title="Every backend of the host answers")
-def test_ready(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    statuses = {program.name: snapshot.answer(str(program.ready)).status for program in containers}
-    silent = [f"{program.name}: {statuses[program.name]}" for program in containers
+def test_ready(answers: Answers, backends: tuple[Program, ...]) -> None:
+    statuses = {program.name: answers.last(str(program.ready)).status for program in backends}
+    silent = [f"{program.name}: {statuses[program.name]}" for program in backends
               if statuses[program.name] not in program.ready_status]  # fmt: skip
     expect.nothing(silent, "backends that are not ready, with their HTTP status")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.3", severity="high", title="All backends run within their common bounds")
-def test_slice(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    groups = {program.unit: snapshot.unit(program.unit).get("ControlGroup", "") for program in containers}
+def test_slice(units: Units, backends: tuple[Program, ...]) -> None:
+    groups = {program.unit: units.of(program.unit).get("ControlGroup", "") for program in backends}
     expect.entries(groups, {unit: f"/{SLICE}/{unit}" for unit in groups}, "control groups")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.4", severity="high", title="The kernel bounds the memory of every backend as it is set")
-def test_memory(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    found = {
-        program.unit: snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/{program.unit}/memory.max", "none")
-        for program in containers
-    }
-    wanted = {program.unit: str(ByteSize.parse(_container(program).memory_max).bytes) for program in containers}
+def test_memory(slices: Slices, backends: tuple[Program, ...]) -> None:
+    found = {program.unit: slices.memory_max(f"{SLICE}/{program.unit}") or "none" for program in backends}
+    wanted = {program.unit: str(ByteSize.parse(_container(program).memory_max).bytes) for program in backends}
     expect.entries(found, wanted, "memory limits, in bytes")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.5", severity="medium", title="The kernel bounds the processor time of every backend")
-def test_processor_time(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+def test_processor_time(slices: Slices, backends: tuple[Program, ...]) -> None:
     shares = {}
-    for program in containers:
-        # Microseconds it may run, and in how many: cpu.max of cgroups(7).
-        quota, _, period = snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/{program.unit}/cpu.max", "").partition(" ")
-        shares[program.unit] = f"{round(100 * int(quota) / int(period))}%" if quota.isdecimal() else quota or "none"
-    wanted = {program.unit: _container(program).cpu_quota for program in containers}
+    for program in backends:
+        shares[program.unit] = slices.processor_share(f"{SLICE}/{program.unit}") or "none"
+    wanted = {program.unit: _container(program).cpu_quota for program in backends}
     expect.entries(shares, wanted, "processor time")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.6", severity="high", title="The kernel bounds the memory of all backends together")
-def test_slice_memory(snapshot: Snapshot, config: HostConfig) -> None:
-    limit = snapshot.values.get(f"/sys/fs/cgroup/{SLICE}/memory.max", "none")
-    wanted = float(config.backends.memory_max.rstrip("%"))
-    share = 100 * int(limit) / (snapshot.state.memory_mb * 2**20) if limit.isdecimal() else None
+def test_slice_memory(computer: Computer, slices: Slices, config: HostConfig) -> None:
+    limit = slices.memory_max(SLICE) or "none"
+    wanted = float(config[BACKENDS].memory_max.rstrip("%"))
+    share = 100 * int(limit) / (computer.state.memory_mb * 2**20) if limit.isdecimal() else None
     found = f"{share:.1f} %" if share is not None else limit
     expect.that(share is not None and abs(share - wanted) < 1, found, f"{wanted:.0f} %", f"memory limit of {SLICE}")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.7", severity="critical", title="Every backend runs exactly the image that was chosen")
-def test_digests(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+def test_digests(containers: Containers, backends: tuple[Program, ...]) -> None:
     store = LocalStore()
     wrong = []
-    for program in containers:
+    for program in backends:
         try:
             pinned = store.image(_container(program).image)
         except ImageMissing as error:
             expect.not_applicable(f"this computer cannot tell which: {error.message}")
-        state = snapshot.containers.get(program.name)
+        state = containers.all.get(program.name)
         digests = {reference.rpartition("@")[2] for reference in state.images} if state else set()
         if pinned.rpartition("@")[2] not in digests:
             wrong.append(f"{program.name}: {', '.join(sorted(digests)) or 'no container'}, not {pinned}")
@@ -137,30 +156,30 @@ def test_digests(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
 
 @on_containers
 @pytest.mark.control(id="OF-3.8", severity="high", title="Only a backend itself may read its data")
-def test_data_directories(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
+def test_data_directories(containers: Containers, backends: tuple[Program, ...]) -> None:
     wanted = {
         path: f"750 {_container(program).account.name} {_container(program).account.name}"
-        for program in containers
+        for program in backends
         for path in program.directories
     }
     if not wanted:
         expect.not_applicable("no backend of this host keeps data")
-    expect.entries(snapshot.directories, wanted, "mode and owner")
+    expect.entries(containers.directories, wanted, "mode and owner")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.9", severity="medium", title="No backend is restarting again and again")
-def test_no_restart_loop(snapshot: Snapshot, containers: tuple[Program, ...]) -> None:
-    expect.nothing(telemetry.restarting(snapshot, containers), "backends that were restarted lately")
+def test_no_restart_loop(computer: Computer, units: Units, backends: tuple[Program, ...]) -> None:
+    expect.nothing(telemetry.restarting(units, computer.uptime, backends), "backends that were restarted lately")
 
 
 # --- Prometheus (OB-13)
 
 
 @pytest.fixture
-def prometheus(config: HostConfig, site: Site) -> str:
+def prometheus(config: HostConfig, view: FleetView) -> str:
     """Where Prometheus answers."""
-    return base(site, expect.found(config.prometheus, "settings of Prometheus", "none"))
+    return view.url(config[PROMETHEUS].port)
 
 
 # Until Prometheus has measured everything at least once, and remembers it.
@@ -169,40 +188,49 @@ _ROUNDS = 4
 
 @pytest.fixture
 def measured(
-    snapshot: Snapshot, programs: tuple[Program, ...], asker: Asker, prometheus: str, config: HostConfig
+    computer: Computer,
+    units: Units,
+    answers: Answers,
+    programs: tuple[Program, ...],
+    asker: Asker,
+    prometheus: str,
+    config: HostConfig,
 ) -> Callable[[str, Callable[[Any], bool]], Any]:
     """Return what Prometheus says at a path; asked again while it is too young to know and the answer does not hold."""
-    settings = expect.found(config.prometheus, "settings of Prometheus", "none")
+    settings = expect.found(config[PROMETHEUS], "settings of Prometheus", "none")
     unit = next(program.unit for program in programs if program.role == "prometheus")
+    age = units.seconds_active(unit, computer.uptime)
     seconds = _ROUNDS * settings.scrape_interval.milliseconds / 1000
 
     def look(path: str, holds: Callable[[Any], bool]) -> Any:
         def fits(answer: HttpAnswer) -> bool:
             return bool(answer.json) and holds(answer.json)
 
-        return _json(telemetry.settled(snapshot, asker, unit, prometheus + path, fits, seconds))
+        return _json(telemetry.settled(answers.last(prometheus + path), age, asker, fits, seconds))
 
     return look
 
 
 @pytest.fixture
-def flags(snapshot: Snapshot, prometheus: str) -> Mapping[str, str]:
+def flags(answers: Answers, prometheus: str) -> Mapping[str, str]:
     """What Prometheus was really started with."""
-    found: Mapping[str, str] = _json(snapshot.answer(prometheus + endpoints.FLAGS))["data"]
+    found: Mapping[str, str] = _json(answers.last(prometheus + prometheus_model.FLAGS_PAGE))["data"]
     return found
 
 
 @pytest.fixture
-def effective(snapshot: Snapshot, prometheus: str) -> Mapping[str, Any]:
+def effective(answers: Answers, prometheus: str) -> Mapping[str, Any]:
     """The configuration Prometheus works with."""
-    document: Mapping[str, Any] = yaml.safe_load(_json(snapshot.answer(prometheus + endpoints.CONFIG))["data"]["yaml"])
+    document: Mapping[str, Any] = yaml.safe_load(
+        _json(answers.last(prometheus + prometheus_model.CONFIG_PAGE))["data"]["yaml"]
+    )
     return document
 
 
 @pytest.mark.on("prometheus")
 @pytest.mark.control(id="OB-13.1", severity="high", title="Prometheus keeps metrics as long as it is set")
 def test_prometheus_retention(flags: Mapping[str, str], config: HostConfig) -> None:
-    settings = expect.found(config.prometheus, "settings of Prometheus", "none")
+    settings = expect.found(config[PROMETHEUS], "settings of Prometheus", "none")
     telemetry.same_duration(flags.get("storage.tsdb.retention.time"), settings.retention, "retention")
 
 
@@ -216,7 +244,7 @@ def test_prometheus_targets(measured: Callable[[str, Callable[[Any], bool]], Any
             if target["health"] != "up"
         ]
 
-    found = measured(endpoints.TARGETS, lambda document: not down(document))
+    found = measured(prometheus_model.TARGETS_PAGE, lambda document: not down(document))
     expect.at_least(len(found["data"]["activeTargets"]), 1, "targets")
     expect.nothing(down(found), "targets that are not up")
 
@@ -224,7 +252,7 @@ def test_prometheus_targets(measured: Callable[[str, Callable[[Any], bool]], Any
 @pytest.mark.on("prometheus")
 @pytest.mark.control(id="OB-13.3", severity="high", title="Prometheus takes what an outage has held back")
 def test_prometheus_out_of_order(effective: Mapping[str, Any], config: HostConfig) -> None:
-    settings = expect.found(config.prometheus, "settings of Prometheus", "none")
+    settings = expect.found(config[PROMETHEUS], "settings of Prometheus", "none")
     window = effective.get("storage", {}).get("tsdb", {}).get("out_of_order_time_window")
     telemetry.same_duration(window, settings.out_of_order_window, "samples may be late by")
 
@@ -241,7 +269,7 @@ def test_prometheus_receives(flags: Mapping[str, str]) -> None:
 @pytest.mark.on("prometheus")
 @pytest.mark.control(id="OB-13.5", severity="medium", title="Prometheus measures and judges as often as it is set")
 def test_prometheus_intervals(effective: Mapping[str, Any], config: HostConfig) -> None:
-    settings = expect.found(config.prometheus, "settings of Prometheus", "none")
+    settings = expect.found(config[PROMETHEUS], "settings of Prometheus", "none")
     times = effective.get("global", {})
     telemetry.same_duration(times.get("scrape_interval"), settings.scrape_interval, "time between measurements")
     telemetry.same_duration(times.get("evaluation_interval"), settings.evaluation_interval, "time between judgements")
@@ -249,18 +277,20 @@ def test_prometheus_intervals(effective: Mapping[str, Any], config: HostConfig) 
 
 @pytest.mark.on("prometheus")
 @pytest.mark.control(id="OB-13.6", severity="high", title="Prometheus has measurements of every host and control loop")
-def test_prometheus_sees_all(measured: Callable[[str, Callable[[Any], bool]], Any], site: Site) -> None:
+def test_prometheus_sees_all(measured: Callable[[str, Callable[[Any], bool]], Any], view: FleetView) -> None:
     def number(document: Any) -> int:
         result = document["data"]["result"]
         return int(result[0]["value"][1]) if result else 0
 
-    for expression, role, what in (
-        (endpoints.HOSTS_SEEN, "agents", "hosts with measurements"),
-        (endpoints.LOOPS_SEEN, "rt_hosts", "control loops with measurements"),
+    def enough(required: int, document: Any) -> bool:
+        return number(document) >= required
+
+    for expression, required, what in (
+        (prometheus_model.HOSTS_SEEN, len(view.members(AGENTS)), "hosts with measurements"),
+        (prometheus_model.LOOPS_SEEN, len(view.members(RT_APP)), "control loops with measurements"),
     ):
-        wanted = len(site.members(role))
-        found = measured(endpoints.query(expression), lambda document, wanted=wanted: number(document) >= wanted)
-        expect.at_least(number(found), wanted, what)
+        found = measured(prometheus_model.query(expression), partial(enough, required))
+        expect.at_least(number(found), required, what)
 
 
 # --- Jaeger (OB-4)
@@ -268,11 +298,11 @@ def test_prometheus_sees_all(measured: Callable[[str, Callable[[Any], bool]], An
 
 @pytest.mark.on("jaeger")
 @pytest.mark.control(id="OB-4.10", severity="high", title="Jaeger lists the services that send traces")
-def test_jaeger_services(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    if site.telemetry.traces != "jaeger":
-        expect.not_applicable(f"traces are sent to {site.telemetry.traces} (telemetry.traces)")
-    settings = expect.found(config.jaeger, "settings of Jaeger", "none")
-    listed = _json(snapshot.answer(base(site, settings, "ui_port") + endpoints.SERVICES)).get("data") or []
+def test_jaeger_services(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    if view.telemetry.traces != "jaeger":
+        expect.not_applicable(f"traces are sent to {view.telemetry.traces} (telemetry.traces)")
+    settings = expect.found(config[JAEGER], "settings of Jaeger", "none")
+    listed = _json(answers.last(view.url(settings.ui_port, jaeger_model.SERVICES_PAGE))).get("data") or []
     expect.at_least(len(listed), 1, "services")
 
 
@@ -281,36 +311,36 @@ def test_jaeger_services(snapshot: Snapshot, config: HostConfig, site: Site) -> 
 
 @pytest.mark.on("loki")
 @pytest.mark.control(id="OB-8.1", severity="high", title="Loki stores logs in its current format")
-def test_loki_schema(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+def test_loki_schema(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    seen = _yaml(answers.last(view.url(config[LOKI].port, loki_model.CONFIG_PAGE)))
     newest = seen["schema_config"]["configs"][-1]
     expect.entries(newest, {"schema": "v13", "store": "tsdb"}, "newest schema")
 
 
 @pytest.mark.on("loki")
 @pytest.mark.control(id="OB-8.2", severity="medium", title="Loki keeps fields beside a log line and finds patterns")
-def test_loki_features(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.loki) + endpoints.CONFIG_PAGE))
+def test_loki_features(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    seen = _yaml(answers.last(view.url(config[LOKI].port, loki_model.CONFIG_PAGE)))
     expect.entries(seen["limits_config"], {"allow_structured_metadata": True}, "structured metadata")
     expect.entries(seen["pattern_ingester"], {"enabled": True}, "pattern ingester")
 
 
 @pytest.mark.on("tempo")
 @pytest.mark.control(id="OB-9.1", severity="high", title="Tempo makes metrics from traces and has a place for them")
-def test_tempo_generator(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_CONFIG))
+def test_tempo_generator(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    seen = _yaml(answers.last(view.url(config[TEMPO].port, tempo_model.CONFIG_PAGE)))
     writes = seen["metrics_generator"]["storage"].get("remote_write") or []
     expect.at_least(len(writes), 1, "places that metrics from traces are written to")
-    overrides = _yaml(snapshot.answer(base(site, config.tempo) + endpoints.TEMPO_OVERRIDES))["overrides"]
-    for tenant in site.telemetry.tenants:
+    overrides = _yaml(answers.last(view.url(config[TEMPO].port, tempo_model.OVERRIDES_PAGE)))["overrides"]
+    for tenant in view.telemetry.tenants:
         found = set(overrides.get(tenant, {}).get("metrics_generator", {}).get("processors") or ())
         expect.nothing(sorted({"service-graphs", "span-metrics"} - found), f"kinds of metrics not made for {tenant}")
 
 
 @pytest.mark.on("mimir")
 @pytest.mark.control(id="OB-10.1", severity="high", title="Mimir runs all its parts and its Alertmanager")
-def test_mimir_target(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    seen = _yaml(snapshot.answer(base(site, config.mimir) + endpoints.CONFIG_PAGE))
+def test_mimir_target(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    seen = _yaml(answers.last(view.url(config[MIMIR].port, mimir_model.CONFIG_PAGE)))
     target = seen["target"]
     parts = set(target.split(",") if isinstance(target, str) else target)
     expect.equal(parts, {"all", "alertmanager"}, "parts")
@@ -318,9 +348,9 @@ def test_mimir_target(snapshot: Snapshot, config: HostConfig, site: Site) -> Non
 
 @pytest.mark.on("mimir")
 @pytest.mark.control(id="OB-10.2", severity="medium", title="Mimir judges its rules as often as it is set")
-def test_mimir_ruler(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    settings = expect.found(config.mimir, "settings of Mimir", "none")
-    seen = _yaml(snapshot.answer(base(site, settings) + endpoints.CONFIG_PAGE))
+def test_mimir_ruler(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    settings = expect.found(config[MIMIR], "settings of Mimir", "none")
+    seen = _yaml(answers.last(view.url(settings.port, mimir_model.CONFIG_PAGE)))
     telemetry.same_duration(seen["ruler"]["evaluation_interval"], settings.ruler_interval, "time between judgements")
 
 
@@ -329,8 +359,8 @@ def test_mimir_ruler(snapshot: Snapshot, config: HostConfig, site: Site) -> None
 
 @pytest.mark.on("alloy")
 @pytest.mark.control(id="OB-7.1", severity="high", title="Every component of Alloy is healthy")
-def test_alloy_components(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    components = _json(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
+def test_alloy_components(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    components = _json(answers.last(view.url(config[ALLOY].ui_port, alloy_model.COMPONENTS_PAGE)))
     expect.at_least(len(components), 1, "components")
     sick = [found["localID"] for found in components if found["health"]["state"] != "healthy"]
     expect.nothing(sick, "components that are not healthy")
@@ -338,8 +368,8 @@ def test_alloy_components(snapshot: Snapshot, config: HostConfig, site: Site) ->
 
 @pytest.mark.on("alloy")
 @pytest.mark.control(id="OB-7.2", severity="high", title="Alloy has the components the pipeline needs, one per tenant")
-def test_alloy_pipeline(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    components = _json(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
+def test_alloy_pipeline(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    components = _json(answers.last(view.url(config[ALLOY].ui_port, alloy_model.COMPONENTS_PAGE)))
     names = [found["name"] for found in components]
     for needed in ("otelcol.receiver.otlp", "otelcol.processor.memory_limiter", "otelcol.processor.batch"):
         expect.at_least(names.count(needed), 1, needed)
@@ -347,8 +377,8 @@ def test_alloy_pipeline(snapshot: Snapshot, config: HostConfig, site: Site) -> N
 
 @pytest.mark.on("alloy")
 @pytest.mark.control(id="OB-7.3", severity="high", title="Alloy has not lost a single record")
-def test_alloy_losses(snapshot: Snapshot, config: HostConfig, site: Site) -> None:
-    found = list(samples(snapshot.answer(base(site, config.alloy, "ui_port") + endpoints.METRICS)))
+def test_alloy_losses(answers: Answers, config: HostConfig, view: FleetView) -> None:
+    found = list(samples(answers.last(view.url(config[ALLOY].ui_port, alloy_model.METRICS_PAGE))))
     expect.at_least(len(found), 1, "metrics of Alloy")
     expect.nothing(telemetry.losses(found), "records that were given up")
 
@@ -359,13 +389,13 @@ def test_alloy_losses(snapshot: Snapshot, config: HostConfig, site: Site) -> Non
 @pytest.fixture
 def elastic(config: HostConfig) -> dict[str, str]:
     """What logs the user `elastic` in."""
-    return basic("elastic", expect.found(config.elasticsearch, "settings of Elasticsearch", "none").password_secret)
+    return basic("elastic", expect.found(config[ELASTICSEARCH], "settings of Elasticsearch", "none").password_secret)
 
 
 @pytest.mark.on("elasticsearch")
 @pytest.mark.control(id="OB-2.1", severity="high", title="Elasticsearch stores log fields in exactly the agreed types")
-def test_log_template(asker: Asker, config: HostConfig, site: Site, elastic: dict[str, str]) -> None:
-    answer = asker.get(f"{base(site, config.elasticsearch)}/_index_template/{_LOG_TEMPLATE}", elastic)
+def test_log_template(asker: Asker, config: HostConfig, view: FleetView, elastic: dict[str, str]) -> None:
+    answer = asker.get(f"{view.url(config[ELASTICSEARCH].port)}/_index_template/{_LOG_TEMPLATE}", elastic)
     template = _json(answer)["index_templates"][0]["index_template"]
     expect.equal(template["index_patterns"], [f"{_LOG_TEMPLATE}-*"], "indices it is for")
     fields = dict(_fields(template["template"]["mappings"]["properties"]))
@@ -382,39 +412,40 @@ def _fields(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 @pytest.mark.on("elasticsearch")
 @pytest.mark.control(id="OB-2.2", severity="high", title="Elasticsearch has all the data it was given")
-def test_elasticsearch_health(asker: Asker, config: HostConfig, site: Site, elastic: dict[str, str]) -> None:
-    health = _json(asker.get(f"{base(site, config.elasticsearch)}/_cluster/health", elastic))
+def test_elasticsearch_health(asker: Asker, config: HostConfig, view: FleetView, elastic: dict[str, str]) -> None:
+    health = _json(asker.get(f"{view.url(config[ELASTICSEARCH].port)}/_cluster/health", elastic))
     expect.that(health["status"] in ("green", "yellow"), health["status"], "green or yellow", "state of the cluster")
-    expect.equal(health["number_of_nodes"], len(site.members("elasticsearch")), "nodes of the cluster")
+    expect.equal(health["number_of_nodes"], len(view.members(ELASTICSEARCH)), "nodes of the cluster")
 
 
 @pytest.mark.on("elasticsearch")
 @pytest.mark.control(id="OB-2.3", severity="critical", title="Nobody reads logs in Elasticsearch without a password")
-def test_elasticsearch_security(asker: Asker, config: HostConfig, site: Site) -> None:
-    expect.equal(asker.get(f"{base(site, config.elasticsearch)}/_search").status, 401, "HTTP status without a password")
+def test_elasticsearch_security(asker: Asker, config: HostConfig, view: FleetView) -> None:
+    answer = asker.get(view.url(config[ELASTICSEARCH].port, "/_search"))
+    expect.equal(answer.status, 401, "HTTP status without a password")
 
 
 @pytest.mark.on("elasticsearch")
 @pytest.mark.control(id="OB-2.4", severity="medium", title="New logs can be searched as soon as it is set")
-def test_refresh_interval(asker: Asker, config: HostConfig, site: Site, elastic: dict[str, str]) -> None:
-    settings = expect.found(config.elasticsearch, "settings of Elasticsearch", "none")
-    answer = asker.get(f"{base(site, settings)}/_index_template/{_LOG_TEMPLATE}?flat_settings=true", elastic)
+def test_refresh_interval(asker: Asker, config: HostConfig, view: FleetView, elastic: dict[str, str]) -> None:
+    settings = expect.found(config[ELASTICSEARCH], "settings of Elasticsearch", "none")
+    answer = asker.get(f"{view.url(settings.port)}/_index_template/{_LOG_TEMPLATE}?flat_settings=true", elastic)
     found = _json(answer)["index_templates"][0]["index_template"]["template"]["settings"]
     telemetry.same_duration(found.get("index.refresh_interval"), settings.refresh_interval, "refresh interval")
 
 
 @pytest.mark.on("kibana")
 @pytest.mark.control(id="OB-3.1", severity="high", title="Kibana shows the application's logs by their time")
-def test_data_view(asker: Asker, config: HostConfig, site: Site) -> None:
-    backends = site.members("elasticsearch")
+def test_data_view(asker: Asker, config: HostConfig, view: FleetView) -> None:
+    backends = view.members(ELASTICSEARCH)
     if not backends:
         expect.not_applicable("no host of the inventory runs Elasticsearch")
     login = basic("elastic", backends[0].settings.password_secret)
-    views = _json(asker.get(f"{base(site, config.kibana)}/api/data_views", login))["data_view"]
-    titles = [view["title"] for view in views]
+    views = _json(asker.get(f"{view.url(config[KIBANA].port)}/api/data_views", login))["data_view"]
+    titles = [found["title"] for found in views]
     expect.equal(titles.count(f"{_LOG_TEMPLATE}-*"), 1, f"data views {_LOG_TEMPLATE}-*")
-    view = next(view for view in views if view["title"] == f"{_LOG_TEMPLATE}-*")
-    detail = _json(asker.get(f"{base(site, config.kibana)}/api/data_views/data_view/{view['id']}", login))
+    own = next(found for found in views if found["title"] == f"{_LOG_TEMPLATE}-*")
+    detail = _json(asker.get(f"{view.url(config[KIBANA].port)}/api/data_views/data_view/{own['id']}", login))
     expect.equal(detail["data_view"].get("timeFieldName"), "@timestamp", "time field")
 
 
@@ -424,13 +455,13 @@ def test_data_view(asker: Asker, config: HostConfig, site: Site) -> None:
 @pytest.fixture
 def grafana(config: HostConfig) -> dict[str, str]:
     """What logs Grafana's administrator in."""
-    return basic("admin", expect.found(config.grafana, "settings of Grafana", "none").admin_password_secret)
+    return basic("admin", expect.found(config[GRAFANA], "settings of Grafana", "none").admin_password_secret)
 
 
 @pytest.mark.on("grafana")
 @pytest.mark.control(id="OB-14.1", severity="high", title="Grafana reaches every source of data it shows")
-def test_datasources(asker: Asker, config: HostConfig, site: Site, grafana: dict[str, str]) -> None:
-    url = base(site, config.grafana)
+def test_datasources(asker: Asker, config: HostConfig, view: FleetView, grafana: dict[str, str]) -> None:
+    url = view.url(config[GRAFANA].port)
     sources = _json(asker.get(f"{url}/api/datasources", grafana))
     expect.at_least(len(sources), 1, "data sources")
     editable = [source["name"] for source in sources if not source.get("readOnly")]
@@ -446,8 +477,8 @@ def test_datasources(asker: Asker, config: HostConfig, site: Site, grafana: dict
 
 @pytest.mark.on("grafana")
 @pytest.mark.control(id="OB-14.2", severity="high", title="Grafana has its dashboards, and they know their sources")
-def test_dashboards(asker: Asker, config: HostConfig, site: Site, grafana: dict[str, str]) -> None:
-    url = base(site, config.grafana)
+def test_dashboards(asker: Asker, config: HostConfig, view: FleetView, grafana: dict[str, str]) -> None:
+    url = view.url(config[GRAFANA].port)
     uids = {source["uid"] for source in _json(asker.get(f"{url}/api/datasources", grafana))}
     boards = _json(asker.get(f"{url}/api/search?type=dash-db", grafana))
     # RT host, system overview, telemetry pipeline, preflight and compliance.
@@ -481,9 +512,9 @@ def _sources(node: object) -> set[str]:
 
 @pytest.mark.on("garage")
 @pytest.mark.control(id="OB-12.1", severity="high", title="The object storage has all its nodes and data")
-def test_garage_health(asker: Asker, config: HostConfig, site: Site) -> None:
-    settings = expect.found(config.garage, "settings of Garage", "none")
+def test_garage_health(asker: Asker, config: HostConfig, view: FleetView) -> None:
+    settings = expect.found(config[GARAGE], "settings of Garage", "none")
     token = {"Authorization": f"Bearer {known(settings.admin_token_secret).decode()}"}
-    health = _json(asker.get(f"{base(site, settings, 'admin_port')}/v2/GetClusterHealth", token))
-    expect.entries(health, {"status": "healthy", "connectedNodes": len(site.members("garage"))}, "cluster")
+    health = _json(asker.get(view.url(settings.admin_port, "/v2/GetClusterHealth"), token))
+    expect.entries(health, {"status": "healthy", "connectedNodes": len(view.members(GARAGE))}, "cluster")
     expect.equal(health["partitionsAllOk"], health["partitions"], "partitions with all their copies")

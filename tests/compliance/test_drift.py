@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from roles.drift.deploy import TIMER
+from roles.drift.model import DRIFT, TIMER
 from roles.host import HostConfig
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import Snapshot
+from rtinfra.verify.look.computer import Computer
+from rtinfra.verify.look.drift import Drift
+from rtinfra.verify.look.units import Units
 
 pytestmark = pytest.mark.every_host
 
@@ -21,22 +23,22 @@ _FIRST_SECONDS = 600
 
 
 @pytest.fixture
-def timer(snapshot: Snapshot, config: HostConfig) -> Mapping[str, str]:
+def timer(units: Units, config: HostConfig) -> Mapping[str, str]:
     """systemd's view of the timer; without the role these controls mean nothing."""
-    if not config.drift.enabled:
+    if not config[DRIFT].enabled:
         expect.not_applicable("the settings switch the check off (drift.enabled)")
-    return snapshot.unit(TIMER)
+    return units.of(TIMER)
 
 
 @pytest.fixture
-def last(snapshot: Snapshot, timer: Mapping[str, str]) -> Mapping[str, Any]:
+def last(computer: Computer, units: Units, drift: Drift, timer: Mapping[str, str]) -> Mapping[str, Any]:
     """The last result."""
-    since = snapshot.uptime - int(timer.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    since = units.seconds_active(TIMER, computer.uptime)
     # A deploy that changes or puts back something starts the timer anew; an older result speaks of what was before.
-    age = snapshot.state.clock - int(snapshot.drift.get("finished", 0))
+    age = computer.state.clock - drift.finished
     if age > since and since < _FIRST_SECONDS:
         expect.not_applicable("the host looks two minutes after it was deployed or started, and has not done so yet")
-    return expect.found(snapshot.drift or None, "result of the last check", "none")
+    return expect.found(drift.result or None, "result of the last check", "none")
 
 
 @pytest.mark.control(id="L-5.1", severity="high", title="The host checks itself for drift every day")
@@ -45,8 +47,8 @@ def test_timer(timer: Mapping[str, str]) -> None:
 
 
 @pytest.mark.control(id="L-5.2", severity="high", title="The host's last check of itself is recent")
-def test_fresh(snapshot: Snapshot, last: Mapping[str, Any]) -> None:
-    hours = (snapshot.state.clock - int(last["finished"])) / 3600
+def test_fresh(computer: Computer, last: Mapping[str, Any]) -> None:
+    hours = (computer.state.clock - int(last["finished"])) / 3600
     expect.below(hours, _OLDEST_HOURS, "age of the last check", "hours")
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from roles.host import RtHostConfig
-from roles.rt_app.deploy import RT_UNIT
-from roles.rt_app.model import UnitSettings
+from roles.host import HostConfig
+from roles.rt_app.model import RT_APP, RT_UNIT, UnitSettings
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import Snapshot
+from rtinfra.verify.look.computer import Computer
 
 pytestmark = pytest.mark.disruptive
 
@@ -101,9 +100,9 @@ printf "%d\n%s", (now() - $t) * 1000, $answer =~ s/.*?\r\n\r\n//sr;"""
     return int(milliseconds), json.loads(document)
 
 
-def make_fail(host: Host, rt: RtHostConfig, fail: Callable[[Moment], float]) -> Outage:
+def make_fail(host: Host, config: HostConfig, fail: Callable[[Moment], float]) -> Outage:
     """Let the process fail and wait for it to come back. `fail` returns when that was, by the host's uptime."""
-    app = rt.rt_app
+    app = config[RT_APP]
     port = app.rt_process.health_port
     # Forget earlier restarts, so that this one is not one too many.
     host.check_output(f"systemctl reset-failed {RT_UNIT}")
@@ -127,26 +126,26 @@ def make_fail(host: Host, rt: RtHostConfig, fail: Callable[[Moment], float]) -> 
 
 
 @pytest.fixture(scope="module")
-def killed(host: Host, rt: RtHostConfig) -> Outage:
+def killed(host: Host, config: HostConfig) -> Outage:
     """The real-time process, killed the hard way."""
 
     def kill(before: Moment) -> float:
         return float(host.check_output(f"cut -d' ' -f1 /proc/uptime; kill -9 {before.pid}"))
 
-    outage = make_fail(host, rt, kill)
+    outage = make_fail(host, config, kill)
     # An emulated processor (without KVM) shares the machine's own with everything that runs there. That only ever
     # adds time, so a slow recovery is tried again there, and there alone.
     attempts = _EMULATED_ATTEMPTS if host.run("systemd-detect-virt").stdout.strip() == expect.EMULATED else 1
     while outage.seconds >= _LONGEST_OUTAGE_S and attempts > 1:
-        outage = make_fail(host, rt, kill)
+        outage = make_fail(host, config, kill)
         attempts -= 1
     return outage
 
 
 @pytest.fixture(scope="module")
-def hung(host: Host, rt: RtHostConfig) -> Outage:
+def hung(host: Host, config: HostConfig) -> Outage:
     """The real-time process, alive but no longer turning its loop."""
-    app = rt.rt_app
+    app = config[RT_APP]
     if app.application.kind != "reference" or not app.reference.faults:
         expect.not_applicable("the application cannot be told to hang (rt_app.reference.faults)")
 
@@ -155,20 +154,20 @@ def hung(host: Host, rt: RtHostConfig) -> Outage:
         expect.entries(answer, {"status": "accepted"}, "answer to the request to hang")
         return observe(host).uptime
 
-    return make_fail(host, rt, hang)
+    return make_fail(host, config, hang)
 
 
 @pytest.fixture
-def reference(rt: RtHostConfig) -> None:
+def reference(config: HostConfig) -> None:
     """Only the reference workload is known to say these things about itself."""
-    if rt.rt_app.application.kind != "reference":
+    if config[RT_APP].application.kind != "reference":
         expect.not_applicable("only the reference workload's /health document is known here")
 
 
 @pytest.mark.control(id="RT-12.10", severity="critical", title="A killed real-time process is back within five seconds")
-def test_back_after_kill(killed: Outage, snapshot: Snapshot) -> None:
+def test_back_after_kill(killed: Outage, computer: Computer) -> None:
     expect.below_on_a_real_processor(
-        killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s", snapshot.virtualisation
+        killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s", computer.virtualisation
     )
 
 
@@ -200,10 +199,10 @@ def test_recovered_from_the_checkpoint(killed: Outage, reference: None) -> None:
 @pytest.mark.control(
     id="RT-12.14", severity="high", title="A restarted process answers health checks within half a second"
 )
-def test_health_after_kill(killed: Outage, host: Host, rt: RtHostConfig, snapshot: Snapshot) -> None:
-    milliseconds, health = request(host, rt.rt_app.rt_process.health_port, "/health")
+def test_health_after_kill(killed: Outage, host: Host, config: HostConfig, computer: Computer) -> None:
+    milliseconds, health = request(host, config[RT_APP].rt_process.health_port, "/health")
     expect.below_on_a_real_processor(
-        milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms", snapshot.virtualisation
+        milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms", computer.virtualisation
     )
     expect.that(bool(health), "no JSON", "a JSON document", "what /health says")
 
@@ -221,9 +220,9 @@ def test_hang_replaced(hung: Outage) -> None:
 @pytest.mark.control(
     id="RT-12.22", severity="high", title="A hung process is replaced in the time it takes to notice and to start"
 )
-def test_hang_duration(hung: Outage, rt: RtHostConfig, snapshot: Snapshot) -> None:
+def test_hang_duration(hung: Outage, config: HostConfig, computer: Computer) -> None:
     # Fed at least twice a period: what hangs right after a cycle is fed once more for it.
-    limit = 1.5 * rt.rt_app.unit.watchdog.seconds + _LONGEST_OUTAGE_S
+    limit = 1.5 * config[RT_APP].unit.watchdog.seconds + _LONGEST_OUTAGE_S
     expect.below_on_a_real_processor(
-        hung.seconds, limit, "from the hang until ready again", "s", snapshot.virtualisation
+        hung.seconds, limit, "from the hang until ready again", "s", computer.virtualisation
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from roles.gateways.model import GatewaysSettings
+from roles.gateways.model import GATEWAYS, METRICS_PAGE, GatewaysSettings, addresses_of
 from roles.host import HostConfig
-from roles.site import Site
+from roles.shape import FleetView
 from rtinfra.programs import Program
 from rtinfra.verify import expect, telemetry
-from rtinfra.verify.endpoints import METRICS, gateways
-from rtinfra.verify.snapshot import Sample, Snapshot, samples
+from rtinfra.verify.look.answers import Answers, Sample, samples
+from rtinfra.verify.look.containers import Containers
 
 pytestmark = pytest.mark.on("gateways")
 
@@ -21,34 +21,34 @@ _FULLEST_QUEUE = 0.8
 @pytest.fixture
 def settings(config: HostConfig) -> GatewaysSettings:
     """Settings of the gateways."""
-    return expect.found(config.gateways, "settings of the gateways", "none")
+    return expect.found(config[GATEWAYS], "settings of the gateways", "none")
 
 
 @pytest.fixture
-def measured(snapshot: Snapshot, site: Site, settings: GatewaysSettings) -> dict[str, list[Sample]]:
+def measured(answers: Answers, view: FleetView, settings: GatewaysSettings) -> dict[str, list[Sample]]:
     """What each gateway of the host says of itself, by address."""
     found = {
-        address: list(samples(snapshot.answer(f"http://{address}:{settings.metrics_port}{METRICS}")))
-        for address in gateways(site, settings)
+        address: list(samples(answers.last(f"http://{address}:{settings.metrics_port}{METRICS_PAGE}")))
+        for address in addresses_of(settings, view.address)
     }
     expect.nothing((address for address, own in found.items() if not own), "gateways without metrics")
     return found
 
 
 @pytest.mark.control(id="OB-6.1", severity="high", title="There are at least two gateways, so that one may fail")
-def test_two_gateways(site: Site) -> None:
-    number = sum(len(member.settings.addresses) or 1 for member in site.members("gateways"))
+def test_two_gateways(view: FleetView) -> None:
+    number = sum(len(member.settings.addresses) or 1 for member in view.members(GATEWAYS))
     expect.at_least(number, _LEAST_GATEWAYS, "gateways in the inventory")
 
 
 @pytest.mark.control(id="OB-6.2", severity="critical", title="Every gateway of the host runs and says it is healthy")
-def test_healthy(snapshot: Snapshot, programs: tuple[Program, ...], site: Site, settings: GatewaysSettings) -> None:
+def test_healthy(answers: Answers, programs: tuple[Program, ...], view: FleetView, settings: GatewaysSettings) -> None:
     own = [program for program in programs if program.role == "gateways" and program.ready]
-    expect.at_least(len(own), len(gateways(site, settings)), "gateways of the host")
+    expect.at_least(len(own), len(addresses_of(settings, view.address)), "gateways of the host")
     sick = [
-        f"{program.name}: {snapshot.answer(str(program.ready)).status}"
+        f"{program.name}: {answers.last(str(program.ready)).status}"
         for program in own
-        if snapshot.answer(str(program.ready)).status not in program.ready_status
+        if answers.last(str(program.ready)).status not in program.ready_status
     ]
     expect.nothing(sick, "gateways that are not healthy, with their HTTP status")
 
@@ -69,12 +69,12 @@ def test_queue_capacity(measured: dict[str, list[Sample]], settings: GatewaysSet
 @pytest.mark.control(
     id="OB-6.4", severity="critical", title="The queues of gateways are on disk and outlive a power cut"
 )
-def test_queue_on_disk(snapshot: Snapshot, programs: tuple[Program, ...]) -> None:
+def test_queue_on_disk(containers: Containers, programs: tuple[Program, ...]) -> None:
     own = [program for program in programs if program.role == "gateways"]
     without = [
         program.name
         for program in own
-        if not any(path.startswith(f"{place}/") for path in snapshot.data_files for place in program.directories)
+        if not any(path.startswith(f"{place}/") for path in containers.data_files for place in program.directories)
     ]
     expect.nothing(without, "gateways without a file in their data directories")
 

@@ -5,30 +5,31 @@ import time
 import pytest
 from testinfra.host import Host
 
-from roles.rt_tuning.deploy import IRQ_WATCH
+from roles.rt_tuning.model import IRQ_WATCH
 from rtinfra.cpu import CpuLayout, parse_cpu_list
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import Interrupt, Snapshot
+from rtinfra.verify.look.interrupts import Interrupt, Interrupts
+from rtinfra.verify.look.units import Units
 
 _DUMMY_LINK = "rtinfra-check"
 _REPIN_SECONDS = 60
 
 
 @pytest.fixture
-def movable(snapshot: Snapshot) -> tuple[Interrupt, ...]:
+def movable(interrupts: Interrupts) -> tuple[Interrupt, ...]:
     """Interrupts whose place anybody can choose.
 
     The others (timers, interrupts per CPU, queues of disks) are placed by the kernel alone, which refuses every
     change; `isolcpus=managed_irq` keeps those away that can be kept away.
     """
-    found = tuple(irq for irq in snapshot.interrupts if irq.is_movable)
+    found = tuple(irq for irq in interrupts.all if irq.is_movable)
     expect.at_least(len(found), 1, "movable interrupts")
     return found
 
 
 @pytest.mark.control(id="RT-10.20", severity="high", title="New devices may interrupt only the other cores")
-def test_default_affinity(snapshot: Snapshot, layout: CpuLayout) -> None:
-    expect.equal(snapshot.mask("/proc/irq/default_smp_affinity"), layout.housekeeping, "default affinity")
+def test_default_affinity(interrupts: Interrupts, layout: CpuLayout) -> None:
+    expect.equal(interrupts.default, layout.housekeeping, "default affinity")
 
 
 @pytest.mark.control(id="RT-10.21", severity="critical", title="No device is allowed to interrupt the real-time cores")
@@ -53,9 +54,9 @@ def test_no_arrivals(movable: tuple[Interrupt, ...], layout: CpuLayout) -> None:
 @pytest.mark.control(
     id="RT-10.24", severity="high", title="A watcher keeps interrupts off the real-time cores when network links change"
 )
-def test_watcher(snapshot: Snapshot) -> None:
+def test_watcher(units: Units) -> None:
     wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
-    expect.entries(snapshot.unit(IRQ_WATCH), wanted, IRQ_WATCH)
+    expect.entries(units.of(IRQ_WATCH), wanted, IRQ_WATCH)
 
 
 @pytest.mark.disruptive

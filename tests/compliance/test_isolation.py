@@ -2,55 +2,51 @@
 
 import pytest
 
-from roles.host import RtHostConfig
-from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
-from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, RT_SLICE
+from roles.host import HostConfig
+from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT
+from roles.rt_tuning.model import HOUSEKEEPING_GROUPS, RT_SLICE
 from rtinfra.cpu import CpuLayout
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import SCHED_POLICIES, Snapshot, Task
-
-#: Cores that deferred kernel work may use at all.
-COMMON_WORK_MASK = "/sys/devices/virtual/workqueue/cpumask"
+from rtinfra.verify.look.cpus import Cpus
+from rtinfra.verify.look.slices import Slices
+from rtinfra.verify.look.threads import SCHED_POLICIES, Thread, Threads
+from rtinfra.verify.look.units import Units
 
 
 @pytest.fixture
-def foreign_tasks(snapshot: Snapshot) -> tuple[Task, ...]:
+def foreign_tasks(threads: Threads) -> tuple[Thread, ...]:
     """Every thread of every program that is not the real-time application."""
-    ours = set(snapshot.tasks_of(RT_UNIT))
-    return tuple(task for task in snapshot.tasks if not task.is_kernel and task not in ours)
-
-
-def _cpuset(group: str) -> str:
-    return f"/sys/fs/cgroup/{group}/cpuset.cpus.effective"
+    ours = set(threads.of(RT_UNIT))
+    return tuple(task for task in threads.all if not task.is_kernel and task not in ours)
 
 
 @pytest.mark.control(id="RT-10.1", severity="critical", title="The kernel isolates exactly the chosen cores")
-def test_isolated(snapshot: Snapshot, layout: CpuLayout) -> None:
-    expect.equal(snapshot.cpus("/sys/devices/system/cpu/isolated"), layout.isolated, "isolated cores")
+def test_isolated(cpus: Cpus, layout: CpuLayout) -> None:
+    expect.equal(cpus.isolated, layout.isolated, "isolated cores")
 
 
 @pytest.mark.control(
     id="RT-10.2", severity="critical", title="The kernel's clock tick is switched off on the real-time cores"
 )
-def test_nohz_full(snapshot: Snapshot, layout: CpuLayout) -> None:
-    expect.equal(snapshot.cpus("/sys/devices/system/cpu/nohz_full"), layout.isolated, "tickless cores")
+def test_nohz_full(cpus: Cpus, layout: CpuLayout) -> None:
+    expect.equal(cpus.nohz_full, layout.isolated, "tickless cores")
 
 
 @pytest.mark.control(id="RT-10.3", severity="critical", title="No other program may run on the real-time cores")
-def test_no_foreign_task_may_run_there(foreign_tasks: tuple[Task, ...], layout: CpuLayout) -> None:
+def test_no_foreign_task_may_run_there(foreign_tasks: tuple[Thread, ...], layout: CpuLayout) -> None:
     intruders = (task for task in foreign_tasks if task.cpus & layout.isolated)
     expect.nothing(intruders, "programs allowed on the isolated cores")
 
 
 @pytest.mark.control(id="RT-10.4", severity="high", title="No other program was seen on the real-time cores")
-def test_no_foreign_task_ran_there(foreign_tasks: tuple[Task, ...], layout: CpuLayout) -> None:
+def test_no_foreign_task_ran_there(foreign_tasks: tuple[Thread, ...], layout: CpuLayout) -> None:
     intruders = (task for task in foreign_tasks if task.last_cpu in layout.isolated)
     expect.nothing(intruders, "programs that ran last on an isolated core")
 
 
 @pytest.mark.control(id="RT-10.5", severity="critical", title="The real-time process stays on the real-time cores")
-def test_rt_threads_on_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
-    tasks = snapshot.tasks_of(RT_UNIT)
+def test_rt_threads_on_isolated_cores(threads: Threads, layout: CpuLayout) -> None:
+    tasks = threads.of(RT_UNIT)
     expect.at_least(len(tasks), 1, "threads of the real-time process")
     astray = (task for task in tasks if not task.cpus <= layout.isolated)
     expect.nothing(astray, "threads of it allowed elsewhere")
@@ -59,8 +55,8 @@ def test_rt_threads_on_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> 
 @pytest.mark.control(
     id="RT-10.6", severity="high", title="The application's other process stays off the real-time cores"
 )
-def test_non_rt_threads_on_housekeeping_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
-    tasks = snapshot.tasks_of(NON_RT_UNIT)
+def test_non_rt_threads_on_housekeeping_cores(threads: Threads, layout: CpuLayout) -> None:
+    tasks = threads.of(NON_RT_UNIT)
     expect.at_least(len(tasks), 1, "threads of the non-real-time process")
     astray = (task for task in tasks if not task.cpus <= layout.housekeeping)
     expect.nothing(astray, "threads of it allowed elsewhere")
@@ -69,62 +65,61 @@ def test_non_rt_threads_on_housekeeping_cores(snapshot: Snapshot, layout: CpuLay
 @pytest.mark.control(
     id="RT-10.7", severity="critical", title="The first process, parent of all others, stays off the real-time cores"
 )
-def test_first_process(snapshot: Snapshot, layout: CpuLayout) -> None:
-    first = next(task for task in snapshot.tasks if task.tid == 1)
+def test_first_process(threads: Threads, layout: CpuLayout) -> None:
+    first = threads.number(1)
     expect.that(
         first.cpus <= layout.housekeeping, first.cpus, f"within {layout.housekeeping_list}", "cores of process 1"
     )
 
 
 @pytest.mark.control(id="RT-10.8", severity="high", title="System services are kept off the real-time cores")
-def test_system_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
-    expect.equal(snapshot.cpus(_cpuset("system.slice")), layout.housekeeping, "cores of system.slice")
+def test_system_slice(slices: Slices, layout: CpuLayout) -> None:
+    expect.equal(slices.cpus("system.slice"), layout.housekeeping, "cores of system.slice")
 
 
 @pytest.mark.control(id="RT-10.9", severity="high", title="People who log in are kept off the real-time cores")
-def test_user_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
-    expect.equal(snapshot.cpus(_cpuset("user.slice")), layout.housekeeping, "cores of user.slice")
+def test_user_slice(slices: Slices, layout: CpuLayout) -> None:
+    expect.equal(slices.cpus("user.slice"), layout.housekeeping, "cores of user.slice")
 
 
 @pytest.mark.control(id="RT-10.10", severity="high", title="The service manager is kept off the real-time cores")
-def test_init_scope(snapshot: Snapshot, layout: CpuLayout) -> None:
-    expect.equal(snapshot.cpus(_cpuset("init.scope")), layout.housekeeping, "cores of init.scope")
+def test_init_scope(slices: Slices, layout: CpuLayout) -> None:
+    expect.equal(slices.cpus("init.scope"), layout.housekeeping, "cores of init.scope")
 
 
 @pytest.mark.control(id="RT-10.11", severity="critical", title="The real-time process gets exactly the real-time cores")
-def test_rt_slice(snapshot: Snapshot, layout: CpuLayout) -> None:
-    expect.equal(snapshot.cpus(_cpuset(RT_SLICE)), layout.isolated, f"cores of {RT_SLICE}")
+def test_rt_slice(slices: Slices, layout: CpuLayout) -> None:
+    expect.equal(slices.cpus(RT_SLICE), layout.isolated, f"cores of {RT_SLICE}")
 
 
 @pytest.mark.control(id="RT-10.12", severity="medium", title="The service manager knows who may use which cores")
-def test_systemd_agrees(snapshot: Snapshot, layout: CpuLayout) -> None:
+def test_systemd_agrees(units: Units, layout: CpuLayout) -> None:
     # What systemd holds survives the next reload; what only the kernel holds would not.
     wanted = dict.fromkeys(HOUSEKEEPING_GROUPS, layout.housekeeping_list) | {RT_SLICE: layout.isolated_list}
-    allowed = {unit: snapshot.unit(unit).get("AllowedCPUs", "") for unit in wanted}
+    allowed = {unit: units.of(unit).get("AllowedCPUs", "") for unit in wanted}
     expect.entries(allowed, wanted, "AllowedCPUs")
 
 
 @pytest.mark.control(
     id="RT-10.13", severity="high", title="The kernel's clean-up of memory (RCU) is done on the other cores"
 )
-def test_rcu_callbacks_off_isolated_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
-    threads = snapshot.kernel_threads(r"rcuo[a-z]?/\d+|rcuog/\d+")
-    expect.at_least(len(threads), 1, "threads that run RCU callbacks for the isolated cores")
-    expect.nothing((task for task in threads if task.cpus & layout.isolated), "of them on isolated cores")
+def test_rcu_callbacks_off_isolated_cores(threads: Threads, layout: CpuLayout) -> None:
+    found = threads.kernel(r"rcuo[a-z]?/\d+|rcuog/\d+")
+    expect.at_least(len(found), 1, "threads that run RCU callbacks for the isolated cores")
+    expect.nothing((task for task in found if task.cpus & layout.isolated), "of them on isolated cores")
 
 
 @pytest.mark.control(id="RT-10.14", severity="high", title="New kernel threads start on the other cores")
-def test_kthreadd(snapshot: Snapshot, layout: CpuLayout) -> None:
-    parent = next(task for task in snapshot.tasks if task.tid == 2)
+def test_kthreadd(threads: Threads, layout: CpuLayout) -> None:
+    parent = threads.number(2)
     expect.that(
         parent.cpus <= layout.housekeeping, parent.cpus, f"within {layout.housekeeping_list}", "cores of kthreadd"
     )
 
 
 @pytest.mark.control(id="RT-10.15", severity="high", title="The kernel's background work is done on the other cores")
-def test_workqueue_default(snapshot: Snapshot, layout: CpuLayout) -> None:
-    mask = snapshot.mask(COMMON_WORK_MASK)
-    expect.equal(mask, layout.housekeeping, "cores of unbound work")
+def test_workqueue_default(cpus: Cpus, layout: CpuLayout) -> None:
+    expect.equal(cpus.work, layout.housekeeping, "cores of unbound work")
 
 
 @pytest.mark.control(
@@ -132,27 +127,25 @@ def test_workqueue_default(snapshot: Snapshot, layout: CpuLayout) -> None:
     severity="high",
     title="Every kind of background work, writing to disks included, is done on the other cores",
 )
-def test_every_workqueue(snapshot: Snapshot, layout: CpuLayout) -> None:
-    queues = snapshot.glob(r"/sys/devices/virtual/workqueue/.+/cpumask")
-    expect.that(
-        any("/writeback/" in path for path in queues), f"{len(queues)} queues", "writeback among them", "queues"
-    )
+def test_every_workqueue(cpus: Cpus, layout: CpuLayout) -> None:
+    queues = cpus.work_queues
+    expect.that("writeback" in queues, f"{len(queues)} queues", "writeback among them", "queues")
     # A queue's own mask is applied within the common one, and one made late (a disk found while booting) shows
     # all cores: wqattrs_actualize_cpumask() of the kernel's workqueue.c.
-    common = snapshot.mask(COMMON_WORK_MASK)
-    astray = (path.split("/")[-2] for path in queues if (snapshot.mask(path) & common or common) & layout.isolated)
+    common = cpus.work
+    astray = (name for name, mask in queues.items() if (mask & common or common) & layout.isolated)
     expect.nothing(astray, "kinds of work allowed on isolated cores")
 
 
 @pytest.mark.control(id="RT-10.17", severity="critical", title="The control loop runs with its real-time priority")
-def test_loop_thread_priority(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    wanted = (SCHED_POLICIES[rt.rt_app.rt_process.policy], rt.rt_app.rt_process.priority)
-    threads = [f"{task.name} {task.policy}/{task.priority}" for task in snapshot.tasks_of(RT_UNIT)]
-    has_it = any((task.policy, task.priority) == wanted for task in snapshot.tasks_of(RT_UNIT))
+def test_loop_thread_priority(threads: Threads, config: HostConfig) -> None:
+    wanted = (SCHED_POLICIES[config[RT_APP].rt_process.policy], config[RT_APP].rt_process.priority)
+    found = [f"{task.name} {task.policy}/{task.priority}" for task in threads.of(RT_UNIT)]
+    has_it = any((task.policy, task.priority) == wanted for task in threads.of(RT_UNIT))
     expect.that(
         has_it,
-        ", ".join(threads) or "no thread",
-        f"a thread with {rt.rt_app.rt_process.policy} {rt.rt_app.rt_process.priority}",
+        ", ".join(found) or "no thread",
+        f"a thread with {config[RT_APP].rt_process.policy} {config[RT_APP].rt_process.priority}",
         "threads of the real-time process (policy/priority)",
     )
 
@@ -160,12 +153,12 @@ def test_loop_thread_priority(snapshot: Snapshot, rt: RtHostConfig) -> None:
 @pytest.mark.control(
     id="RT-10.18", severity="high", title="No other program has a higher priority than the control loop"
 )
-def test_nobody_outranks_the_loop(snapshot: Snapshot, foreign_tasks: tuple[Task, ...], rt: RtHostConfig) -> None:
-    rivals = (task for task in foreign_tasks if task.policy and task.priority >= rt.rt_app.rt_process.priority)
+def test_nobody_outranks_the_loop(foreign_tasks: tuple[Thread, ...], config: HostConfig) -> None:
+    rivals = (task for task in foreign_tasks if task.policy and task.priority >= config[RT_APP].rt_process.priority)
     expect.nothing(rivals, "other programs with that priority or more")
 
 
 @pytest.mark.control(id="RT-10.19", severity="critical", title="The real-time process's memory is kept in RAM")
-def test_memory_is_locked(snapshot: Snapshot) -> None:
-    locked = max((task.locked_kb for task in snapshot.tasks_of(RT_UNIT)), default=0)
+def test_memory_is_locked(threads: Threads) -> None:
+    locked = max((task.locked_kb for task in threads.of(RT_UNIT)), default=0)
     expect.at_least(locked, 1, "locked memory of the real-time process", "kB")

@@ -10,14 +10,15 @@ from typing import Any, Self
 import pytest
 from testinfra.host import Host
 
-from roles.host import RtHostConfig
-from roles.rt_app.deploy import RT_UNIT
-from roles.rt_tuning.deploy import LATENCY_BEFORE, LATENCY_PROGRAM
+from roles.host import HostConfig
+from roles.rt_app.model import RT_APP, RT_UNIT
+from roles.rt_tuning.model import LATENCY_BEFORE, LATENCY_PROGRAM
 from rtinfra.cpu import CpuLayout
 from rtinfra.verify import expect
+from rtinfra.verify.look.answers import Answers
+from rtinfra.verify.look.computer import Computer
 from rtinfra.verify.plugin import Subject
 from rtinfra.verify.report import NOT_A_LATENCY_PROOF
-from rtinfra.verify.snapshot import Snapshot
 
 _LARGEST_LATENCY_US = 100
 _LARGEST_MISS_RATE = 0.0001
@@ -64,14 +65,14 @@ def _running_sum(histogram: Counter[int]) -> Iterator[tuple[int, int]]:
 
 @pytest.fixture(scope="session")
 def latency(
-    subject: Subject, host: Host, rt: RtHostConfig, layout: CpuLayout, request: pytest.FixtureRequest
+    subject: Subject, host: Host, config: HostConfig, layout: CpuLayout, request: pytest.FixtureRequest
 ) -> Latency:
     """A run of cyclictest on the isolated cores under load on the others, kept with its circumstances.
 
     The application is stopped meanwhile: two programs of one priority on one core would measure each other.
     """
     seconds = request.config.option.latency_seconds
-    measure = f"{LATENCY_PROGRAM} measure {layout.isolated_list} {rt.rt_app.rt_process.priority} {seconds}"
+    measure = f"{LATENCY_PROGRAM} measure {layout.isolated_list} {config[RT_APP].rt_process.priority} {seconds}"
     output = host.check_output(
         f"trap 'systemctl start {RT_UNIT}' EXIT; trap 'exit 1' HUP INT TERM; systemctl stop {RT_UNIT} && {measure}"
     )
@@ -95,9 +96,9 @@ def before(host: Host) -> Latency | None:
 @pytest.mark.control(
     id="RT-11.1", severity="critical", title="The real-time cores react in time under load, even in the worst case"
 )
-def test_worst_latency(latency: Latency, snapshot: Snapshot) -> None:
-    if snapshot.is_virtual:
-        expect.measured(latency, "cyclictest", _why_not_judged(snapshot))
+def test_worst_latency(latency: Latency, computer: Computer) -> None:
+    if computer.is_virtual:
+        expect.measured(latency, "cyclictest", _why_not_judged(computer))
     else:
         expect.below(latency.worst_us, _LARGEST_LATENCY_US, "worst latency", "us")
 
@@ -105,28 +106,28 @@ def test_worst_latency(latency: Latency, snapshot: Snapshot) -> None:
 @pytest.mark.disruptive
 @pytest.mark.control(id="RT-11.2", severity="high", title="The latency measurement counted every cycle")
 def test_measurement_is_complete(
-    latency: Latency, layout: CpuLayout, request: pytest.FixtureRequest, snapshot: Snapshot
+    latency: Latency, layout: CpuLayout, request: pytest.FixtureRequest, computer: Computer
 ) -> None:
     wanted = len(layout.isolated) * request.config.option.latency_seconds * 1000
-    if snapshot.is_virtual:
-        expect.measured(f"{latency.cycles} of {wanted}", "cycles", _why_not_judged(snapshot))
+    if computer.is_virtual:
+        expect.measured(f"{latency.cycles} of {wanted}", "cycles", _why_not_judged(computer))
     else:
         expect.at_least(latency.cycles, int(wanted * 0.99), "cycles measured")
 
 
 @pytest.mark.control(id="RT-11.3", severity="high", title="The control loop misses practically no deadline")
-def test_deadline_misses(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    rate = snapshot.metrics(rt.rt_app.rt_process.metrics_port).get("mxrc_rt_deadline_miss_rate")
+def test_deadline_misses(answers: Answers, computer: Computer, config: HostConfig) -> None:
+    rate = answers.metrics(config[RT_APP].rt_process.metrics_port).get("mxrc_rt_deadline_miss_rate")
     rate = expect.found(rate, "mxrc_rt_deadline_miss_rate", "nothing", "a number")
-    if snapshot.is_virtual:
-        expect.measured(f"{rate:.4%}", "missed deadlines", _why_not_judged(snapshot))
+    if computer.is_virtual:
+        expect.measured(f"{rate:.4%}", "missed deadlines", _why_not_judged(computer))
     else:
         expect.that(rate < _LARGEST_MISS_RATE, f"{rate:.4%}", "less than 0.01 %", "missed deadlines")
 
 
 @pytest.mark.control(id="RT-11.4", severity="low", title="The control loop tells how unevenly it starts (jitter)")
-def test_jitter(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    jitter = snapshot.metrics(rt.rt_app.rt_process.metrics_port).get("mxrc_rt_jitter_us")
+def test_jitter(answers: Answers, config: HostConfig) -> None:
+    jitter = answers.metrics(config[RT_APP].rt_process.metrics_port).get("mxrc_rt_jitter_us")
     jitter = expect.found(jitter, "mxrc_rt_jitter_us", "nothing", "a number")
     expect.measured(f"{jitter:.0f} us", "jitter", "the application did not run before the cores were isolated")
 
@@ -137,17 +138,17 @@ def test_jitter(snapshot: Snapshot, rt: RtHostConfig) -> None:
     severity="high",
     title="Under load the real-time cores are twice as even as before isolation",
 )
-def test_jitter_before_and_after(latency: Latency, before: Latency | None, snapshot: Snapshot) -> None:
+def test_jitter_before_and_after(latency: Latency, before: Latency | None, computer: Computer) -> None:
     if before is None:
         expect.not_applicable(f"the cores were isolated before the deploy could measure: there is no {LATENCY_BEFORE}")
     change = f"{before.jitter_us} us before, {latency.jitter_us} us now"
-    if snapshot.is_virtual:
-        expect.measured(change, "jitter", _why_not_judged(snapshot))
+    if computer.is_virtual:
+        expect.measured(change, "jitter", _why_not_judged(computer))
     else:
         expect.that(
             latency.jitter_us <= _LARGEST_JITTER_SHARE * before.jitter_us, change, "at most half of before", "jitter"
         )
 
 
-def _why_not_judged(snapshot: Snapshot) -> str:
-    return f"{NOT_A_LATENCY_PROOF}: a virtual machine ({snapshot.virtualisation})"
+def _why_not_judged(computer: Computer) -> str:
+    return f"{NOT_A_LATENCY_PROOF}: a virtual machine ({computer.virtualisation})"

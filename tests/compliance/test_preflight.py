@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import pytest
 
-from roles.agents.deploy import NODE_EXPORTER_UNIT
-from roles.host import RT_GROUP, HostConfig
-from roles.preflight.deploy import ACCOUNT, CONFIGURATION, SERVICE, TIMER
-from roles.preflight.model import PreflightSettings
-from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY
+from roles.agents.role import NODE_EXPORTER_UNIT
+from roles.host import HostConfig
+from roles.preflight.model import PREFLIGHT, PreflightSettings
+from roles.preflight.role import ACCOUNT, SERVICE, TIMER
+from roles.shared import AGENTS_SLICE, RT_GROUP, TEXTFILE_DIRECTORY
 from rtinfra.cpu import CpuLayout, parse_cpu_list
+from rtinfra.preflight.settings import CONFIGURATION
 from rtinfra.programs import Program
 from rtinfra.verify import expect
-from rtinfra.verify.snapshot import Sample, Snapshot, samples
+from rtinfra.verify.look.answers import Answers, Sample, samples
+from rtinfra.verify.look.private_files import PrivateFiles
+from rtinfra.verify.look.units import Units
 
 pytestmark = pytest.mark.on("preflight")
 
@@ -29,14 +32,14 @@ _METRICS = (
 @pytest.fixture
 def settings(config: HostConfig) -> PreflightSettings:
     """Settings of the preflight."""
-    return expect.found(config.preflight, "settings of the preflight", "none")
+    return expect.found(config[PREFLIGHT], "settings of the preflight", "none")
 
 
 @pytest.fixture
-def exposed(snapshot: Snapshot, programs: tuple[Program, ...]) -> tuple[Sample, ...]:
+def exposed(answers: Answers, programs: tuple[Program, ...]) -> tuple[Sample, ...]:
     """What node_exporter shows."""
     url = next((program.ready for program in programs if program.unit == NODE_EXPORTER_UNIT), None)
-    answer = snapshot.answer(expect.found(url, "address of the host's metrics", "none"))
+    answer = answers.last(expect.found(url, "address of the host's metrics", "none"))
     expect.equal(answer.status, 200, f"HTTP status of {answer.url}")
     return tuple(samples(answer))
 
@@ -67,16 +70,16 @@ def test_environment_label(exposed: tuple[Sample, ...], settings: PreflightSetti
 
 
 @pytest.mark.control(id="PF-4.1", severity="medium", title="What every check found is kept on the host")
-def test_evidence(snapshot: Snapshot, settings: PreflightSettings) -> None:
+def test_evidence(private_files: PrivateFiles, settings: PreflightSettings) -> None:
     directory = f"{settings.state_directory}/evidence/"
-    kept = [path for path in snapshot.private_files if path.startswith(directory) and path.endswith(".json")]
+    kept = [path for path in private_files.access if path.startswith(directory) and path.endswith(".json")]
     expect.at_least(len(kept), 1, "runs kept")
     expect.that(len(kept) <= settings.evidence.keep, len(kept), f"at most {settings.evidence.keep}", "runs kept")
 
 
 @pytest.mark.control(id="PF-5.1", severity="critical", title="The preflight runs by itself, now and after a restart")
-def test_timer(snapshot: Snapshot) -> None:
-    expect.entries(snapshot.unit(TIMER), {"ActiveState": "active", "UnitFileState": "enabled"}, TIMER)
+def test_timer(units: Units) -> None:
+    expect.entries(units.of(TIMER), {"ActiveState": "active", "UnitFileState": "enabled"}, TIMER)
 
 
 @pytest.mark.control(id="PF-5.2", severity="high", title="The last preflight was not long ago")
@@ -87,28 +90,28 @@ def test_recent(exposed: tuple[Sample, ...], settings: PreflightSettings) -> Non
 
 
 @pytest.mark.control(id="PF-5.3", severity="medium", title="The preflight can do nothing but look")
-def test_exposure(snapshot: Snapshot) -> None:
-    score = snapshot.exposure.get(SERVICE)
+def test_exposure(units: Units) -> None:
+    score = units.exposure.get(SERVICE)
     holds = score is not None and score <= _LARGEST_EXPOSURE
     expect.that(holds, score, f"at most {_LARGEST_EXPOSURE}", f"exposure of {SERVICE} (systemd-analyze security)")
 
 
 @pytest.mark.control(id="PF-5.4", severity="high", title="The preflight runs within the bounds of all agents")
-def test_slice(snapshot: Snapshot) -> None:
-    expect.entries(snapshot.unit(SERVICE), {"Slice": AGENTS_SLICE}, SERVICE)
+def test_slice(units: Units) -> None:
+    expect.entries(units.of(SERVICE), {"Slice": AGENTS_SLICE}, SERVICE)
 
 
 @pytest.mark.on("preflight", RT_GROUP)
 @pytest.mark.control(id="PF-5.5", severity="critical", title="The preflight never runs on a real-time core")
-def test_cores(snapshot: Snapshot, layout: CpuLayout) -> None:
-    allowed = snapshot.unit(SERVICE).get("AllowedCPUs", "").replace(" ", ",")
+def test_cores(units: Units, layout: CpuLayout) -> None:
+    allowed = units.of(SERVICE).get("AllowedCPUs", "").replace(" ", ",")
     cores = parse_cpu_list(allowed, None) if allowed else frozenset()
     expect.equal(cores, layout.housekeeping, f"cores of {SERVICE}")
 
 
 @pytest.mark.control(id="OF-2.1", severity="critical", title="Passwords of the preflight can be read by it alone")
-def test_private(snapshot: Snapshot) -> None:
-    secrets = {path: text for path, text in snapshot.private_files.items() if path.startswith(f"{CONFIGURATION}/")}
+def test_private(private_files: PrivateFiles) -> None:
+    secrets = {path: text for path, text in private_files.access.items() if path.startswith(f"{CONFIGURATION}/")}
     expect.at_least(len(secrets), 1, "files of the preflight")
     wanted = {"600", "700"}
     others = [

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 import pytest
 from testinfra.host import Host
 
-from roles.host import RtHostConfig
-from roles.rt_app.deploy import RT_UNIT, documents
+from roles.host import HostConfig
+from roles.rt_app.model import RT_APP, RT_UNIT
+from roles.rt_app.role import documents
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.http import loopback
 from rtinfra.verify import expect
 from rtinfra.verify.asking import Asker
+from rtinfra.verify.look.answers import samples
+from rtinfra.verify.look.computer import Computer
 from rtinfra.verify.report import NOT_A_LATENCY_PROOF
-from rtinfra.verify.snapshot import Snapshot, samples
 
 _LARGEST_COST = 0.05
 # Until a process that was just started runs as it does from then on.
@@ -30,11 +32,11 @@ _RESTART = f"systemctl daemon-reload && systemctl reset-failed {RT_UNIT} && syst
 
 
 @contextmanager
-def untraced(host: Host, rt: RtHostConfig, layout: CpuLayout) -> Iterator[None]:
+def untraced(host: Host, config: HostConfig, layout: CpuLayout) -> Iterator[None]:
     """Let the real-time process run without tracing meanwhile; it is restarted before and after."""
-    document = documents(rt.rt_app, layout)["tracing_config"]
+    document = documents(config[RT_APP], layout)["tracing_config"]
     document |= {"sampling_rate": 0.0, "instrumentation": dict.fromkeys(document["instrumentation"], False)}
-    drop_in = f"[Service]\nBindReadOnlyPaths={_CONFIG}:{rt.rt_app.config_dir}/tracing_config.json\n"
+    drop_in = f"[Service]\nBindReadOnlyPaths={_CONFIG}:{config[RT_APP].config_dir}/tracing_config.json\n"
     directory = _DROP_IN.rpartition("/")[0]
     try:
         host.check_output(
@@ -66,17 +68,17 @@ def mean_cycle_us(asker: Asker, port: int, seconds: int) -> float:
     id="OB-4.3", severity="high", title="Tracing takes less than a twentieth of the control loop's cycle time"
 )
 def test_cost_of_tracing(
-    host: Host, asker: Asker, rt: RtHostConfig, layout: CpuLayout, snapshot: Snapshot, request: pytest.FixtureRequest
+    host: Host, asker: Asker, config: HostConfig, layout: CpuLayout, computer: Computer, request: pytest.FixtureRequest
 ) -> None:
-    seconds, port = request.config.option.latency_seconds, rt.rt_app.rt_process.metrics_port
-    with untraced(host, rt, layout):
+    seconds, port = request.config.option.latency_seconds, config[RT_APP].rt_process.metrics_port
+    with untraced(host, config, layout):
         without = mean_cycle_us(asker, port, seconds)
     traced = mean_cycle_us(asker, port, seconds)
     cost = traced / without - 1
     told = f"{cost:+.1%} ({traced:.1f} us a cycle, {without:.1f} us without)"
-    if snapshot.is_virtual:
+    if computer.is_virtual:
         expect.measured(
-            told, "cost of tracing", f"{NOT_A_LATENCY_PROOF}: a virtual machine ({snapshot.virtualisation})"
+            told, "cost of tracing", f"{NOT_A_LATENCY_PROOF}: a virtual machine ({computer.virtualisation})"
         )
     else:
         expect.that(cost < _LARGEST_COST, told, "less than 5 %", "cost of tracing")

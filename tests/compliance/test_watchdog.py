@@ -2,58 +2,59 @@
 
 import pytest
 
-from roles.host import RtHostConfig
-from roles.rt_tuning.deploy import WATCHDOG_DEVICE
-from roles.rt_tuning.model import WatchdogSettings
+from roles.host import HostConfig
+from roles.rt_kernel.model import RT_KERNEL
+from roles.rt_tuning.model import RT_TUNING, WATCHDOG_DEVICE, WatchdogSettings
 from rtinfra.verify import expect
-from rtinfra.verify.probe import sysctl_path
-from rtinfra.verify.snapshot import Snapshot, Watchdog
+from rtinfra.verify.look.computer import Computer
+from rtinfra.verify.look.kernel import Kernel
+from rtinfra.verify.look.watchdog import Device, Watchdog
 
 # What systemd prints for "never".
 _NEVER = 2**64 - 1
 
 
 @pytest.fixture
-def settings(rt: RtHostConfig) -> WatchdogSettings:
+def settings(config: HostConfig) -> WatchdogSettings:
     """The settings; without a watchdog these controls mean nothing."""
-    if not rt.rt_tuning.watchdog.enabled:
+    if not config[RT_TUNING].watchdog.enabled:
         expect.not_applicable("the settings say that this host has no hardware watchdog")
-    return rt.rt_tuning.watchdog
+    return config[RT_TUNING].watchdog
 
 
 @pytest.fixture
-def device(snapshot: Snapshot, settings: WatchdogSettings) -> Watchdog:
+def device(watchdog: Watchdog, settings: WatchdogSettings) -> Device:
     """The chosen device, by its name: numbers change between boots."""
-    chosen = next((dog for dog in snapshot.watchdogs if settings.identity in (None, dog.identity)), None)
-    present = ", ".join(dog.identity for dog in snapshot.watchdogs)
+    chosen = next((dog for dog in watchdog.devices if settings.identity in (None, dog.identity)), None)
+    present = ", ".join(dog.identity for dog in watchdog.devices)
     return expect.found(chosen, "watchdog devices", present, settings.identity or "any")
 
 
 @pytest.mark.control(id="RT-10.50", severity="critical", title="The hardware watchdog is armed")
-def test_device_is_active(device: Watchdog) -> None:
+def test_device_is_active(device: Device) -> None:
     expect.equal(device.state, "active", f"state of {device.identity}")
 
 
 @pytest.mark.control(id="RT-10.51", severity="critical", title="A host that hangs is reset after the set time")
-def test_runtime(snapshot: Snapshot, settings: WatchdogSettings) -> None:
-    expect.time_span(snapshot.manager.get("RuntimeWatchdogUSec", ""), settings.runtime, "RuntimeWatchdogSec")
+def test_runtime(watchdog: Watchdog, settings: WatchdogSettings) -> None:
+    expect.time_span(watchdog.manager.get("RuntimeWatchdogUSec", ""), settings.runtime, "RuntimeWatchdogSec")
 
 
 @pytest.mark.control(id="RT-10.52", severity="high", title="A shutdown that hangs is reset after the set time")
-def test_reboot(snapshot: Snapshot, settings: WatchdogSettings) -> None:
-    expect.time_span(snapshot.manager.get("RebootWatchdogUSec", ""), settings.reboot, "RebootWatchdogSec")
+def test_reboot(watchdog: Watchdog, settings: WatchdogSettings) -> None:
+    expect.time_span(watchdog.manager.get("RebootWatchdogUSec", ""), settings.reboot, "RebootWatchdogSec")
 
 
 @pytest.mark.control(id="RT-10.53", severity="high", title="The system uses the chosen watchdog device")
-def test_device_in_use(snapshot: Snapshot, device: Watchdog) -> None:
-    expect.equal(snapshot.manager.get("WatchdogDevice"), WATCHDOG_DEVICE, "device that systemd was given")
-    expect.equal(snapshot.watchdog_link, device.device, f"what {WATCHDOG_DEVICE} leads to")
+def test_device_in_use(watchdog: Watchdog, device: Device) -> None:
+    expect.equal(watchdog.manager.get("WatchdogDevice"), WATCHDOG_DEVICE, "device that systemd was given")
+    expect.equal(watchdog.link, device.path, f"what {WATCHDOG_DEVICE} leads to")
 
 
 @pytest.mark.control(id="RT-10.54", severity="critical", title="The system feeds the watchdog in time")
-def test_fed_in_time(snapshot: Snapshot, settings: WatchdogSettings) -> None:
-    fed = int(snapshot.manager.get("WatchdogLastPingTimestampMonotonic") or _NEVER)
-    seconds = None if fed in (0, _NEVER) else snapshot.uptime - fed / 1e6
+def test_fed_in_time(computer: Computer, watchdog: Watchdog, settings: WatchdogSettings) -> None:
+    fed = int(watchdog.manager.get("WatchdogLastPingTimestampMonotonic") or _NEVER)
+    seconds = None if fed in (0, _NEVER) else computer.uptime - fed / 1e6
     expect.below(
         expect.found(seconds, "the watchdog was", "never fed", "fed"),
         settings.runtime.seconds,
@@ -63,10 +64,10 @@ def test_fed_in_time(snapshot: Snapshot, settings: WatchdogSettings) -> None:
 
 
 @pytest.mark.control(id="RT-10.55", severity="high", title="The host restarts by itself after a kernel crash")
-def test_restarts_after_panic(snapshot: Snapshot, rt: RtHostConfig) -> None:
-    words = dict(word.partition("=")[::2] for word in rt.rt_kernel.parameters)
-    wanted = str(rt.rt_tuning.sysctl.get("kernel.panic", words.get("panic", "0")))
+def test_restarts_after_panic(kernel: Kernel, config: HostConfig) -> None:
+    words = dict(word.partition("=")[::2] for word in config[RT_KERNEL].parameters)
+    wanted = str(config[RT_TUNING].sysctl.get("kernel.panic", words.get("panic", "0")))
     if wanted == "0":
         expect.not_applicable("the settings leave a crashed host down")
-    live = snapshot.values.get(sysctl_path("kernel.panic"))
+    live = kernel.setting("kernel.panic")
     expect.equal(live, wanted, "seconds until a restart after a crash (kernel.panic)")

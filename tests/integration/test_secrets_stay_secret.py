@@ -213,12 +213,12 @@ def test_a_deploy_shows_none(services: Services, cache: Process, tmp_path: Path,
         def read(self, name: str) -> bytes:
             return planted(services)[name].encode()
 
-    view = view(agents=here(), gateways=at("gw", "192.0.2.10"))
-    object.__setattr__(view, "secrets", Vault())
+    where = view(agents=here(), gateways=at("gw", "192.0.2.10"))
+    object.__setattr__(where, "secrets", Vault())
     chosen = settings(services, cache, tmp_path)
     # The role knows where node_exporter looks, and systemd makes the directory for results.
     del chosen["state_directory"], chosen["textfile_directory"]
-    part = role.state(shipped("preflight", **chosen), view)
+    part = role.state(shipped("preflight", **chosen), where)
     secret_files = [path for path in part.files if getattr(path, "secret", False)]
     assert len(secret_files) == len(planted(services))
     data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": {"echo @@": "@@nothing"}}

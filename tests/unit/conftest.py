@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra.verify import evidence, session
-
-SAMPLE = Path(__file__).parent / "test_verify_sample.txt"
+from tests.record_looks import ANSWERING, rt_host
 
 SUITE = '''
 """A small area."""
@@ -22,7 +21,7 @@ def control(number, severity="high"):
 
 @control(1)
 def test_pass(verification, subject_name):
-    expect.equal(verification.subject(subject_name).snapshot.virtualisation, "qemu", "virtualisation")
+    expect.equal(verification.subject(subject_name).snapshot.computer.virtualisation, "qemu", "virtualisation")
 
 @control(2, "critical")
 def test_fail(verification, subject_name):
@@ -98,8 +97,8 @@ def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
     answer = tmp_path / "answer"
-    answer.write_text(SAMPLE.read_text(encoding="utf-8").replace("␀", "\0"), encoding="utf-8")
-    program.write_text(f"#!/bin/sh\ncat {answer}\n")
+    answer.write_text(rt_host(), encoding="utf-8")
+    program.write_text(f"#!/bin/sh\n{ANSWERING}{answer}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     return program

@@ -12,7 +12,8 @@ from roles.mirror_place import MirrorPlace
 from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT
 from roles.mirror_server.role import names
 from rtinfra.facts.mirror import Certificate, Index, MirrorState, Release
-from rtinfra.verify.mirror import pip_wanted, requests
+from rtinfra.verify.look.mirror_client import pip_required
+from rtinfra.verify.look.mirror_server import requests
 
 PLACE = MirrorPlace(host="mirror", address="192.0.2.5", port=443, directory="/srv/rtinfra-mirror")
 NAME = "20260101T000000Z-0123456789abcdef"
@@ -66,7 +67,7 @@ def served_answer(has_certificates: bool = True) -> list[str]:
 
 
 def client_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iterator[str]:
-    """What a healthy client answers to rtinfra.verify.mirror."""
+    """What a healthy client answers to rtinfra.verify.look.mirror_client."""
     own = config.get(MIRROR_SERVER) is not None
     repository = f"file:{place.live}/apt/" if own else f"{place.url}/apt/"
     yield from ("@@mirror_files", SOURCE)
@@ -88,13 +89,13 @@ def client_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iter
         KEY_TEXT,
     )
     yield from ("@@mirror_recorded", NAME, "@@mirror_pip")
-    yield from (f"{key} = {value}" for key, values in pip_wanted(place).items() for value in values)
+    yield from (f"{key} = {value}" for key, values in pip_required(place).items() for value in values)
     registries = {IMAGES: {"Prefix": IMAGES, "Location": f"{place.netloc}/{REPOSITORY}"}}
     yield from ("@@mirror_registries", json.dumps(registries), "@@mirror_policy", json.dumps(image_policy()))
 
 
 def server_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iterator[str]:
-    """What a healthy server answers to rtinfra.verify.mirror."""
+    """What a healthy server answers to rtinfra.verify.look.mirror_server."""
     settings = config[MIRROR_SERVER]
     assert settings is not None
     alternatives = ", ".join(

@@ -113,9 +113,7 @@ def test_an_unknown_tenant_is_seen_by_those_who_run_the_stack(default: RoleState
 def test_the_tenant_of_the_stack_is_there_even_if_nobody_lists_it() -> None:
     base = telemetry()
     only_prod = base.model_copy(update={"tenants": {"prod": base.tenants["prod"]}})
-    where = view(
-        "gw", "192.0.2.10", shared=only_prod, jaeger=at("j", "192.0.2.21"), prometheus=at("p", "192.0.2.23")
-    )
+    where = view("gw", "192.0.2.10", shared=only_prod, jaeger=at("j", "192.0.2.21"), prometheus=at("p", "192.0.2.23"))
     config = document(gateways.state(shipped("gateways"), where), CONFIG)
     assert "traces/infra-monitoring" in config["service"]["pipelines"]
 

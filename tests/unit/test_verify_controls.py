@@ -35,10 +35,11 @@ from rtinfra.programs import Program, programs_of, site_without_secrets
 from rtinfra.quadlet import SLICE
 from rtinfra.verify import Report, Status, endpoints, run
 from rtinfra.verify.session import TESTS, pytest_arguments
+from tests.record_looks import ANSWERING, rt_host
 from tests.unit.mirror_fleet import client_answer, server_answer, server_units
 
 CLOCK_LINE = "@@clock\n"
-SAMPLE = (Path(__file__).parent / "test_verify_sample.txt").read_text(encoding="utf-8").replace("␀", "\0")
+SAMPLE = rt_host()
 CLOCK = int(SAMPLE.partition(CLOCK_LINE)[2].splitlines()[0])
 DIGEST = "sha256:" + "ab" * 32
 INVENTORY = """hosts:
@@ -268,12 +269,12 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
     for section, lines in (
         ("units", [*(unit(one) for one in own), *PREFLIGHT_UNITS, *(server_units() if serves else ())]),
         ("exposure", ["Overall exposure level for rtinfra-preflight.service: 2.0 OK"]),
-        ("values", list(values(fleet, name, own))),
+        ("slice_values", list(values(fleet, name, own))),
         ("thread_stat", stat),
         ("thread_status", status),
         ("cgroups", groups),
-        ("packages", [f"{package} installed" for one in own for package in one.packages]),
-        ("packages", ["python3-venv installed", "git installed"]),
+        ("packages", [f"{package} installed 1" for one in own for package in one.packages]),
+        ("packages", ["python3-venv installed 1", "git installed 1"]),
     ):
         text = text.replace(f"@@{section}\n", "\n".join([f"@@{section}", *lines, ""]), 1)
     containers = [one for one in own if one.container is not None]
@@ -304,8 +305,8 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rep
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/sh\ncase "$*" in *"-O exit"*) exit 0 ;; esac\ncat >/dev/null\n'
-        f'for word; do [ -f {tmp_path}/"$word" ] && cat {tmp_path}/"$word"; done; exit 0\n'
+        f'#!/bin/sh\ncase "$*" in *"-O exit"*) exit 0 ;; esac\n'
+        f'for word; do [ -f {tmp_path}/"$word" ] && answer={tmp_path}/$word; done\n{ANSWERING}"$answer"\n'
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")

@@ -12,7 +12,7 @@ import pytest
 from roles.fleet import load_hosts
 from rtinfra.paths import PROJECT
 from rtinfra.verify import ControlResult, run
-from tests.unit.conftest import SAMPLE
+from tests.record_looks import rt_host
 
 Verify = Callable[..., dict[str, ControlResult]]
 CLOCK = 1795181541
@@ -22,12 +22,12 @@ CLOCK = 1795181541
 def verify(inventory: Path, fake_ssh: Path, tmp_path: Path, in_process: None) -> Verify:
     """Verify a host whose own check has left this result; `since` is for how long its timer has been active."""
     sha256 = load_hosts(PROJECT, inventory).hosts["robot"].config.sha256
-    uptime = float(SAMPLE.read_text(encoding="utf-8").partition("@@uptime\n")[2].split()[0])
+    uptime = float(rt_host().partition("@@uptime\n")[2].split()[0])
 
     def look(finished: int = CLOCK - 600, since: int = 86_400, **result: Any) -> dict[str, ControlResult]:
         answer = (tmp_path / "answer").read_text(encoding="utf-8")
         before, _, rest = answer.partition("@@drift\n")
-        after = rest[rest.index("@@uptime") :]
+        after = rest[rest.index("@@") :]
         found = {"finished": finished, "settings_sha256": sha256, "drift": [], **result} if finished else {}
         text = f"{before}@@drift\n{json.dumps(found)}\n{after}"
         started = round((uptime - since) * 1e6)

@@ -13,11 +13,13 @@ from roles.fleet import load_hosts
 from roles.host import HostConfig
 from rtinfra.facts import sections
 from rtinfra.paths import PROJECT
-from rtinfra.verify import probe
-from rtinfra.verify.snapshot import BootMenu, Snapshot, SnapshotError, parse
+from rtinfra.verify.look.boot import BootMenu
+from rtinfra.verify.look.kernel import parameter_path, sysctl_path
+from rtinfra.verify.questions import questions
+from rtinfra.verify.snapshot import Snapshot, SnapshotError, parse, script
+from tests.record_looks import rt_host
 
-# Recorded on a lab machine and shortened. NUL, which grep puts after file names, is written as a visible sign.
-SAMPLE = (Path(__file__).parent / "test_verify_sample.txt").read_text(encoding="utf-8").replace("␀", "\0")
+SAMPLE = rt_host()
 
 
 @pytest.fixture(scope="module")
@@ -39,45 +41,47 @@ def edited(section: str, *lines: str) -> str:
 
 
 def test_kernel(snapshot: Snapshot) -> None:
-    assert snapshot.release == "6.12.117+deb13-rt-amd64"
-    assert "PREEMPT_RT" in snapshot.kernel_version
-    assert snapshot.kernel_config == "CONFIG_PREEMPT_RT=y"
-    assert "nohz_full=2-3" in snapshot.command_line
-    assert snapshot.kernel_log_is_complete
-    assert snapshot.kernel_log == ()
+    assert snapshot.kernel.release == "6.12.117+deb13-rt-amd64"
+    assert "PREEMPT_RT" in snapshot.kernel.version
+    assert snapshot.kernel.config == "CONFIG_PREEMPT_RT=y"
+    assert "nohz_full=2-3" in snapshot.kernel.command_line
+    assert snapshot.kernel.log_is_complete
+    assert snapshot.kernel.log == ()
 
 
 def test_circumstances(snapshot: Snapshot) -> None:
-    assert snapshot.virtualisation == "qemu"
-    assert snapshot.is_virtual
-    assert "QEMU" in snapshot.machine
-    assert snapshot.state.topology.nodes == {0: {0, 1}, 1: {2, 3}}
+    assert snapshot.computer.virtualisation == "qemu"
+    assert snapshot.computer.is_virtual
+    assert "QEMU" in snapshot.computer.model
+    assert snapshot.computer.state.topology.nodes == {0: {0, 1}, 1: {2, 3}}
 
 
 def test_lists_and_masks_are_read_as_sets(snapshot: Snapshot) -> None:
-    assert snapshot.cpus("/sys/devices/system/cpu/isolated") == {2, 3}
-    assert snapshot.mask("/proc/irq/default_smp_affinity") == {0, 1}
-    assert snapshot.cpus("/sys/absent") == snapshot.mask("/sys/absent") == frozenset()
+    assert snapshot.cpus.isolated == {2, 3}
+    assert snapshot.interrupts.default == snapshot.cpus.work == {0, 1}
+    assert snapshot.cpus.work_queues["writeback"] == {0, 1}
+    assert snapshot.slices.cpus("rt.slice") == {2, 3}
+    assert snapshot.slices.cpus("absent.slice") == frozenset()
 
 
 def test_nohz_full_of_a_kernel_that_was_not_told() -> None:
     text = SAMPLE.replace("nohz_full\x002-3", "nohz_full\0(null)")
-    assert parse(text).cpus("/sys/devices/system/cpu/nohz_full") == frozenset()
+    assert parse(text).cpus.nohz_full == frozenset()
 
 
 def test_the_loop_thread(snapshot: Snapshot) -> None:
-    loop = next(task for task in snapshot.tasks if task.name == "cycle-loop")
+    loop = next(task for task in snapshot.threads.all if task.name == "cycle-loop")
     assert (loop.policy, loop.priority, loop.cpus) == (1, 90, {2})
     assert not loop.is_kernel
     assert loop.locked_kb > 0
-    assert loop in snapshot.tasks_of("mxrc-rt.service")
-    assert loop not in snapshot.tasks_of("mxrc-non-rt.service")
+    assert loop in snapshot.threads.of("mxrc-rt.service")
+    assert loop not in snapshot.threads.of("mxrc-non-rt.service")
 
 
 def test_kernel_threads_are_told_from_programs(snapshot: Snapshot) -> None:
-    assert {task.priority for task in snapshot.kernel_threads(r"ksoftirqd/\d+")} == {2}
-    assert {task.cpus for task in snapshot.kernel_threads(r"rcuog/\d+")} == {frozenset({0, 1})}
-    assert not snapshot.kernel_threads("systemd")
+    assert {task.priority for task in snapshot.threads.kernel(r"ksoftirqd/\d+")} == {2}
+    assert {task.cpus for task in snapshot.threads.kernel(r"rcuog/\d+")} == {frozenset({0, 1})}
+    assert not snapshot.threads.kernel("systemd")
 
 
 def test_a_thread_name_with_parentheses_and_blanks() -> None:
@@ -86,12 +90,12 @@ def test_a_thread_name_with_parentheses_and_blanks() -> None:
     found = sections.parse(SAMPLE.split("\n"))
     text = edited("thread_stat", stat, *found["thread_stat"])
     text = text.replace("@@thread_status", f"@@thread_status\n{status}")
-    task = next(task for task in parse(text).tasks if task.tid == 7)
+    task = next(task for task in parse(text).threads.all if task.tid == 7)
     assert (task.name, task.policy) == ("a) (b c", 2)
 
 
 def test_interrupts(snapshot: Snapshot) -> None:
-    by_number = {irq.number: irq for irq in snapshot.interrupts}
+    by_number = {irq.number: irq for irq in snapshot.interrupts.all}
     assert by_number[4].users == "ttyS0"
     assert by_number[4].requested == {0, 1}
     assert by_number[4].is_movable
@@ -102,22 +106,22 @@ def test_interrupts(snapshot: Snapshot) -> None:
 
 
 def test_units(snapshot: Snapshot) -> None:
-    unit = snapshot.unit("mxrc-rt.service")
+    unit = snapshot.units.of("mxrc-rt.service")
     assert (unit["Type"], unit["WatchdogUSec"], unit["NUMAPolicy"]) == ("notify", "10s", "bind")
-    assert snapshot.unit("unheard-of.service") == {}
-    assert snapshot.manager["RuntimeWatchdogUSec"] == "20s"
-    assert snapshot.failed_units == ()
-    assert snapshot.exposure["mxrc-rt.service"] < 3
+    assert snapshot.units.of("unheard-of.service") == {}
+    assert snapshot.watchdog.manager["RuntimeWatchdogUSec"] == "20s"
+    assert snapshot.units.failed == ()
+    assert snapshot.units.exposure["mxrc-rt.service"] < 3
 
 
 def test_watchdogs_by_identity(snapshot: Snapshot) -> None:
-    assert {(dog.identity, dog.state) for dog in snapshot.watchdogs} >= {("i6300ESB timer", "active")}
+    assert {(dog.identity, dog.state) for dog in snapshot.watchdog.devices} >= {("i6300ESB timer", "active")}
 
 
 def test_boot_menu(snapshot: Snapshot) -> None:
-    entry = snapshot.boot_menu.default_entry
+    entry = snapshot.boot.menu.default_entry
     assert entry is not None
-    assert entry.image == f"/boot/vmlinuz-{snapshot.release}"
+    assert (entry.path, entry.image) == (("rtinfra-good",), "/boot/rtinfra/0123456789ab/vmlinuz")
     assert "isolcpus=managed_irq,domain,2-3" in entry.words
 
 
@@ -140,80 +144,80 @@ def test_boot_menu_finds_the_default(default: str, image: str | None) -> None:
         "\t}",
         "}",
     )
-    entry = parse(edited("boot_menu", *lines)).boot_menu.default_entry
+    entry = parse(edited("boot_menu", *lines)).boot.menu.default_entry
     assert (entry.image if entry else None) == image
 
 
 def test_boot_menu_with_a_saved_default() -> None:
     text = edited("boot_menu", 'set default="${next_entry}"', 'set default="${saved_entry}"')
-    text = text.replace("@@grubenv", "@@grubenv\nsaved_entry=good")
-    assert parse(text).boot_menu == BootMenu((), "good")
+    text = text.replace("saved_entry=rtinfra-good", "saved_entry=good")
+    assert parse(text).boot.menu == BootMenu((), "good")
 
 
 def test_login(snapshot: Snapshot) -> None:
-    assert snapshot.login is not None
-    assert snapshot.login.groups == ("mxrc", "realtime")
-    assert snapshot.login.limits["realtime priority"] == "99"
-    assert snapshot.login.limits["locked memory"] == "unlimited"
-    assert parse(edited("login")).login is None
+    assert snapshot.logins.member is not None
+    assert snapshot.logins.member.groups == ("mxrc", "realtime")
+    assert snapshot.logins.member.limits["realtime priority"] == "99"
+    assert snapshot.logins.member.limits["locked memory"] == "unlimited"
+    assert parse(edited("login")).logins.member is None
 
 
 def test_journal_bounds_are_those_of_the_disk(snapshot: Snapshot) -> None:
-    assert snapshot.journal_usage == {"MAX_USE": 2**30, "DISK_KEEP_FREE": 2 * 2**30}
+    assert snapshot.logs.journal_usage == {"MAX_USE": 2**30, "DISK_KEEP_FREE": 2 * 2**30}
 
 
 def test_memory_by_node(snapshot: Snapshot) -> None:
-    assert snapshot.private_memory.share(1) > 95
-    assert snapshot.memory.total_kb > snapshot.private_memory.total_kb
-    assert parse(edited("numa_maps")).memory.share(1) == 0
+    assert snapshot.memory.private.share(1) > 95
+    assert snapshot.memory.everything.total_kb > snapshot.memory.private.total_kb
+    assert parse(edited("numa_maps")).memory.everything.share(1) == 0
 
 
 def test_http_answers(snapshot: Snapshot) -> None:
-    answers = snapshot.answers(8080, "/health")
+    answers = snapshot.answers.at(8080, "/health")
     assert {answer.status for answer in answers} == {200}
     assert all(answer.milliseconds < 500 for answer in answers)
-    assert snapshot.metrics(9090)["mxrc_rt_cycle_count_total"] > 0
+    assert snapshot.answers.metrics(9090)["mxrc_rt_cycle_count_total"] > 0
 
 
 def test_no_http_answer() -> None:
     snapshot = parse(edited("http", "@http GET http://127.0.0.1:8080/health 0 12", ""))
-    assert snapshot.answers(8080, "/health")[-1].status == 0
-    assert snapshot.metrics(9090) == {}
+    assert snapshot.answers.at(8080, "/health")[-1].status == 0
+    assert snapshot.answers.metrics(9090) == {}
 
 
 def test_checkpoint(snapshot: Snapshot) -> None:
-    checkpoint = snapshot.checkpoint
+    checkpoint = snapshot.application.checkpoint
     assert checkpoint is not None
     assert checkpoint.is_intact
     damaged = replace(checkpoint, text=checkpoint.text.replace('"cycles_total": ', '"cycles_total": 1'))
     assert not damaged.is_intact
     assert not replace(checkpoint, text="").is_intact
-    assert parse(edited("checkpoints")).checkpoint is None
+    assert parse(edited("checkpoints")).application.checkpoint is None
 
 
 def test_application_files(snapshot: Snapshot) -> None:
-    assert snapshot.documents["cpu_affinity"]["rt_process"]["cpu_cores"] == [2, 3]
-    assert parse(edited("json cpu_affinity", "{")).documents["cpu_affinity"] == {}
+    assert snapshot.application.documents["cpu_affinity"]["rt_process"]["cpu_cores"] == [2, 3]
+    assert parse(edited("json cpu_affinity", "{")).application.documents["cpu_affinity"] == {}
 
 
-@pytest.mark.parametrize("section", ["online", "kernel", "values", "thread_stat", "thread_status", "units", "end"])
+@pytest.mark.parametrize("section", ["online", "kernel", "cpu_values", "thread_stat", "thread_status", "units", "end"])
 def test_a_host_that_says_nothing_is_no_host_without_faults(section: str) -> None:
     with pytest.raises(SnapshotError, match=section):
         parse(edited(section))
 
 
 def test_script_is_a_valid_shell_script(config: HostConfig) -> None:
-    script = probe.script(probe.questions(config))
-    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+    text = script(questions(config))
+    assert subprocess.run(["sh", "-n"], input=text, text=True, check=False).returncode == 0
     # One argument on a command line may have 128 KiB.
-    assert len(script) < 64 * 1024
+    assert len(text) < 64 * 1024
 
 
 def test_script_runs_on_any_linux_and_exits_with_0(config: HostConfig) -> None:
-    asked = probe.questions(config)
+    asked = questions(config)
     # Not the application's ports: whoever listens on them on this machine is no concern of a test.
-    script = probe.script(replace(asked, application=None, login_user=None))
-    result = subprocess.run(["sh", "-c", script], capture_output=True, check=False, timeout=30)
+    text = script(replace(asked, application=None, login_user=None))
+    result = subprocess.run(["sh", "-c", text], capture_output=True, check=False, timeout=30)
     found = sections.parse(result.stdout.decode(errors="replace").split("\n"))
     assert result.returncode == 0
     assert found["end"][0] == "reached"
@@ -222,14 +226,14 @@ def test_script_runs_on_any_linux_and_exits_with_0(config: HostConfig) -> None:
 
 def test_questions_of_a_host_that_is_not_real_time(config: HostConfig) -> None:
     base_only = HostConfig.model_construct(**{**dict.fromkeys(HostConfig.model_fields), "base": config[BASE]})
-    asked = probe.questions(base_only)
+    asked = questions(base_only)
     assert asked.application is None
     assert asked.own_services == ()
     assert asked.login_user is None
-    assert "exposure" not in probe.script(asked)
+    assert "exposure" not in script(asked)
 
 
 def test_paths_behind_settings() -> None:
-    assert probe.sysctl_path("vm.stat_interval") == "/proc/sys/vm/stat_interval"
-    assert probe.parameter_path("rcutree.kthread_prio=11") == "/sys/module/rcutree/parameters/kthread_prio"
-    assert probe.parameter_path("nohz=on") is None
+    assert sysctl_path("vm.stat_interval") == "/proc/sys/vm/stat_interval"
+    assert parameter_path("rcutree.kthread_prio=11") == "/sys/module/rcutree/parameters/kthread_prio"
+    assert parameter_path("nohz=on") is None

@@ -6,7 +6,6 @@ import json
 import random
 import string
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,9 +16,12 @@ from rtinfra.facts.http import HttpAnswer, Request, command, loopback
 from rtinfra.facts.http import parse as parse_http
 from rtinfra.programs import Program
 from rtinfra.verify import expect, telemetry
-from rtinfra.verify.snapshot import Snapshot, parse, samples
+from rtinfra.verify.look.answers import samples
+from rtinfra.verify.look.units import Units
+from rtinfra.verify.snapshot import parse
+from tests.record_looks import rt_host
 
-SAMPLE = (Path(__file__).parent / "test_verify_sample.txt").read_text(encoding="utf-8").replace("␀", "\0")
+SAMPLE = rt_host()
 # As an OpenTelemetry Collector shows itself.
 METRICS = r"""# HELP otelcol_exporter_queue_size Current size of the retry queue (in batches)
 # TYPE otelcol_exporter_queue_size gauge
@@ -143,18 +145,18 @@ def test_the_records_that_are_sent_belong_together() -> None:
     json.dumps([traces, logs])
 
 
-def restarted(restarts: str, since: str) -> Snapshot:
+def restarted(restarts: str, since: str) -> Units:
     unit = {"NRestarts": restarts, "ActiveEnterTimestampMonotonic": since}
-    return replace(parse(SAMPLE), units={"jaeger.service": unit}, uptime=1000.0)
+    return replace(parse(SAMPLE).units, all={"jaeger.service": unit})
 
 
 def test_restarts_of_long_ago_do_not_count() -> None:
     program = Program("b", "jaeger", "jaeger", "jaeger.service")
-    assert list(telemetry.restarting(restarted("3", "990000000"), [program])) == [
+    assert list(telemetry.restarting(restarted("3", "990000000"), 1000.0, [program])) == [
         "jaeger (3 restarts, the last 10 s ago)"
     ]
-    assert list(telemetry.restarting(restarted("3", "100000000"), [program])) == []
-    assert list(telemetry.restarting(restarted("0", "990000000"), [program])) == []
+    assert list(telemetry.restarting(restarted("3", "100000000"), 1000.0, [program])) == []
+    assert list(telemetry.restarting(restarted("0", "990000000"), 1000.0, [program])) == []
 
 
 # --- HTTP as seen from a host
@@ -203,12 +205,12 @@ Config OK
 {{"status":"StatusOK"}}
 """
     seen = parse(f"{sections}{SAMPLE}")
-    assert seen.containers["jaeger"].images == {f"localhost/jaeger@{digest}"}
-    assert seen.containers["grafana"].state == "exited"
-    assert seen.containers["grafana"].images == frozenset()
-    assert seen.directories == {"/var/lib/rtinfra-data/jaeger": "750 rtinfra-jaeger rtinfra-jaeger"}
-    assert seen.data_files == {"/var/lib/rtinfra-data/jaeger/a file": 4096}
-    assert seen.filebeat[-1:] == ("Config OK",)
-    assert seen.answer("http://192.0.2.2:13133/status").json == {"status": "StatusOK"}
+    assert seen.containers.all["jaeger"].images == {f"localhost/jaeger@{digest}"}
+    assert seen.containers.all["grafana"].state == "exited"
+    assert seen.containers.all["grafana"].images == frozenset()
+    assert seen.containers.directories == {"/var/lib/rtinfra-data/jaeger": "750 rtinfra-jaeger rtinfra-jaeger"}
+    assert seen.containers.data_files == {"/var/lib/rtinfra-data/jaeger/a file": 4096}
+    assert seen.filebeat.messages[-1:] == ("Config OK",)
+    assert seen.answers.last("http://192.0.2.2:13133/status").json == {"status": "StatusOK"}
     with pytest.raises(KeyError):
-        seen.answer("http://192.0.2.2:13133/never-asked")
+        seen.answers.last("http://192.0.2.2:13133/never-asked")
