@@ -9,6 +9,7 @@ from pathlib import Path
 
 from roles.prometheus.model import PrometheusSettings
 from roles.site import INFRA_TENANT, Member, Part, Site
+from rtinfra.limits import Limits, filled, project_limits
 from rtinfra.operations.managed import File
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import Account, Container, check_command, config_file
@@ -20,7 +21,7 @@ MOUNT = "/etc/prometheus"
 DATA = "/data"
 #: The second program of the image.
 PROMTOOL = "/promtool"
-#: Rule files as Prometheus reads them, but for the address of the runbook pages.
+#: Rule files as Prometheus reads them, but for the limits and the address of the runbook pages.
 RULES = PROJECT / "templates" / "prometheus" / "rules"
 _RUNBOOKS = "RUNBOOKS/"
 #: One page for each alert.
@@ -148,9 +149,14 @@ def _mimir(site: Site) -> str | None:
     return next(iter(site.urls("mimir")), None) if site.telemetry.metrics == "mimir" else None
 
 
+def rule_files(limits: Limits) -> dict[Path, str]:
+    """Return the rule files with limits in them, by the template of each; `RUNBOOKS/` is still in them."""
+    return {path: filled(path.read_text(encoding="utf-8"), limits) for path in sorted(RULES.glob("*.rules.yml"))}
+
+
 def _rules(site: Site, image: str) -> Iterator[File]:
-    for path in sorted(RULES.glob("*.rules.yml")):
-        content = path.read_text(encoding="utf-8").replace(_RUNBOOKS, f"{runbooks(site)}/")
+    for path, text in rule_files(project_limits()).items():
+        content = text.replace(_RUNBOOKS, f"{runbooks(site)}/")
         _require_pages(path, content)
         yield config_file(
             NAME,

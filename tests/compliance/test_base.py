@@ -3,13 +3,14 @@
 import pytest
 
 from roles.host import HostConfig
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.probe import CHRONY, LOGROTATE, OTHER_CLOCK_UNITS
 from rtinfra.verify.snapshot import Login, Snapshot
 
 pytestmark = pytest.mark.every_host
 
-_LARGEST_OFFSET_MS = 100
+_LIMITS = project_limits()
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_clock_offset(snapshot: Snapshot) -> None:
     tracking = snapshot.clock_tracking
     synchronised = len(tracking) > 4 and tracking[-1] != "Not synchronised"
     expect.that(synchronised, tracking[-1] if tracking else "chrony does not answer", "Normal", "clock")
-    expect.below(abs(float(tracking[4])) * 1000, _LARGEST_OFFSET_MS, "offset of the clock", "ms")
+    expect.below(abs(float(tracking[4])) * 1000, _LIMITS.clock_offset.milliseconds, "offset of the clock", "ms")
 
 
 @pytest.mark.control(id="RT-1.28", severity="high", title="The system log survives a restart and a power cut")

@@ -9,13 +9,12 @@ import pytest
 
 from roles.drift.deploy import TIMER
 from roles.host import HostConfig
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.snapshot import Snapshot
 
 pytestmark = pytest.mark.every_host
 
-# A day, and some time for a host that is busy when its turn comes.
-_OLDEST_HOURS = 26
 # The first check comes two minutes after the deploy; on an emulated host it takes its time.
 _FIRST_SECONDS = 600
 
@@ -47,7 +46,7 @@ def test_timer(timer: Mapping[str, str]) -> None:
 @pytest.mark.control(id="L-5.2", severity="high", title="The host's last check of itself is recent")
 def test_fresh(snapshot: Snapshot, last: Mapping[str, Any]) -> None:
     hours = (snapshot.state.clock - int(last["finished"])) / 3600
-    expect.below(hours, _OLDEST_HOURS, "age of the last check", "hours")
+    expect.below(hours, project_limits().check_age.seconds / 3600, "age of the last check", "hours")
 
 
 @pytest.mark.control(id="L-5.3", severity="high", title="The host's last check of itself found no drift")

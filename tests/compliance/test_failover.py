@@ -12,13 +12,13 @@ from testinfra.host import Host
 from roles.host import RtHostConfig
 from roles.rt_app.deploy import RT_UNIT
 from roles.rt_app.model import UnitSettings
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.snapshot import Snapshot
 
 pytestmark = pytest.mark.disruptive
 
-_LONGEST_OUTAGE_S = 5.0
-_SLOWEST_ANSWER_MS = 500
+_LIMITS = project_limits()
 _EMULATED_ATTEMPTS = 3
 # How long to wait for a process to come back, beyond the times that are set, before calling it lost.
 _PATIENCE_S = 180
@@ -137,7 +137,7 @@ def killed(host: Host, rt: RtHostConfig) -> Outage:
     # An emulated processor (without KVM) shares the machine's own with everything that runs there. That only ever
     # adds time, so a slow recovery is tried again there, and there alone.
     attempts = _EMULATED_ATTEMPTS if host.run("systemd-detect-virt").stdout.strip() == expect.EMULATED else 1
-    while outage.seconds >= _LONGEST_OUTAGE_S and attempts > 1:
+    while outage.seconds >= _LIMITS.recovery.seconds and attempts > 1:
         outage = make_fail(host, rt, kill)
         attempts -= 1
     return outage
@@ -168,7 +168,7 @@ def reference(rt: RtHostConfig) -> None:
 @pytest.mark.control(id="RT-12.10", severity="critical", title="A killed real-time process is back within five seconds")
 def test_back_after_kill(killed: Outage, snapshot: Snapshot) -> None:
     expect.below_on_a_real_processor(
-        killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s", snapshot.virtualisation
+        killed.seconds, _LIMITS.recovery.seconds, "from the kill until ready again", "s", snapshot.virtualisation
     )
 
 
@@ -203,7 +203,7 @@ def test_recovered_from_the_checkpoint(killed: Outage, reference: None) -> None:
 def test_health_after_kill(killed: Outage, host: Host, rt: RtHostConfig, snapshot: Snapshot) -> None:
     milliseconds, health = request(host, rt.rt_app.rt_process.health_port, "/health")
     expect.below_on_a_real_processor(
-        milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms", snapshot.virtualisation
+        milliseconds, _LIMITS.health_answer.milliseconds, "answer of /health", "ms", snapshot.virtualisation
     )
     expect.that(bool(health), "no JSON", "a JSON document", "what /health says")
 
@@ -223,7 +223,7 @@ def test_hang_replaced(hung: Outage) -> None:
 )
 def test_hang_duration(hung: Outage, rt: RtHostConfig, snapshot: Snapshot) -> None:
     # Fed at least twice a period: what hangs right after a cycle is fed once more for it.
-    limit = 1.5 * rt.rt_app.unit.watchdog.seconds + _LONGEST_OUTAGE_S
+    limit = 1.5 * rt.rt_app.unit.watchdog.seconds + _LIMITS.recovery.seconds
     expect.below_on_a_real_processor(
         hung.seconds, limit, "from the hang until ready again", "s", snapshot.virtualisation
     )

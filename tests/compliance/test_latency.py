@@ -14,15 +14,13 @@ from roles.host import RtHostConfig
 from roles.rt_app.deploy import RT_UNIT
 from roles.rt_tuning.deploy import LATENCY_BEFORE, LATENCY_PROGRAM
 from rtinfra.cpu import CpuLayout
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.plugin import Subject
 from rtinfra.verify.report import NOT_A_LATENCY_PROOF
 from rtinfra.verify.snapshot import Snapshot
 
-_LARGEST_LATENCY_US = 100
-_LARGEST_MISS_RATE = 0.0001
-# RT-11: isolation has to take away half of the jitter at least.
-_LARGEST_JITTER_SHARE = 0.5
+_LIMITS = project_limits()
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def test_worst_latency(latency: Latency, snapshot: Snapshot) -> None:
     if snapshot.is_virtual:
         expect.measured(latency, "cyclictest", _why_not_judged(snapshot))
     else:
-        expect.below(latency.worst_us, _LARGEST_LATENCY_US, "worst latency", "us")
+        expect.below(latency.worst_us, _LIMITS.worst_latency_us, "worst latency", "us")
 
 
 @pytest.mark.disruptive
@@ -111,17 +109,18 @@ def test_measurement_is_complete(
     if snapshot.is_virtual:
         expect.measured(f"{latency.cycles} of {wanted}", "cycles", _why_not_judged(snapshot))
     else:
-        expect.at_least(latency.cycles, int(wanted * 0.99), "cycles measured")
+        expect.at_least(latency.cycles, int(wanted * _LIMITS.measured_cycles_ratio), "cycles measured")
 
 
 @pytest.mark.control(id="RT-11.3", severity="high", title="The control loop misses practically no deadline")
 def test_deadline_misses(snapshot: Snapshot, rt: RtHostConfig) -> None:
     rate = snapshot.metrics(rt.rt_app.rt_process.metrics_port).get("mxrc_rt_deadline_miss_rate")
     rate = expect.found(rate, "mxrc_rt_deadline_miss_rate", "nothing", "a number")
+    limit = _LIMITS.deadline_miss_ratio
     if snapshot.is_virtual:
         expect.measured(f"{rate:.4%}", "missed deadlines", _why_not_judged(snapshot))
     else:
-        expect.that(rate < _LARGEST_MISS_RATE, f"{rate:.4%}", "less than 0.01 %", "missed deadlines")
+        expect.that(rate < limit, f"{rate:.4%}", f"less than {100 * limit:g} %", "missed deadlines")
 
 
 @pytest.mark.control(id="RT-11.4", severity="low", title="The control loop tells how unevenly it starts (jitter)")
@@ -144,8 +143,9 @@ def test_jitter_before_and_after(latency: Latency, before: Latency | None, snaps
     if snapshot.is_virtual:
         expect.measured(change, "jitter", _why_not_judged(snapshot))
     else:
+        left = _LIMITS.jitter_left_ratio
         expect.that(
-            latency.jitter_us <= _LARGEST_JITTER_SHARE * before.jitter_us, change, "at most half of before", "jitter"
+            latency.jitter_us <= left * before.jitter_us, change, f"at most {100 * left:g} % of before", "jitter"
         )
 
 

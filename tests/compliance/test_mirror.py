@@ -16,6 +16,7 @@ from roles.mirror_server.model import MirrorServerSettings
 from roles.site import MirrorPlace
 from rtinfra.facts.http import loopback
 from rtinfra.facts.mirror import normalised
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.mirror import UPLOAD, MirrorClientSeen, MirrorServerSeen, pip_wanted, requests, trusts
 from rtinfra.verify.snapshot import Snapshot
@@ -23,8 +24,6 @@ from rtinfra.verify.snapshot import Snapshot
 client = pytest.mark.on("mirror_client")
 server = pytest.mark.on("mirror_server")
 
-# A certificate that ends earlier than this has missed its renewal by a deploy.
-_CERTIFICATE_DAYS = 30
 _OK, _BAD_REQUEST, _NOT_ALLOWED = 200, 400, 405
 
 
@@ -156,7 +155,7 @@ def test_certificate(
     wanted = {normalised(name) for name in names(serving, mirror)}
     expect.nothing(wanted - certificate.names, "names and addresses it is not for")
     left = certificate.ends - datetime.fromtimestamp(snapshot.state.clock, UTC)
-    expect.at_least(left.days, _CERTIFICATE_DAYS, "valid for", "days")
+    expect.at_least(left.days, project_limits().certificate_left.seconds / 86400, "valid for", "days")
 
 
 @server

@@ -12,13 +12,13 @@ from roles.preflight.deploy import ACCOUNT, CONFIGURATION, SERVICE, TIMER
 from roles.preflight.model import PreflightSettings
 from roles.site import AGENTS_SLICE, TEXTFILE_DIRECTORY
 from rtinfra.cpu import CpuLayout, parse_cpu_list
+from rtinfra.limits import project_limits
 from rtinfra.programs import Program
 from rtinfra.verify import expect
 from rtinfra.verify.snapshot import Sample, Snapshot, samples
 
 pytestmark = pytest.mark.on("preflight")
 
-_LARGEST_EXPOSURE = 3.0
 _TEXTFILE = f"{TEXTFILE_DIRECTORY}/rtinfra_preflight.prom"
 _METRICS = (
     *("runs_total", "last_success", "duration_seconds_count", "checks_total", "ready_for_live"),
@@ -88,9 +88,9 @@ def test_recent(exposed: tuple[Sample, ...], settings: PreflightSettings) -> Non
 
 @pytest.mark.control(id="PF-5.3", severity="medium", title="The preflight can do nothing but look")
 def test_exposure(snapshot: Snapshot) -> None:
-    score = snapshot.exposure.get(SERVICE)
-    holds = score is not None and score <= _LARGEST_EXPOSURE
-    expect.that(holds, score, f"at most {_LARGEST_EXPOSURE}", f"exposure of {SERVICE} (systemd-analyze security)")
+    score, limit = snapshot.exposure.get(SERVICE), project_limits().unit_exposure
+    holds = score is not None and score <= limit
+    expect.that(holds, score, f"at most {limit}", f"exposure of {SERVICE} (systemd-analyze security)")
 
 
 @pytest.mark.control(id="PF-5.4", severity="high", title="The preflight runs within the bounds of all agents")
