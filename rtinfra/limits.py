@@ -128,12 +128,13 @@ def load_limits(path: Path) -> Limits:
 #: What a text may name: the limits, and what follows from one.
 NAMES: Final = frozenset(Limits.model_fields) | {"disk_used_low_ratio", "disk_used_critical_ratio"}
 _PLACE = re.compile(r"\[\[([a-z_]+)(?::([a-z_]+))?\]\]")
-# Seconds of a unit, for people, in Korean, and in PromQL; the largest that needs no fraction is taken.
+# Milliseconds of a unit, for people, in Korean, and in PromQL; the largest that needs no fraction is taken.
 _UNITS: Final = (
-    (86400, "day", "일", "d"),
-    (3600, "hour", "시간", "h"),
-    (60, "minute", "분", "m"),
-    (1, "second", "초", "s"),
+    (86_400_000, "day", "일", "d"),
+    (3_600_000, "hour", "시간", "h"),
+    (60_000, "minute", "분", "m"),
+    (1_000, "second", "초", "s"),
+    (1, "millisecond", "밀리초", "ms"),
 )
 
 
@@ -166,10 +167,10 @@ def _one_in(limits: Limits, name: str) -> str:
 
 
 def _amount(limits: Limits, name: str) -> tuple[int, tuple[int, str, str, str]]:
-    """Return a time as a whole number of a unit. Two days are 48 hours to nobody, a day and a half is 36 hours."""
-    seconds = int(number(limits, name))
-    unit = next(unit for unit in _UNITS if seconds % unit[0] == 0)
-    return seconds // unit[0], unit
+    """Return a time as a whole number of a unit: 2 days, 36 hours."""
+    milliseconds = round(1000 * number(limits, name))
+    unit = next(unit for unit in _UNITS if milliseconds % unit[0] == 0)
+    return milliseconds // unit[0], unit
 
 
 def _span(limits: Limits, name: str) -> str:

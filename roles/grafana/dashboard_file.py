@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rtinfra.config.document import load_document
 from rtinfra.config.explain import did_you_mean
@@ -18,6 +18,7 @@ DASHBOARDS: Final = PROJECT / "metrics" / "dashboards"
 #: Width of a dashboard in Grafana's units.
 WIDTH: Final = 24
 
+T = TypeVar("T")
 Kind = Literal["number", "graph", "bars"]
 Colour = Literal["green", "orange", "red", "blue"]
 # A panel's width unless told.
@@ -34,11 +35,22 @@ def _expression(text: str) -> str:
     return text
 
 
-def _limit(name: str) -> str:
-    if name not in NAMES:
-        raise SettingError("is the name of no limit in metrics/limits.yaml", did_you_mean(name, sorted(NAMES)))
-    return name
+def _threshold(value: object) -> object:
+    if value not in (None, *NAMES) and not (type(value) is int and value == 1):
+        reason = "must be the name of a limit in metrics/limits.yaml, 1, or null"
+        raise SettingError(reason, did_you_mean(str(value), sorted(NAMES), "some are"))
+    return value
 
+
+def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
+    if not items:
+        raise SettingError("is empty", "write at least one")
+    return items
+
+
+# min_length would count entries with a mistake as missing.
+Several = Annotated[tuple[T, ...], AfterValidator(_not_empty)]
+"""A list with at least one entry."""
 
 Text = Annotated[str, AfterValidator(check_places)]
 """A text for people; `[[limit:form]]` in it is a limit (rtinfra.limits)."""
@@ -46,7 +58,7 @@ Text = Annotated[str, AfterValidator(check_places)]
 Expression = Annotated[str, AfterValidator(_expression)]
 """PromQL; `[[limit]]` in it is a limit, `$host` and `$env` are choices of the dashboard."""
 
-Threshold = Literal[1] | Annotated[str, AfterValidator(_limit)] | None
+Threshold = Annotated[int | str | None, BeforeValidator(_threshold)]
 """From where a colour holds: a limit by its name; 1 for what is counted, or is yes or no; null for the first colour."""
 
 
@@ -63,7 +75,7 @@ class Panel(Settings):
     title: str = Field(max_length=32, description="a few words")
     description: Text = Field(pattern=r"\.$", description="what it shows, in sentences for people outside IT")
     kind: Kind = Field(description="number: is all well? in colours; graph: over time; bars: one for each line, now")
-    queries: tuple[Query, ...] = Field(min_length=1, description="what is shown; one for a number and for bars")
+    queries: Several[Query] = Field(description="what is shown; one for a number and for bars")
     unit: str = Field(default="short", description="Grafana's name of the unit, such as s, bytes or percentunit")
     steps: dict[Colour, Threshold] = Field(
         default={"green": None}, min_length=1, description="colours, each from its threshold on, upwards"
@@ -92,7 +104,7 @@ class Row(Settings):
     """Panels under a heading, from left to right."""
 
     title: str = Field(description="the heading")
-    panels: tuple[Panel, ...] = Field(min_length=1)
+    panels: Several[Panel]
 
 
 class Choice(Settings):
@@ -113,7 +125,7 @@ class DashboardFile(Settings):
         description="whose metrics: those of the tenant that the fleet belongs to, or those of the monitoring itself"
     )
     choices: tuple[Choice, ...] = ()
-    rows: tuple[Row, ...] = Field(min_length=1)
+    rows: Several[Row]
 
 
 def load_dashboard(path: Path) -> DashboardFile:
