@@ -1,119 +1,39 @@
-"""Small words for Grafana's dashboard JSON: panels, rows and a layout that flows from left to right."""
+"""Grafana's dashboard JSON: what is written in metrics/dashboards/, in a layout that flows from left to right."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
-Colour = Literal["green", "orange", "red", "blue"]
-#: Width of a dashboard in Grafana's units.
-WIDTH = 24
+from roles.grafana.dashboard_file import WIDTH, Choice, Colour, DashboardFile, Kind, Panel, Threshold
+from rtinfra.limits import Limits, filled, number
 
-
-@dataclass(frozen=True)
-class Query:
-    """PromQL and what its lines are called; `{{label}}` in the legend is a label's value."""
-
-    expression: str
-    legend: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """A panel. `steps` are thresholds, each colour from its value on; the first begins at minus infinity."""
-
-    kind: Literal["stat", "timeseries", "bargauge"]
-    title: str
-    description: str
-    queries: tuple[Query, ...]
-    unit: str
-    steps: tuple[tuple[float | None, Colour], ...] = ((None, "green"),)
-    texts: Mapping[str, tuple[str, Colour]] = field(default_factory=dict)
-    width: int
-    height: int
-    stacked: bool = False
-    decimals: int | None = None
+# Grafana's names of the kinds.
+_TYPES: Final[Mapping[Kind, str]] = {"number": "stat", "graph": "timeseries", "bars": "bargauge"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """Panels under a heading."""
-
-    title: str
-    panels: tuple[Panel, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Dashboard:
-    """A dashboard on one datasource of the type prometheus."""
+    """A dashboard on one datasource of the type prometheus, with the limits that its panels name."""
 
-    uid: str
-    title: str
-    description: str
-    rows: tuple[Row, ...]
+    written: DashboardFile
     datasource: str
-    # Variables: name, what it is called, query for its values.
-    choices: tuple[tuple[str, str, str], ...] = ()
+    limits: Limits
 
     @property
-    def panels(self) -> Iterator[Panel]:
-        """Every panel."""
-        for row in self.rows:
-            yield from row.panels
-
-
-GOOD_WHEN_ZERO: tuple[tuple[float | None, Colour], ...] = ((None, "green"), (1, "red"))
-
-
-def answer(title: str, description: str, expression: str, unit: str = "short", **more: Any) -> Panel:
-    """Return a big number that is coloured by its thresholds: an answer to "is all well?"."""
-    return Panel(
-        kind="stat",
-        title=title,
-        description=description,
-        queries=(Query(expression),),
-        unit=unit,
-        width=more.pop("width", 4),
-        height=4,
-        **more,
-    )
-
-
-def graph(title: str, description: str, *queries: Query, unit: str = "short", width: int = 12, **more: Any) -> Panel:
-    """Return a graph over time."""
-    return Panel(
-        kind="timeseries",
-        title=title,
-        description=description,
-        queries=queries,
-        unit=unit,
-        width=width,
-        height=8,
-        **more,
-    )
-
-
-def bars(title: str, description: str, query: Query, unit: str = "short", width: int = 12, **more: Any) -> Panel:
-    """Return one bar for each line of the query's result, as it is now."""
-    return Panel(
-        kind="bargauge",
-        title=title,
-        description=description,
-        queries=(query,),
-        unit=unit,
-        width=width,
-        height=8,
-        **more,
-    )
+    def uid(self) -> str:
+        """Its fixed name."""
+        return self.written.uid
 
 
 def to_json(dashboard: Dashboard) -> dict[str, Any]:
     """Return a dashboard as Grafana reads it. Ids are counted in the order of panels: the same input, the same file."""
+    written = dashboard.written
     return {
-        "uid": dashboard.uid,
-        "title": dashboard.title,
-        "description": dashboard.description,
+        "uid": written.uid,
+        "title": written.title,
+        "description": filled(written.description, dashboard.limits),
         "tags": ["rtinfra"],
         "timezone": "browser",
         "schemaVersion": 39,
@@ -132,20 +52,20 @@ def to_json(dashboard: Dashboard) -> dict[str, Any]:
                 "keepTime": True,
             }
         ],
-        "templating": {"list": [_choice(dashboard, *choice) for choice in dashboard.choices]},
+        "templating": {"list": [_choice(choice, dashboard.datasource) for choice in written.choices]},
         "annotations": {"list": []},
         "panels": list(_panels(dashboard)),
     }
 
 
-def _choice(dashboard: Dashboard, name: str, label: str, query: str) -> dict[str, Any]:
+def _choice(choice: Choice, datasource: str) -> dict[str, Any]:
     return {
-        "name": name,
-        "label": label,
+        "name": choice.name,
+        "label": choice.label,
         "type": "query",
-        "datasource": _source(dashboard.datasource),
-        "definition": query,
-        "query": {"query": query, "refId": name},
+        "datasource": _source(datasource),
+        "definition": choice.query,
+        "query": {"query": choice.query, "refId": choice.name},
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -160,11 +80,11 @@ def _source(uid: str) -> dict[str, str]:
 
 
 def _panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
-    number = y = 0
-    for row in dashboard.rows:
-        number += 1
+    count = y = 0
+    for row in dashboard.written.rows:
+        count += 1
         yield {
-            "id": number,
+            "id": count,
             "type": "row",
             "title": row.title,
             "collapsed": False,
@@ -174,29 +94,30 @@ def _panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
         y += 1
         x = height = 0
         for panel in row.panels:
-            if x + panel.width > WIDTH:
+            if x + panel.columns > WIDTH:
                 x, y, height = 0, y + height, 0
-            number += 1
-            position = {"x": x, "y": y, "w": panel.width, "h": panel.height}
-            yield _panel(panel, number, position, dashboard.datasource)
-            x, height = x + panel.width, max(height, panel.height)
+            count += 1
+            position = {"x": x, "y": y, "w": panel.columns, "h": 4 if panel.kind == "number" else 8}
+            yield _panel(panel, count, position, dashboard)
+            x, height = x + position["w"], max(height, position["h"])
         y += height
 
 
-def _panel(panel: Panel, number: int, position: dict[str, int], datasource: str) -> dict[str, Any]:
-    now = panel.kind != "timeseries"
+def _panel(panel: Panel, identity: int, position: dict[str, int], dashboard: Dashboard) -> dict[str, Any]:
+    now = panel.kind != "graph"
+    source = _source(dashboard.datasource)
     return {
-        "id": number,
-        "type": panel.kind,
+        "id": identity,
+        "type": _TYPES[panel.kind],
         "title": panel.title,
-        "description": panel.description,
+        "description": filled(panel.description, dashboard.limits),
         "gridPos": position,
-        "datasource": _source(datasource),
+        "datasource": source,
         "targets": [
             {
                 "refId": chr(ord("A") + index),
-                "datasource": _source(datasource),
-                "expr": query.expression,
+                "datasource": source,
+                "expr": filled(query.expression, dashboard.limits),
                 "legendFormat": query.legend or "__auto",
                 "instant": now,
                 "range": not now,
@@ -204,24 +125,24 @@ def _panel(panel: Panel, number: int, position: dict[str, int], datasource: str)
             }
             for index, query in enumerate(panel.queries)
         ],
-        "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
+        "fieldConfig": {"defaults": _defaults(panel, dashboard.limits), "overrides": []},
         "options": _options(panel),
     }
 
 
-def _defaults(panel: Panel) -> dict[str, Any]:
+def _defaults(panel: Panel, limits: Limits) -> dict[str, Any]:
     found: dict[str, Any] = {
         "unit": panel.unit,
-        "color": {"mode": "palette-classic" if panel.kind == "timeseries" else "thresholds"},
+        "color": {"mode": "palette-classic" if panel.kind == "graph" else "thresholds"},
         "thresholds": {
             "mode": "absolute",
-            "steps": [{"value": value, "color": colour} for value, colour in panel.steps],
+            "steps": [{"value": _value(step, limits), "color": colour} for colour, step in panel.steps.items()],
         },
         "mappings": _mappings(panel.texts),
     }
     if panel.decimals is not None:
         found["decimals"] = panel.decimals
-    if panel.kind == "timeseries":
+    if panel.kind == "graph":
         found["custom"] = {
             "lineWidth": 1,
             "fillOpacity": 20 if panel.stacked else 0,
@@ -230,6 +151,14 @@ def _defaults(panel: Panel) -> dict[str, Any]:
             "thresholdsStyle": {"mode": "line" if len(panel.steps) > 1 else "off"},
         }
     return found
+
+
+def _value(step: Threshold, limits: Limits) -> float | None:
+    """Return where a colour begins. Whole numbers are written without a point."""
+    if not isinstance(step, str):
+        return step
+    value = number(limits, step)
+    return int(value) if value.is_integer() else value
 
 
 def _mappings(texts: Mapping[str, tuple[str, Colour]]) -> Sequence[dict[str, Any]]:
@@ -244,11 +173,11 @@ def _mappings(texts: Mapping[str, tuple[str, Colour]]) -> Sequence[dict[str, Any
 def _options(panel: Panel) -> dict[str, Any]:
     last = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
     match panel.kind:
-        case "stat":
+        case "number":
             return {**last, "colorMode": "background", "graphMode": "none", "textMode": "auto", "justifyMode": "center"}
-        case "bargauge":
+        case "bars":
             return {**last, "orientation": "horizontal", "displayMode": "basic"}
-        case "timeseries":
+        case "graph":
             return {
                 "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
                 "tooltip": {"mode": "multi", "sort": "desc"},

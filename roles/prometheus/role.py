@@ -24,6 +24,7 @@ from roles.prometheus.model import (
 from roles.shape import FleetView, Role, RoleState, Tier
 from roles.shared import INFRA_TENANT
 from rtinfra.facts.http import Request
+from rtinfra.limits import Limits, filled, project_limits
 from rtinfra.operations.managed import File
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import Account, Container, check_command, config_file
@@ -35,7 +36,7 @@ MOUNT = "/etc/prometheus"
 DATA = "/data"
 #: The second program of the image.
 PROMTOOL = "/promtool"
-#: Rule files as Prometheus reads them, but for the address of the runbook pages.
+#: Rule files as Prometheus reads them, but for the limits and the address of the runbook pages.
 RULES = PROJECT / "templates" / "prometheus" / "rules"
 _RUNBOOKS = "RUNBOOKS/"
 #: One page for each alert.
@@ -103,9 +104,14 @@ def _long_term(view: FleetView) -> str | None:
     return chosen.remote_write if chosen and chosen.by_tenant else None
 
 
+def rule_files(limits: Limits) -> dict[Path, str]:
+    """Return the rule files with limits in them, by the template of each; `RUNBOOKS/` is still in them."""
+    return {path: filled(path.read_text(encoding="utf-8"), limits) for path in sorted(RULES.glob("*.rules.yml"))}
+
+
 def _rules(view: FleetView, image: str) -> Iterator[File]:
-    for path in sorted(RULES.glob("*.rules.yml")):
-        content = path.read_text(encoding="utf-8").replace(_RUNBOOKS, f"{runbooks(view)}/")
+    for path, text in rule_files(project_limits()).items():
+        content = text.replace(_RUNBOOKS, f"{runbooks(view)}/")
         _require_pages(path, content)
         yield config_file(
             NAME,

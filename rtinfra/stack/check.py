@@ -15,14 +15,13 @@ from roles.shape import AnyRole, ImageStore, Secrets
 from roles.shared import TELEMETRY
 from rtinfra.config import FleetHost
 from rtinfra.facts import sections
+from rtinfra.limits import project_limits
 from rtinfra.local.errors import LocalError
 from rtinfra.operations.managed import File
 from rtinfra.programs import Program
 from rtinfra.quadlet import DATA_ROOT
 from rtinfra.secrets import SecretError
 
-# Above this share Elasticsearch puts no new data on a disk (its low watermark), and others are soon to follow.
-_FULLEST_PERCENT: Final = 85
 _LISTENER: Final = re.compile(r"\S+\s+\d+\s+\d+\s+\S+:(\d+)\s+\S+(?:\s+users:\((.*)\))?")
 _DEPLOY: Final = "run `pyinfra inventory deploy.py`"
 
@@ -212,10 +211,11 @@ def _images(programs: Sequence[Program], store: ImageStore) -> Iterator[_Found]:
 
 def _disk(seen: Surroundings) -> _Found:
     used = seen.used_percent
+    # The alert's limit. Elasticsearch puts no new data on a disk above it (its low watermark), others soon follow.
+    limit = 100 * project_limits().disk_used_low_ratio
     return (
         "disk space",
-        used is not None and used < _FULLEST_PERCENT,
+        used is not None and used < limit,
         f"{used} % used" if used is not None else "df does not answer",
-        f"free some: above {_FULLEST_PERCENT} % programs stop storing. Shorten a retention, or see "
-        "`rtinfra stack reset --help`",
+        f"free some: above {limit:g} % programs stop storing. Shorten a retention, or see `rtinfra stack reset --help`",
     )

@@ -21,6 +21,7 @@ from roles.shape import FleetView
 from roles.shared import AGENTS_SLICE, RT_GROUP
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.http import Request, loopback
+from rtinfra.limits import project_limits
 from rtinfra.programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.asking import Asker, basic
@@ -35,9 +36,7 @@ from rtinfra.verify.snapshot import Snapshot
 pytestmark = pytest.mark.on("agents")
 
 _LINES = 10_000
-_LARGEST_DELAY_S = 1.0
-_LEAST_PER_SECOND = 5000
-_FULLEST_QUEUE = 0.8
+_LIMITS = project_limits()
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_collector_healthy(answers: Answers, settings: AgentsSettings) -> None:
 def test_collector_queues(answers: Answers, settings: AgentsSettings, view: FleetView) -> None:
     queues = telemetry.queues(samples(answers.last(view.url(settings.collector.metrics_port, METRICS_PAGE))))
     expect.at_least(len(queues), 1, "queues of the collector")
-    expect.nothing((queue for queue in queues if queue.share > _FULLEST_QUEUE), "queues that are nearly full")
+    expect.nothing((queue for queue in queues if queue.share > _LIMITS.queue_fill_ratio), "queues that are nearly full")
 
 
 @pytest.mark.control(id="OB-5.4", severity="high", title="The host's collector has not lost a single record")
@@ -256,7 +255,7 @@ def shipped(asker: Asker, config: HostConfig, view: FleetView) -> Shipped:
     login = basic("elastic", backend.settings.password_secret)
     index = f"http://{backend.address}:{backend.settings.port}/mxrc-logs-*"
     log = f"{config[RT_APP].log_dir}/non_rt_process.log"
-    paced = _ship(asker, log, index, login, rate=_LEAST_PER_SECOND)
+    paced = _ship(asker, log, index, login, rate=_LIMITS.log_lines_per_second)
     burst = _ship(asker, log, index, login, rate=0)
     # Whatever has not arrived stays in the counts; what arrived has a delay.
     numbers, hits = _numbers(asker, index, login, paced["task"])
@@ -335,14 +334,14 @@ def test_all_lines_arrive(shipped: Shipped) -> None:
 def test_delay(shipped: Shipped) -> None:
     expect.equal(len(shipped.delays), _LINES, "lines with a known delay")
     delay = sorted(shipped.delays)[int(len(shipped.delays) * 0.99) - 1]
-    expect.below(delay, _LARGEST_DELAY_S, "delay that 99 % of the lines keep", "s")
+    expect.below(delay, _LIMITS.log_delay.seconds, "delay that 99 % of the lines keep", "s")
 
 
 @pytest.mark.disruptive
 @pytest.mark.control(id="OB-1.7", severity="high", title="Five thousand log lines a second are carried")
 def test_rate(shipped: Shipped) -> None:
     seconds = expect.found(shipped.burst_seconds, "end of the burst", "never within the time")
-    expect.at_least(round(_LINES / seconds), _LEAST_PER_SECOND, "lines a second, written at once", "lines/s")
+    expect.at_least(round(_LINES / seconds), _LIMITS.log_lines_per_second, "lines a second, written at once", "lines/s")
 
 
 # --- from this host to where it is stored

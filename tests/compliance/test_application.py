@@ -12,6 +12,7 @@ from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, Rt
 from roles.rt_tuning.model import IRQ_WATCH, RT_SLICE, TUNE
 from rtinfra.config.types import Duration
 from rtinfra.cpu import CpuLayout, parse_cpu_list
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.look.answers import Answers
 from rtinfra.verify.look.application import Application
@@ -21,9 +22,7 @@ from rtinfra.verify.look.memory import Memory
 from rtinfra.verify.look.threads import SCHED_POLICIES
 from rtinfra.verify.look.units import Units
 
-_LARGEST_EXPOSURE = 3.0
-_SLOWEST_ANSWER_MS = 500
-_SMALLEST_LOCAL_SHARE = 95.0
+_LIMITS = project_limits()
 _RT_METRICS = {
     *("mxrc_rt_cycle_count_total", "mxrc_rt_deadline_miss_count_total", "mxrc_rt_deadline_miss_rate"),
     *("mxrc_rt_jitter_us", "mxrc_rt_cycle_time_us_sum", "mxrc_numa_local_memory_percent"),
@@ -134,9 +133,9 @@ def test_local_share(memory: Memory, layout: CpuLayout) -> None:
     everything, private = memory.everything, memory.private
     expect.at_least(everything.total_kb, 1, "memory of the real-time process", "kB")
     expect.that(
-        everything.share(node) > _SMALLEST_LOCAL_SHARE,
+        everything.share(node) > _LIMITS.numa_local_percent,
         f"{everything.share(node):.1f} % (of its own memory {private.share(node):.1f} %, the rest are files)",
-        f"more than {_SMALLEST_LOCAL_SHARE} %",
+        f"more than {_LIMITS.numa_local_percent} %",
         "local share",
     )
 
@@ -321,8 +320,8 @@ def test_helper_exposure(units: Units, config: HostConfig) -> None:
 
 def _expect_exposure(units: Units, unit: str) -> None:
     score = units.exposure.get(unit)
-    holds = score is not None and score <= _LARGEST_EXPOSURE
-    expect.that(holds, score, f"at most {_LARGEST_EXPOSURE}", f"exposure of {unit} (systemd-analyze security)")
+    holds = score is not None and score <= _LIMITS.unit_exposure
+    expect.that(holds, score, f"at most {_LIMITS.unit_exposure}", f"exposure of {unit} (systemd-analyze security)")
 
 
 @pytest.mark.control(id="RT-8.19", severity="high", title="The other process is watched and started again too")
@@ -351,7 +350,9 @@ def test_health_is_quick(answers: Answers, computer: Computer, app: RtAppSetting
         expect.at_least(len(found), 1, f"answers of port {port}")
         slowest = max(answer.milliseconds for answer in found)
         what = f"slowest of {len(found)} answers of port {port}"
-        expect.below_on_a_real_processor(slowest, _SLOWEST_ANSWER_MS, what, "ms", computer.virtualisation)
+        expect.below_on_a_real_processor(
+            slowest, _LIMITS.health_answer.milliseconds, what, "ms", computer.virtualisation
+        )
 
 
 @pytest.mark.control(id="RT-9.3", severity="medium", title="Both processes say that they are alive")

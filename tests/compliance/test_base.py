@@ -5,6 +5,7 @@ import pytest
 from roles.base.model import BASE
 from roles.host import HostConfig
 from roles.rt_app.model import RT_APP
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.look.clock import Clock
 from rtinfra.verify.look.computer import Computer
@@ -17,7 +18,7 @@ from rtinfra.verify.questions import CHRONY, LOGROTATE, OTHER_CLOCK_UNITS
 
 pytestmark = pytest.mark.every_host
 
-_LARGEST_OFFSET_MS = 100
+_LIMITS = project_limits()
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_timesyncd_masked(units: Units) -> None:
 @pytest.mark.control(id="RT-1.27", severity="high", title="The clock is synchronised and right")
 def test_clock_offset(clock: Clock) -> None:
     expect.that(clock.is_synchronised, clock.leap_status, "Normal", "clock")
-    expect.below(abs(clock.offset_seconds) * 1000, _LARGEST_OFFSET_MS, "offset of the clock", "ms")
+    expect.below(abs(clock.offset_seconds) * 1000, _LIMITS.clock_offset.milliseconds, "offset of the clock", "ms")
 
 
 @pytest.mark.control(id="RT-1.28", severity="high", title="The system log survives a restart and a power cut")

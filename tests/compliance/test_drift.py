@@ -9,6 +9,7 @@ import pytest
 
 from roles.drift.model import DRIFT, TIMER
 from roles.host import HostConfig
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.look.computer import Computer
 from rtinfra.verify.look.drift import Drift
@@ -16,8 +17,6 @@ from rtinfra.verify.look.units import Units
 
 pytestmark = pytest.mark.every_host
 
-# A day, and some time for a host that is busy when its turn comes.
-_OLDEST_HOURS = 26
 # The first check comes two minutes after the deploy; on an emulated host it takes its time.
 _FIRST_SECONDS = 600
 
@@ -49,7 +48,7 @@ def test_timer(timer: Mapping[str, str]) -> None:
 @pytest.mark.control(id="L-5.2", severity="high", title="The host's last check of itself is recent")
 def test_fresh(computer: Computer, last: Mapping[str, Any]) -> None:
     hours = (computer.state.clock - int(last["finished"])) / 3600
-    expect.below(hours, _OLDEST_HOURS, "age of the last check", "hours")
+    expect.below(hours, project_limits().check_age.seconds / 3600, "age of the last check", "hours")
 
 
 @pytest.mark.control(id="L-5.3", severity="high", title="The host's last check of itself found no drift")

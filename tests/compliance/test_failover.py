@@ -11,13 +11,13 @@ from testinfra.host import Host
 
 from roles.host import HostConfig
 from roles.rt_app.model import RT_APP, RT_UNIT, UnitSettings
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.look.computer import Computer
 
 pytestmark = pytest.mark.disruptive
 
-_LONGEST_OUTAGE_S = 5.0
-_SLOWEST_ANSWER_MS = 500
+_LIMITS = project_limits()
 _EMULATED_ATTEMPTS = 3
 # How long to wait for a process to come back, beyond the times that are set, before calling it lost.
 _PATIENCE_S = 180
@@ -136,7 +136,7 @@ def killed(host: Host, config: HostConfig) -> Outage:
     # An emulated processor (without KVM) shares the machine's own with everything that runs there. That only ever
     # adds time, so a slow recovery is tried again there, and there alone.
     attempts = _EMULATED_ATTEMPTS if host.run("systemd-detect-virt").stdout.strip() == expect.EMULATED else 1
-    while outage.seconds >= _LONGEST_OUTAGE_S and attempts > 1:
+    while outage.seconds >= _LIMITS.recovery.seconds and attempts > 1:
         outage = make_fail(host, config, kill)
         attempts -= 1
     return outage
@@ -167,7 +167,7 @@ def reference(config: HostConfig) -> None:
 @pytest.mark.control(id="RT-12.10", severity="critical", title="A killed real-time process is back within five seconds")
 def test_back_after_kill(killed: Outage, computer: Computer) -> None:
     expect.below_on_a_real_processor(
-        killed.seconds, _LONGEST_OUTAGE_S, "from the kill until ready again", "s", computer.virtualisation
+        killed.seconds, _LIMITS.recovery.seconds, "from the kill until ready again", "s", computer.virtualisation
     )
 
 
@@ -202,7 +202,7 @@ def test_recovered_from_the_checkpoint(killed: Outage, reference: None) -> None:
 def test_health_after_kill(killed: Outage, host: Host, config: HostConfig, computer: Computer) -> None:
     milliseconds, health = request(host, config[RT_APP].rt_process.health_port, "/health")
     expect.below_on_a_real_processor(
-        milliseconds, _SLOWEST_ANSWER_MS, "answer of /health", "ms", computer.virtualisation
+        milliseconds, _LIMITS.health_answer.milliseconds, "answer of /health", "ms", computer.virtualisation
     )
     expect.that(bool(health), "no JSON", "a JSON document", "what /health says")
 
@@ -222,7 +222,7 @@ def test_hang_replaced(hung: Outage) -> None:
 )
 def test_hang_duration(hung: Outage, config: HostConfig, computer: Computer) -> None:
     # Fed at least twice a period: what hangs right after a cycle is fed once more for it.
-    limit = 1.5 * config[RT_APP].unit.watchdog.seconds + _LONGEST_OUTAGE_S
+    limit = 1.5 * config[RT_APP].unit.watchdog.seconds + _LIMITS.recovery.seconds
     expect.below_on_a_real_processor(
         hung.seconds, limit, "from the hang until ready again", "s", computer.virtualisation
     )

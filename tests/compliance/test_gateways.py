@@ -7,6 +7,7 @@ import pytest
 from roles.gateways.model import GATEWAYS, METRICS_PAGE, GatewaysSettings, addresses_of
 from roles.host import HostConfig
 from roles.shape import FleetView
+from rtinfra.limits import project_limits
 from rtinfra.programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.look.answers import Answers, Sample, samples
@@ -14,8 +15,7 @@ from rtinfra.verify.look.containers import Containers
 
 pytestmark = pytest.mark.on("gateways")
 
-_LEAST_GATEWAYS = 2
-_FULLEST_QUEUE = 0.8
+_LIMITS = project_limits()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def measured(answers: Answers, view: FleetView, settings: GatewaysSettings) -> d
 @pytest.mark.control(id="OB-6.1", severity="high", title="There are at least two gateways, so that one may fail")
 def test_two_gateways(view: FleetView) -> None:
     number = sum(len(member.settings.addresses) or 1 for member in view.members(GATEWAYS))
-    expect.at_least(number, _LEAST_GATEWAYS, "gateways in the inventory")
+    expect.at_least(number, _LIMITS.gateways, "gateways in the inventory")
 
 
 @pytest.mark.control(id="OB-6.2", severity="critical", title="Every gateway of the host runs and says it is healthy")
@@ -91,7 +91,7 @@ def test_queues_are_not_full(measured: dict[str, list[Sample]]) -> None:
         f"{address} {queue}"
         for address, own in measured.items()
         for queue in telemetry.queues(own)
-        if queue.share > _FULLEST_QUEUE
+        if queue.share > _LIMITS.queue_fill_ratio
     ]
     expect.nothing(full, "queues that are nearly full")
 

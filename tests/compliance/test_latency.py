@@ -14,16 +14,14 @@ from roles.host import HostConfig
 from roles.rt_app.model import RT_APP, RT_UNIT
 from roles.rt_tuning.model import LATENCY_BEFORE, LATENCY_PROGRAM
 from rtinfra.cpu import CpuLayout
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.look.answers import Answers
 from rtinfra.verify.look.computer import Computer
 from rtinfra.verify.plugin import Subject
 from rtinfra.verify.report import NOT_A_LATENCY_PROOF
 
-_LARGEST_LATENCY_US = 100
-_LARGEST_MISS_RATE = 0.0001
-# RT-11: isolation has to take away half of the jitter at least.
-_LARGEST_JITTER_SHARE = 0.5
+_LIMITS = project_limits()
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def test_worst_latency(latency: Latency, computer: Computer) -> None:
     if computer.is_virtual:
         expect.measured(latency, "cyclictest", _why_not_judged(computer))
     else:
-        expect.below(latency.worst_us, _LARGEST_LATENCY_US, "worst latency", "us")
+        expect.below(latency.worst_us, _LIMITS.worst_latency_us, "worst latency", "us")
 
 
 @pytest.mark.disruptive
@@ -112,7 +110,7 @@ def test_measurement_is_complete(
     if computer.is_virtual:
         expect.measured(f"{latency.cycles} of {wanted}", "cycles", _why_not_judged(computer))
     else:
-        expect.at_least(latency.cycles, int(wanted * 0.99), "cycles measured")
+        expect.at_least(latency.cycles, int(wanted * _LIMITS.measured_cycles_ratio), "cycles measured")
 
 
 @pytest.mark.control(id="RT-11.3", severity="high", title="The control loop misses practically no deadline")
@@ -122,7 +120,8 @@ def test_deadline_misses(answers: Answers, computer: Computer, config: HostConfi
     if computer.is_virtual:
         expect.measured(f"{rate:.4%}", "missed deadlines", _why_not_judged(computer))
     else:
-        expect.that(rate < _LARGEST_MISS_RATE, f"{rate:.4%}", "less than 0.01 %", "missed deadlines")
+        limit = _LIMITS.deadline_miss_ratio
+        expect.that(rate < limit, f"{rate:.4%}", f"less than {100 * limit:g} %", "missed deadlines")
 
 
 @pytest.mark.control(id="RT-11.4", severity="low", title="The control loop tells how unevenly it starts (jitter)")
@@ -145,8 +144,9 @@ def test_jitter_before_and_after(latency: Latency, before: Latency | None, compu
     if computer.is_virtual:
         expect.measured(change, "jitter", _why_not_judged(computer))
     else:
+        left = _LIMITS.jitter_left_ratio
         expect.that(
-            latency.jitter_us <= _LARGEST_JITTER_SHARE * before.jitter_us, change, "at most half of before", "jitter"
+            latency.jitter_us <= left * before.jitter_us, change, f"at most {100 * left:g} % of before", "jitter"
         )
 
 

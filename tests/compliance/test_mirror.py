@@ -16,6 +16,7 @@ from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT, Mi
 from roles.mirror_server.role import names
 from rtinfra.facts.http import loopback
 from rtinfra.facts.mirror import normalised
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.look.answers import Answers
 from rtinfra.verify.look.computer import Computer
@@ -27,8 +28,6 @@ from rtinfra.verify.snapshot import Snapshot
 client = pytest.mark.on("mirror_client")
 server = pytest.mark.on("mirror_server")
 
-# A certificate that ends earlier than this has missed its renewal by a deploy.
-_CERTIFICATE_DAYS = 30
 _OK, _BAD_REQUEST, _NOT_ALLOWED = 200, 400, 405
 
 
@@ -162,7 +161,7 @@ def test_certificate(
     wanted = {normalised(name) for name in names(serving, mirror)}
     expect.nothing(wanted - certificate.names, "names and addresses it is not for")
     left = certificate.ends - datetime.fromtimestamp(computer.state.clock, UTC)
-    expect.at_least(left.days, _CERTIFICATE_DAYS, "valid for", "days")
+    expect.at_least(left.days, project_limits().certificate_left.seconds / 86400, "valid for", "days")
 
 
 @server

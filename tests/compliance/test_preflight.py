@@ -12,6 +12,7 @@ from roles.preflight.model import PREFLIGHT, PreflightSettings
 from roles.preflight.role import ACCOUNT, SERVICE, TIMER
 from roles.shared import AGENTS_SLICE, RT_GROUP, TEXTFILE_DIRECTORY
 from rtinfra.cpu import CpuLayout, parse_cpu_list
+from rtinfra.limits import project_limits
 from rtinfra.preflight.settings import CONFIGURATION
 from rtinfra.programs import Program
 from rtinfra.verify import expect
@@ -21,7 +22,7 @@ from rtinfra.verify.look.units import Units
 
 pytestmark = pytest.mark.on("preflight")
 
-_LARGEST_EXPOSURE = 3.0
+_LIMITS = project_limits()
 _TEXTFILE = f"{TEXTFILE_DIRECTORY}/rtinfra_preflight.prom"
 _METRICS = (
     *("runs_total", "last_success", "duration_seconds_count", "checks_total", "ready_for_live"),
@@ -92,8 +93,8 @@ def test_recent(exposed: tuple[Sample, ...], settings: PreflightSettings) -> Non
 @pytest.mark.control(id="PF-5.3", severity="medium", title="The preflight can do nothing but look")
 def test_exposure(units: Units) -> None:
     score = units.exposure.get(SERVICE)
-    holds = score is not None and score <= _LARGEST_EXPOSURE
-    expect.that(holds, score, f"at most {_LARGEST_EXPOSURE}", f"exposure of {SERVICE} (systemd-analyze security)")
+    holds = score is not None and score <= _LIMITS.unit_exposure
+    expect.that(holds, score, f"at most {_LIMITS.unit_exposure}", f"exposure of {SERVICE} (systemd-analyze security)")
 
 
 @pytest.mark.control(id="PF-5.4", severity="high", title="The preflight runs within the bounds of all agents")

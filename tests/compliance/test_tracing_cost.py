@@ -16,13 +16,13 @@ from roles.rt_app.model import RT_APP, RT_UNIT
 from roles.rt_app.role import documents
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.http import loopback
+from rtinfra.limits import project_limits
 from rtinfra.verify import expect
 from rtinfra.verify.asking import Asker
 from rtinfra.verify.look.answers import samples
 from rtinfra.verify.look.computer import Computer
 from rtinfra.verify.report import NOT_A_LATENCY_PROOF
 
-_LARGEST_COST = 0.05
 # Until a process that was just started runs as it does from then on.
 _SETTLING_SECONDS = 3
 # For this boot only: whatever ends the control, a reboot leaves nothing of it.
@@ -74,11 +74,11 @@ def test_cost_of_tracing(
     with untraced(host, config, layout):
         without = mean_cycle_us(asker, port, seconds)
     traced = mean_cycle_us(asker, port, seconds)
-    cost = traced / without - 1
+    cost, limit = traced / without - 1, project_limits().tracing_cost_ratio
     told = f"{cost:+.1%} ({traced:.1f} us a cycle, {without:.1f} us without)"
     if computer.is_virtual:
         expect.measured(
             told, "cost of tracing", f"{NOT_A_LATENCY_PROOF}: a virtual machine ({computer.virtualisation})"
         )
     else:
-        expect.that(cost < _LARGEST_COST, told, "less than 5 %", "cost of tracing")
+        expect.that(cost < limit, told, f"less than {100 * limit:g} %", "cost of tracing")

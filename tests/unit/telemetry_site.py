@@ -21,6 +21,7 @@ from roles.facets import Member
 from roles.rt_app.model import RtAppSettings
 from roles.shape import FleetView, RoleState
 from roles.shared import BackendsSettings, TelemetrySettings
+from rtinfra.config.sections import EVERY_HOST
 from rtinfra.cpu import CpuLayout, Topology
 from rtinfra.deb import LocalPackage
 from rtinfra.operations.managed import File, Managed
@@ -61,7 +62,8 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 def shipped(role: str, **changes: Any) -> Any:
     """Return the settings of a telemetry role as shipped, with changes."""
     (section,) = (section for section in SECTIONS if section.name == role)
-    return section.model.model_validate(merged(_section(role, role), changes))
+    file = "all" if section.group == EVERY_HOST else section.group
+    return section.model.model_validate(merged(_section(file, role), changes))
 
 
 def rt_app(**changes: Any) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roles.grafana.dashboard_file import DASHBOARDS, WIDTH, load_dashboard
 from roles.grafana.dashboards import dashboards
 from roles.grafana.datasources import datasources
-from roles.grafana.panels import WIDTH, to_json
+from roles.grafana.panels import to_json
 from roles.shape import FleetView
+from rtinfra.config import ConfigError
 from rtinfra.metrics import load_catalogue, metric_names
 from tests.unit.telemetry_site import here, telemetry, view
 
@@ -69,12 +72,12 @@ def used_metrics(where: FleetView) -> set[str]:
 
 def test_there_are_the_four_dashboards() -> None:
     found = boards(SITES["prometheus"])
-    assert [board["title"] for board in found] == [
+    assert {board["title"] for board in found} == {
         "System overview",
         "RT host",
         "Telemetry pipeline",
         "Preflight and compliance",
-    ]
+    }
     assert len({board["uid"] for board in found}) == 4
 
 
@@ -176,3 +179,49 @@ def test_it_can_be_read_by_people_outside_it() -> None:
         for panel in first[:2]:
             colours = {step["color"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]}
             assert {"green", "red"} <= colours
+
+
+# ---- the files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(DASHBOARDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_file_is_called_what_its_dashboard_is(path: Path) -> None:
+    assert load_dashboard(path).uid == f"rtinfra-{path.stem}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "said"),
+    [
+        ("kind: number", "kind: pie", "rows.0.panels.0.kind", "must be one of number, graph, bars"),
+        ("max(otel", "max((otel", "rows.0.panels.0.queries.0.expression", "is not PromQL: ( without its end"),
+        (
+            "orange: watchdog_silence,",
+            "orange: watchdog,",
+            "rows.0.panels.5.steps.orange",
+            "did you mean watchdog_silence",
+        ),
+        ("red: watchdog_silence_long", "red: disk_ignored_types", "rows.0.panels.5.steps.red", "must be the name"),
+        ("red: watchdog_silence_long", "red: 600", "rows.0.panels.5.steps.red", ""),
+        (
+            "{green: null, orange: watch",
+            "{green: 1, orange: watch",
+            "rows.0.panels.5",
+            "no other, has the threshold null",
+        ),
+        ("unit: s\n        steps", "units: s\n        steps", "rows.0.panels.5.units", "did you mean unit?"),
+        ("fires came.", "fires came [[once]].", "rows.0.panels.5.description", "[[once]] names no limit"),
+        ("width: 8", "width: 25", "rows.1.panels.0.width", "must be"),
+        ("metrics: monitoring", "metrics: all", "metrics", "must be one of own, monitoring"),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_and_key(tmp_path: Path, old: str, new: str, key: str, said: str) -> None:
+    text = (DASHBOARDS / "telemetry.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "telemetry.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        load_dashboard(path)
+    (problem,) = error.value.problems
+    # The line of the key; of a panel as a whole, its first.
+    place = text[: text.index("title: Alerting proves" if key == "rows.0.panels.5" else old)].count("\n") + 1
+    assert (problem.file, problem.line, problem.key) == (str(path), place, key)
+    assert said.lower() in str(problem).lower()

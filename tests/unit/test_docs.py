@@ -32,6 +32,7 @@ SHIPPED_YAML = (
     *(str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "group_data").glob("*.yaml"))),
     "images/catalogue.yaml",
     "inventory/hosts.example.yaml",
+    "metrics/limits.yaml",
     "waivers.yaml",
 )
 DOCS = ("README.md", *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").rglob("*.md")))
@@ -242,6 +243,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.images": VALUES | {"rtinfra.commands", "rtinfra.config", "rtinfra.local"},
     "rtinfra.runner": {"rtinfra.paths"},
     "rtinfra.metrics": {"rtinfra.paths"},
+    "rtinfra.limits": {"rtinfra.config", "rtinfra.paths"},
     "rtinfra.secrets": {"rtinfra.config", "rtinfra.local", "rtinfra.paths"},
     "rtinfra.notify": {"rtinfra.config.types", "rtinfra.local", "rtinfra.secrets"},
     # Runs on hosts, from wheels: nothing of pyinfra, no role.
@@ -253,7 +255,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.programs": VALUES
     | {"rtinfra.config", "rtinfra.facts", "rtinfra.images", "rtinfra.operations", "rtinfra.quadlet", "roles"},
     "rtinfra.stack": SHARED
-    | {"rtinfra.images", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
+    | {"rtinfra.images", "rtinfra.limits", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
     "rtinfra.plan": SHARED
     | {"rtinfra.commands", "rtinfra.local", "rtinfra.hosts", "rtinfra.operations.changes", "roles.fleet"},
     "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local", "rtinfra.wheelhouse"},
@@ -263,7 +265,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rtinfra.cli": {"rtinfra", "roles.fleet"},
     "roles": VALUES
     | {"roles.site", "roles.tenant_store", "rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet"}
-    | {"rtinfra.preflight.settings"},
+    | {"rtinfra.limits", "rtinfra.metrics", "rtinfra.preflight.settings"},
     "roles.site": {"rtinfra.config.types", "rtinfra.deb", "rtinfra.operations.managed", "rtinfra.quadlet"},
     "roles.tenant_store": {"roles.site", "rtinfra.config.types", "rtinfra.quadlet"},
     "roles.host": {"roles.site", "rtinfra.config", "rtinfra.cpu"},

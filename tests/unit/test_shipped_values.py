@@ -7,15 +7,20 @@ anybody changes them: the right-hand sides are copied from the requirements and 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from roles.fleet import load_hosts
+from roles.host import HostConfig
+from roles.rt_app import role
 from roles.rt_app.model import RT_APP
+from roles.shared import CPU
 from rtinfra.cpu import CpuLayout, Topology, resolve_layout
 from rtinfra.operations.managed import File
 from rtinfra.paths import PROJECT
+from tests.unit.telemetry_site import here, view
 
 RT_4 = {
     "rt_process": {
@@ -102,24 +107,25 @@ TOPOLOGY = Topology(
 
 
 @pytest.fixture(scope="module")
-def rt(tmp_path_factory: pytest.TempPathFactory) -> RtHostConfig:
+def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
     """A real-time host without a setting of its own."""
     inventory = tmp_path_factory.mktemp("inventory") / "hosts.yaml"
     inventory.write_text("hosts: {robot: {groups: [rt_hosts], ssh: {address: 192.0.2.1}}}\n")
-    return load_hosts(PROJECT, inventory).hosts["robot"].config.rt
+    return load_hosts(PROJECT, inventory).hosts["robot"].config
 
 
 @pytest.fixture(scope="module")
-def layout(rt: RtHostConfig) -> CpuLayout:
-    layout, findings = resolve_layout(rt.cpu.isolated, rt.cpu.housekeeping, TOPOLOGY)
+def layout(config: HostConfig) -> CpuLayout:
+    layout, findings = resolve_layout(config[CPU].isolated, config[CPU].housekeeping, TOPOLOGY)
     assert layout is not None, findings
     return layout
 
 
 @pytest.fixture(scope="module")
-def files(rt: RtHostConfig, layout: CpuLayout) -> dict[str, str]:
+def files(config: HostConfig, layout: CpuLayout) -> dict[str, str]:
     """What the role puts on such a host, by path."""
-    placed = deploy.files(rt.rt_app, layout)
+    found = view(is_rt=True, rt_app=here(config[RT_APP]), base=here())
+    placed = role.state(config[RT_APP], replace(found, layout=layout)).files
     texts = [item for item in placed if isinstance(item, File) and not item.path.endswith(".pyz")]
     return {item.path: item.content.decode() for item in texts}
 
@@ -138,8 +144,8 @@ def directives(unit: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_documents(name: str, rt: RtHostConfig, layout: CpuLayout) -> None:
-    assert deploy.documents(rt.rt_app, layout)[name] == DOCUMENTS[name]
+def test_documents(name: str, config: HostConfig, layout: CpuLayout) -> None:
+    assert role.documents(config[RT_APP], layout)[name] == DOCUMENTS[name]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -147,8 +153,8 @@ def test_files(name: str, files: dict[str, str]) -> None:
     assert json.loads(files[f"/etc/mxrc/{name}.json"]) == DOCUMENTS[name]
 
 
-def test_there_is_no_document_beyond_the_four(rt: RtHostConfig, layout: CpuLayout) -> None:
-    assert deploy.documents(rt.rt_app, layout).keys() == DOCUMENTS.keys()
+def test_there_is_no_document_beyond_the_four(config: HostConfig, layout: CpuLayout) -> None:
+    assert role.documents(config[RT_APP], layout).keys() == DOCUMENTS.keys()
 
 
 def test_unit(files: dict[str, str]) -> None:
@@ -164,9 +170,9 @@ def test_a_second_unit_runs_the_other_process(files: dict[str, str]) -> None:
     assert "Service.CPUSchedulingPolicy" not in found
 
 
-def test_a_lab_machine_differs_only_in_its_nodes_and_its_workload(tmp_path: Path, rt: RtHostConfig) -> None:
+def test_a_lab_machine_differs_only_in_its_nodes_and_its_workload(tmp_path: Path, config: HostConfig) -> None:
     inventory = tmp_path / "hosts.yaml"
     inventory.write_text("hosts: {robot: {groups: [rt_hosts, lab], ssh: {address: 192.0.2.1}}}\n")
     lab = load_hosts(PROJECT, inventory).hosts["robot"].config[RT_APP]
     ours = {"rt_process": {"numa_node"}, "non_rt_process": {"numa_node"}, "reference": True}
-    assert lab.model_dump(exclude=ours) == rt.rt_app.model_dump(exclude=ours)
+    assert lab.model_dump(exclude=ours) == config[RT_APP].model_dump(exclude=ours)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
@@ -123,13 +124,23 @@ def test_metrics_are_valid_and_say_what_the_report_says() -> None:
     command = [tool("promtool"), "check", "metrics"]
     checked = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert 'rtinfra_compliance_controls{target="robot",status="passed"} 1' in text
-    assert 'rtinfra_compliance_controls{target="robot",status="waived"} 1' in text
-    assert 'rtinfra_compliance_controls{target="robot",status="measured"} 0' in text
-    state = 'rtinfra_compliance_control_state{target="robot",control="RT-1.2",severity="high",status="failed"} 1'
-    assert state in text
-    assert 'rtinfra_compliance_unreachable{target="far"} 1' in text
-    assert 'rtinfra_compliance_last_run_timestamp_seconds{target="robot"} 1769860800' in text
+    told = {
+        (sample.name.removeprefix("rtinfra_compliance_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    # Labels in the order of their names: status, target.
+    assert {status: value for (name, status, *host), value in told.items() if host == ["robot"]} == {
+        "passed": 1,
+        "failed": 1,
+        "waived": 1,
+        "not_applicable": 0,
+        "measured": 0,
+    }
+    assert told["controls", "not_applicable", 'odd"name'] == 1
+    assert told["control_state", "RT-1.2", "high", "failed", "robot"] == 1
+    assert (told["unreachable", "far"], told["unreachable", "robot"]) == (1, 0)
+    assert told["last_run_timestamp_seconds", "robot"] == 1769860800
 
 
 def test_metrics_go_where_node_exporter_looks(
