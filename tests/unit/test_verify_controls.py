@@ -15,25 +15,34 @@ import pytest
 import yaml
 
 from roles.agents.model import AGENTS
+from roles.alertmanager import model as alertmanager_model
 from roles.alertmanager.model import ALERTMANAGER
+from roles.alloy import model as alloy_model
 from roles.alloy.model import ALLOY
-from roles.fleet import load_hosts, mirror_of
-from roles.gateways.model import GATEWAYS
+from roles.fleet import load_hosts
+from roles.gateways.model import GATEWAYS, addresses_of
 from roles.host import HostConfig
+from roles.jaeger import model as jaeger_model
 from roles.jaeger.model import JAEGER
+from roles.loki import model as loki_model
 from roles.loki.model import LOKI
+from roles.mimir import model as mimir_model
 from roles.mimir.model import MIMIR
 from roles.mirror_server.model import MIRROR_SERVER
+from roles.prometheus import model as prometheus_model
 from roles.prometheus.model import PROMETHEUS
 from roles.shared import AGENTS_SLICE, BACKENDS, TELEMETRY
+from roles.stand_ins import stand_in_view
+from roles.tempo import model as tempo_model
 from roles.tempo.model import TEMPO
 from rtinfra.config import Fleet
 from rtinfra.config.types import ByteSize
 from rtinfra.images import LocalStore
 from rtinfra.paths import PROJECT
-from rtinfra.programs import Program, programs_of, site_without_secrets
+from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import SLICE
-from rtinfra.verify import Report, Status, endpoints, run
+from rtinfra.verify import Report, Status, run
+from rtinfra.verify.plugin import questions_of
 from rtinfra.verify.session import TESTS, pytest_arguments
 from tests.record_looks import ANSWERING, rt_host
 from tests.unit.mirror_fleet import client_answer, server_answer, server_units
@@ -117,20 +126,20 @@ def collector(capacity: float) -> str:
 def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     """What the programs of a host answer when all is well."""
     host = fleet.hosts[name]
-    site, config, tenants = site_without_secrets(fleet, host), host.config, host.config[TELEMETRY].tenants
+    view, config, tenants = stand_in_view(fleet, host), host.config, host.config[TELEMETRY].tenants
     if name == "robot":
         agents = config[AGENTS]
         assert agents is not None
         node = 'node_uname_info{nodename="robot"} 1\nnode_cpu_seconds_total{cpu="0"} 1\nnode_textfile_scrape_error 0\n'
         node += PREFLIGHT_METRICS
         return {
-            endpoints.collector_metrics(site, agents): collector(2.0**30),
+            view.url(agents.collector.metrics_port, "/metrics"): collector(2.0**30),
             f"http://192.0.2.1:{agents.node_exporter.port}/metrics": node,
         }
     if name == "mirror":
         return {}
     if name == "second":
-        url = endpoints.base(site, config[TEMPO])
+        url = view.url(config[TEMPO].port)
         overrides = {
             tenant: {
                 "compaction": {"block_retention": f"{int(limits.traces_retention.seconds)}s"},
@@ -140,15 +149,18 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
         }
         generator = {"storage": {"remote_write": [{"url": "http://192.0.2.2:9009/api/v1/push"}]}}
         return {
-            f"{url}{endpoints.TEMPO_CONFIG}": yaml.safe_dump(
+            f"{url}{tempo_model.CONFIG_PAGE}": yaml.safe_dump(
                 {"multitenancy_enabled": True, "metrics_generator": generator}
             ),
-            f"{url}{endpoints.TEMPO_OVERRIDES}": "---\n" + yaml.safe_dump({"overrides": overrides}),
+            f"{url}{tempo_model.OVERRIDES_PAGE}": "---\n" + yaml.safe_dump({"overrides": overrides}),
         }
     prometheus, gateways, mimir = config[PROMETHEUS], config[GATEWAYS], config[MIMIR]
     assert prometheus is not None and gateways is not None and mimir is not None
     base = {
-        role: endpoints.base(site, getattr(config, role)) for role in ("prometheus", "alertmanager", "loki", "mimir")
+        "prometheus": view.url(config[PROMETHEUS].port),
+        "alertmanager": view.url(config[ALERTMANAGER].port),
+        "loki": view.url(config[LOKI].port),
+        "mimir": view.url(config[MIMIR].port),
     }
     effective = {
         "global": {
@@ -180,25 +192,25 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     return {
         **{
             f"http://{address}:{gateways.metrics_port}/metrics": collector(2.0**40)
-            for address in endpoints.gateways(site, gateways)
+            for address in addresses_of(gateways, view.address)
         },
-        f"{endpoints.base(site, config[JAEGER], 'ui_port')}{endpoints.SERVICES}": {"data": ["mxrc-rt"]},
-        f"{base['prometheus']}{endpoints.FLAGS}": {"data": flags},
-        f"{base['prometheus']}{endpoints.CONFIG}": {"data": {"yaml": yaml.safe_dump(effective)}},
-        f"{base['prometheus']}{endpoints.TARGETS}": {
+        f"{view.url(config[JAEGER].ui_port)}{jaeger_model.SERVICES_PAGE}": {"data": ["mxrc-rt"]},
+        f"{base['prometheus']}{prometheus_model.FLAGS_PAGE}": {"data": flags},
+        f"{base['prometheus']}{prometheus_model.CONFIG_PAGE}": {"data": {"yaml": yaml.safe_dump(effective)}},
+        f"{base['prometheus']}{prometheus_model.TARGETS_PAGE}": {
             "data": {"activeTargets": [{"scrapeUrl": "http://192.0.2.1:9100", "health": "up", "lastError": ""}]}
         },
-        f"{base['prometheus']}{endpoints.RULES}": {"data": {"groups": [{"rules": rules()}]}},
-        f"{base['prometheus']}{endpoints.query(endpoints.HOSTS_SEEN)}": one,
-        f"{base['prometheus']}{endpoints.query(endpoints.LOOPS_SEEN)}": one,
-        f"{base['alertmanager']}{endpoints.ALERTMANAGER_STATUS}": {
+        f"{base['prometheus']}{prometheus_model.RULES_PAGE}": {"data": {"groups": [{"rules": rules()}]}},
+        f"{base['prometheus']}{prometheus_model.query(prometheus_model.HOSTS_SEEN)}": one,
+        f"{base['prometheus']}{prometheus_model.query(prometheus_model.LOOPS_SEEN)}": one,
+        f"{base['alertmanager']}{alertmanager_model.STATUS_PAGE}": {
             "config": {"original": yaml.safe_dump(routing)},
             "cluster": {"status": "disabled"},
         },
-        f"{endpoints.base(site, config[ALERTMANAGER], 'log_port')}/metrics": (
+        f"{view.url(config[ALERTMANAGER].log_port)}/metrics": (
             "rtinfra_alert_log_watchdog_timestamp_seconds 1.7e9\nrtinfra_alert_log_watchdog_missing 0"
         ),
-        f"{base['loki']}{endpoints.CONFIG_PAGE}": yaml.safe_dump(
+        f"{base['loki']}{loki_model.CONFIG_PAGE}": yaml.safe_dump(
             {
                 "auth_enabled": True,
                 "schema_config": {"configs": [{"schema": "v13", "store": "tsdb"}]},
@@ -208,19 +220,21 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             }
         ),
         **{
-            endpoints.limits(site, config[LOKI], tenant): f"retention_period: {int(its.logs_retention.seconds)}s"
+            view.url(
+                config[LOKI].port, f"{loki_model.LIMITS_PAGE}?tenant={tenant}"
+            ): f"retention_period: {int(its.logs_retention.seconds)}s"
             for tenant, its in tenants.items()
         },
-        f"{base['mimir']}{endpoints.CONFIG_PAGE}": yaml.safe_dump(
+        f"{base['mimir']}{loki_model.CONFIG_PAGE}": yaml.safe_dump(
             {
                 "target": "all,alertmanager",
                 "multitenancy_enabled": True,
                 "ruler": {"evaluation_interval": str(mimir.ruler_interval)},
             }
         ),
-        f"{base['mimir']}{endpoints.RUNTIME_CONFIG}": yaml.safe_dump({"overrides": limits}),
-        f"{endpoints.base(site, config[ALLOY], 'ui_port')}{endpoints.COMPONENTS}": components,
-        f"{endpoints.base(site, config[ALLOY], 'ui_port')}{endpoints.METRICS}": collector(2.0**30),
+        f"{base['mimir']}{mimir_model.RUNTIME_CONFIG_PAGE}": yaml.safe_dump({"overrides": limits}),
+        f"{view.url(config[ALLOY].ui_port)}{alloy_model.COMPONENTS_PAGE}": components,
+        f"{view.url(config[ALLOY].ui_port)}{alloy_model.METRICS_PAGE}": collector(2.0**30),
     }
 
 
@@ -260,10 +274,10 @@ def threads(own: Sequence[Program]) -> tuple[list[str], list[str], list[str]]:
 def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
     """The recorded host, with telemetry programs; silent ones run and do not answer."""
     host = fleet.hosts[name]
-    site, own = site_without_secrets(fleet, host), programs_of(fleet, host)
+    view, own = stand_in_view(fleet, host), programs_of(fleet, host)
     said = bodies(fleet, name)
     stat, status, groups = threads(own)
-    place, clock = mirror_of(fleet, host), datetime.fromtimestamp(CLOCK, UTC)
+    place, clock = view.mirror.place if view.mirror else None, datetime.fromtimestamp(CLOCK, UTC)
     serves = host.config.get(MIRROR_SERVER) is not None
     text = SAMPLE.rstrip("\n")
     for section, lines in (
@@ -286,7 +300,7 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
         more += [f"{path} 750 {account} {account}" for path in one.directories]
     more += ["@@data_files", *(f"1 {path}/block" for one in containers for path in one.directories)]
     more += ["@@private_files", *PREFLIGHT_FILES, "@@http_telemetry"]
-    for request in endpoints.requests(host, site, own):
+    for request in questions_of(fleet, host).requests:
         body = "" if is_silent else said.get(request.url, "")
         code = 0 if is_silent else next((one.ready_status[0] for one in own if one.ready == request.url), 200)
         more += [f"@http GET {request.url} {code} 3", body if isinstance(body, str) else json.dumps(body), ""]

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from roles.base.model import BASE
 from roles.fleet import load_hosts
-from roles.host import HostConfig
 from rtinfra.facts import sections
 from rtinfra.paths import PROJECT
 from rtinfra.verify.look.boot import BootMenu
 from rtinfra.verify.look.kernel import parameter_path, sysctl_path
-from rtinfra.verify.questions import questions
+from rtinfra.verify.plugin import questions_of
+from rtinfra.verify.questions import Questions
 from rtinfra.verify.snapshot import Snapshot, SnapshotError, parse, script
 from tests.record_looks import rt_host
 
@@ -27,11 +26,11 @@ def snapshot() -> Snapshot:
     return parse(SAMPLE)
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> HostConfig:
+def asked_of(tmp_path: Path, groups: str) -> Questions:
     inventory = tmp_path / "inventory.yaml"
-    inventory.write_text("hosts: {robot: {groups: [rt_hosts, lab], ssh: {address: 192.0.2.1}}}\n")
-    return load_hosts(PROJECT, inventory).hosts["robot"].config
+    inventory.write_text(f"hosts: {{robot: {{groups: [{groups}], ssh: {{address: 192.0.2.1}}}}}}\n")
+    fleet = load_hosts(PROJECT, inventory)
+    return questions_of(fleet, fleet.hosts["robot"])
 
 
 def edited(section: str, *lines: str) -> str:
@@ -206,15 +205,15 @@ def test_a_host_that_says_nothing_is_no_host_without_faults(section: str) -> Non
         parse(edited(section))
 
 
-def test_script_is_a_valid_shell_script(config: HostConfig) -> None:
-    text = script(questions(config))
+def test_script_is_a_valid_shell_script(tmp_path: Path) -> None:
+    text = script(asked_of(tmp_path, "rt_hosts, lab"))
     assert subprocess.run(["sh", "-n"], input=text, text=True, check=False).returncode == 0
     # One argument on a command line may have 128 KiB.
     assert len(text) < 64 * 1024
 
 
-def test_script_runs_on_any_linux_and_exits_with_0(config: HostConfig) -> None:
-    asked = questions(config)
+def test_script_runs_on_any_linux_and_exits_with_0(tmp_path: Path) -> None:
+    asked = asked_of(tmp_path, "rt_hosts, lab")
     # Not the application's ports: whoever listens on them on this machine is no concern of a test.
     text = script(replace(asked, application=None, login_user=None))
     result = subprocess.run(["sh", "-c", text], capture_output=True, check=False, timeout=30)
@@ -224,9 +223,8 @@ def test_script_runs_on_any_linux_and_exits_with_0(config: HostConfig) -> None:
     assert any(line.endswith(" (sh) R") or "(sh)" in line for line in found["thread_stat"])
 
 
-def test_questions_of_a_host_that_is_not_real_time(config: HostConfig) -> None:
-    base_only = HostConfig.model_construct(**{**dict.fromkeys(HostConfig.model_fields), "base": config[BASE]})
-    asked = questions(base_only)
+def test_questions_of_a_host_that_is_not_real_time(tmp_path: Path) -> None:
+    asked = asked_of(tmp_path, "")
     assert asked.application is None
     assert asked.own_services == ()
     assert asked.login_user is None

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.jaeger.role import spans
 from rtinfra.config.types import Duration
 from rtinfra.facts.http import HttpAnswer, Request, command, loopback
 from rtinfra.facts.http import parse as parse_http
@@ -89,7 +90,7 @@ def test_every_record_that_was_seen_has_a_delay(batches: list[int]) -> None:
 
 def span(identifier: str, name: str, parent: str | None) -> dict[str, object]:
     references = [{"refType": "CHILD_OF", "traceID": "t", "spanID": parent}] if parent else []
-    return {"spanID": identifier, "operationName": name, "references": references}
+    return {"spanID": identifier, "operationName": name, "references": references, "processID": "p1"}
 
 
 def document(*spans: dict[str, object]) -> dict[str, object]:
@@ -107,18 +108,18 @@ WHOLE = (
 
 def test_context_from_the_task_to_the_event_bus() -> None:
     shuffled = random.Random(7).sample(WHOLE, len(WHOLE))
-    assert telemetry.chain(telemetry.spans_of(document(*shuffled))) == telemetry.CHAIN
+    assert telemetry.chain(spans(document(*shuffled))) == telemetry.CHAIN
 
 
 def test_a_broken_chain_ends_where_it_breaks() -> None:
     torn = (*WHOLE[:2], span("3", "action.execute", "9"), WHOLE[3])
-    assert telemetry.chain(torn) == telemetry.CHAIN[:2]
+    assert telemetry.chain(spans(document(*torn))) == telemetry.CHAIN[:2]
     assert telemetry.chain(()) == ()
 
 
 def test_tenant_of_a_trace() -> None:
-    assert telemetry.tenants_of(document(*WHOLE)) == {"prod"}
-    assert telemetry.tenants_of({"data": None}) == set()
+    assert telemetry.Trace(spans(document(*WHOLE))).tenants == {"prod"}
+    assert telemetry.Trace(spans({"data": None})).tenants == set()
 
 
 @pytest.mark.parametrize(
