@@ -32,7 +32,7 @@ test-all: $(DONE) ## `make test` with its heavy scenarios, then molecule and the
 	@tests/run heavy
 	@$(MAKE) --no-print-directory molecule bench
 
-lint: $(DONE) ## Lint, format, types, security
+lint: $(DONE) ## Lint, format, imports, types, security
 	@tests/run lint
 
 chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 (about 70 minutes without KVM)
