@@ -266,3 +266,17 @@ def test_passwords_of_an_archive_are_not_shown(tmp_path: Path, upstream: Upstrea
     archive = upstream.archive("http://me:hunter2@127.0.0.1:9/debian", options=(("Acquire::Retries", "0"),))
     said = refused(tmp_path, archive, want("ssh"))
     assert "127.0.0.1:9" in said and "hunter2" not in said
+
+
+def test_a_package_is_read_once_and_again_when_its_file_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(tmp_path, "agent", "1")
+    assert deb.read(path).version == "1"
+    path.write_bytes(build(tmp_path / "later", "agent", "2").read_bytes())
+    assert deb.read(path).version == "2"
+    monkeypatch.setenv("PATH", "")
+    assert deb.read(path).version == "2"
+    path.unlink()
+    with pytest.raises(ValueError, match="No such file"):
+        deb.read(path)
