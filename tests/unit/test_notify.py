@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -53,6 +53,7 @@ def size(channel: str, document: object) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", CHANNELS)
+@settings(deadline=None)
 @given(title=TEXTS, what=TEXTS, detail=TEXTS, next_step=TEXTS, times=st.integers(1, 2000), count=st.integers(0, 60))
 def test_whatever_is_wrong_fits_and_says_where(
     name: str, title: str, what: str, detail: str, next_step: str, times: int, count: int
