@@ -32,7 +32,7 @@ test-all: $(DONE) ## `make test` with its heavy scenarios, then molecule and the
 	@tests/run heavy
 	@$(MAKE) --no-print-directory molecule bench
 
-lint: $(DONE) ## Lint, format, types, security
+lint: $(DONE) ## Lint, format, imports, types, security
 	@tests/run lint
 
 chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 (about 70 minutes without KVM)
@@ -41,8 +41,9 @@ chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule
 
-bench: $(DONE) ## Preflight, fetching for the mirror against curl, an unchanged host against Ansible, a verification
+bench: $(DONE) ## Preflight, a plan of 50 hosts, fetching for the mirror against curl, an unchanged host against Ansible, a verification
 	@$(PY) -m benchmarks.preflight
+	@$(PY) -m benchmarks.plan
 	@$(PY) -m benchmarks.mirror --inventory inventory/hosts.example.yaml
 	@$(PY) -m benchmarks.noop
 	@$(PY) -m benchmarks.verify

@@ -37,7 +37,7 @@ _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 def settings(root: Path, redis_port: int, conninfo: str, services: str) -> dict[str, Any]:
     """Return settings with every check that any computer can pass."""
-    off = dict.fromkeys(("telegram", "slack", "teams", "on_call", "webhook", "apprise", "record"))
+    off = dict.fromkeys(("telegram", "slack", "teams", "on_call", "webhook", "record"))
     return {
         "environment": "paper",
         "namespace": "rtinfra",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gevent
+import pyinfra.api.util
 import pyinfra_cli.cli
 from paramiko import SSHException, Transport
 from pyinfra import logger
@@ -78,6 +81,16 @@ def tend_connections() -> None:
     setattr(connect, _MARK, True)
     SSHConnector._connect = connect  # type: ignore[method-assign]
     SSHConnector.disconnect = disconnect  # type: ignore[method-assign]
+
+
+def read_no_sources() -> None:
+    """Let pyinfra find out from which lines an operation was called without reading the source of every caller.
+
+    It orders operations by the numbers of those lines and has no use for the lines themselves; looking them up takes a
+    third of the processor time of a plan.
+    """
+    pyinfra.api.util.stack = partial(inspect.stack, context=0)
+    pyinfra.api.util.getframeinfo = partial(inspect.getframeinfo, context=0)
 
 
 def end_when_silent(transport: Transport, print_prefix: str) -> None:

@@ -1,113 +1,121 @@
-"""The `rtinfra` command: what pyinfra's own command does not do."""
+"""The `rtinfra` command: what pyinfra's own command does not do.
+
+A command is imported when it is called: the list of all of them costs no more than reading this file.
+"""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
 
 import typer
-from pyinfra.api.exceptions import InventoryError
-from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
 
-from roles.fleet import load_checked_hosts
-from rtinfra.commands import plain_errors
-from rtinfra.config import ConfigError
-from rtinfra.demo import run as run_demo
-from rtinfra.images.cli import app as images_app
-from rtinfra.inventory import source
-from rtinfra.lab.cli import app as lab_app
-from rtinfra.local.progress import ConsoleReporter
-from rtinfra.mirror.cli import app as mirror_app
-from rtinfra.notify.cli import app as notify_app
-from rtinfra.paths import PROJECT, lab_inventory
-from rtinfra.plan.cli import PlanCommand, apply, plan
-from rtinfra.preflight.cli import preflight
-from rtinfra.stack.cli import app as stack_app
-from rtinfra.verify.cli import verify
-from rtinfra.wheelhouse import PYTHONS, Wheelhouse
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command is: the typer `app` of a module, or the command of this name in it.
+
+    `help` is the first paragraph of the command's own help (tests/unit/test_cli.py holds them against each other).
+    """
+
+    module: str
+    help: str
+    is_group: bool = False
+
+
+#: Every command by its name, in the order in which --help lists them.
+COMMANDS: Final = {
+    "plan": Place(
+        "rtinfra.plan.cli",
+        "Say what a deploy would change, without changing anything. Ends with 0: nothing, 2: changes,"
+        " 1: could not look.",
+    ),
+    "apply": Place(
+        "rtinfra.plan.cli",
+        "Do what `rtinfra plan` says. Ends with 0: done, 1: a host failed, 2: refused, 130: interrupted.",
+    ),
+    "verify": Place(
+        "rtinfra.verify.cli",
+        "Prove what state the hosts are really in. Ends with 0: all holds, 1: something failed, 2: could not look.",
+    ),
+    "preflight": Place(
+        "rtinfra.preflight.cli",
+        "Check whether this computer is ready for live operation; on hosts a timer does it."
+        " `--help` lists the options.",
+    ),
+    "check": Place("rtinfra.project", "Check all settings without touching a host. Exit 0: fine, 2: errors."),
+    "wheels": Place(
+        "rtinfra.project",
+        "Fetch the Python wheels that hosts of the group preflight need, for every supported distribution.",
+    ),
+    "demo": Place(
+        "rtinfra.demo", "Do the main job on a lab machine: build it, deploy to it, prove it, say what to do next."
+    ),
+    "images": Place(
+        "rtinfra.images.cli",
+        "Container images and our own packages: made or fetched here, carried to hosts by the deploy.",
+        is_group=True,
+    ),
+    "stack": Place(
+        "rtinfra.stack.cli",
+        "Start, stop, watch and check collectors, gateways and backends on all hosts at once.",
+        is_group=True,
+    ),
+    "lab": Place(
+        "rtinfra.lab.cli",
+        "Virtual machines on this computer: bare Debian hosts to deploy to, break, and throw away.",
+        is_group=True,
+    ),
+    "mirror": Place(
+        "rtinfra.mirror.cli",
+        "The offline mirror: packages, images and wheels of all hosts, locked and fetched here, carried in, published"
+        " inside.",
+        is_group=True,
+    ),
+    "notify": Place(
+        "rtinfra.notify.cli",
+        "Notifications to people: Telegram, Slack, Teams, on-call, webhook.",
+        is_group=True,
+    ),
+}
+
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """Import a command of COMMANDS."""
+    place = COMMANDS[name]
+    group = typer.main.get_group(import_module(place.module).app)
+    if not place.is_group:
+        command = group.commands[name]
+        assert isinstance(command, TyperCommand)
+        return command
+    group.name = name
+    return group
+
+
+class _Commands(TyperGroup):
+    """All commands; each has a name and a help until it is called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, place in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=place.help))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that the command line names."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else command, rest
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     help="Bare hosts to verified real-time systems. `plan`, then `apply`; or `pyinfra inventory deploy.py`.",
 )
-app.add_typer(images_app, name="images")
-app.add_typer(stack_app, name="stack")
-app.add_typer(lab_app, name="lab")
-app.add_typer(mirror_app, name="mirror")
-app.add_typer(notify_app, name="notify")
-app.command("plan", cls=PlanCommand)(plan)
-app.command("apply")(apply)
-app.command("verify")(verify)
-# Its options are those of the program on the hosts, which has a parser of its own.
-_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-app.command("preflight", context_settings=_FORWARDED)(preflight)
 
 
-@app.command()
-def check(
-    inventory: Annotated[
-        Path, typer.Option(help="Inventory file or directory, relative to the project folder.")
-    ] = Path("inventory"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Check all settings without touching a host. Exit 0: fine, 2: errors.
-
-    Examples:
-
-        rtinfra check
-
-        rtinfra check --inventory inventory/hosts.yaml --json
-    """
-    place = PROJECT / inventory
-    try:
-        if place.is_dir():
-            place = source(place, lab_inventory())
-        fleet = load_checked_hosts(PROJECT, place)
-    except InventoryError as error:
-        _report(False, [], str(error), as_json)
-        raise typer.Exit(2) from None
-    except ConfigError as error:
-        _report(False, [problem.to_json() for problem in error.problems], str(error), as_json)
-        raise typer.Exit(2) from None
-    warnings = [problem.to_json() for problem in fleet.warnings]
-    lines = [str(problem) for problem in fleet.warnings]
-    lines += [f"{name}: settings are fine ({', '.join(host.groups)})" for name, host in fleet.hosts.items()]
-    lines.append("Next: pyinfra inventory deploy.py")
-    _report(True, warnings, "\n".join(lines), as_json)
-
-
-@app.command()
-def wheels() -> None:
-    """Fetch the Python wheels that hosts of the group preflight need, for every supported distribution.
-
-    They lie in wheels/ and are carried to hosts by the deploy.
-
-    Example:
-
-        rtinfra wheels
-    """
-    house = Wheelhouse()
-    with plain_errors("The same command goes on."):
-        for python in PYTHONS.values():
-            house.fetch(python, ConsoleReporter())
-    typer.echo(f"The wheels for Python {', '.join(PYTHONS.values())} are in {house.directory.relative_to(PROJECT)}/")
-
-
-@app.command()
-def demo() -> None:
-    """Do the main job on a lab machine: build it, deploy to it, prove it, say what to do next.
-
-    Example:
-
-        rtinfra demo
-    """
-    raise typer.Exit(run_demo(Console(soft_wrap=True)))
-
-
-def _report(ok: bool, problems: list[dict[str, object]], text: str, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"ok": ok, "problems": problems, "message": text}, ensure_ascii=False))
-    else:
-        Console(soft_wrap=True, highlight=False).print(text, markup=False)
+@app.callback()
+def _all() -> None:
+    """Make typer take an app that has no command of its own."""

@@ -332,11 +332,6 @@ class CpuLayout:
         return format_cpu_list(self.housekeeping)
 
     @property
-    def isolated_mask(self) -> str:
-        """Kernel bitmap text of the isolated CPUs: `c`."""
-        return format_cpu_mask(self.isolated)
-
-    @property
     def housekeeping_mask(self) -> str:
         """Kernel bitmap text, for interrupt and workqueue affinity: `3`."""
         return format_cpu_mask(self.housekeeping)

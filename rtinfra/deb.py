@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -17,11 +18,21 @@ class LocalPackage:
 
 
 def read(path: Path) -> LocalPackage:
-    """Return what the .deb file `path` contains.
+    """Return what the .deb file `path` contains. A file that is the same as before is not read again.
 
     Raises:
         ValueError: when the file is not a readable Debian package, or dpkg-deb is missing.
     """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path} is not a Debian package: {error.strerror}") from error
+    return _read(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _read(path: Path, inode: int, size: int, modified_ns: int) -> LocalPackage:
+    # Every host of a fleet asks for the same few packages, and starting a program costs more than all else of a plan.
     try:
         done = subprocess.run(
             ["dpkg-deb", "--show", "--showformat", "${Package} ${Version}", str(path)],

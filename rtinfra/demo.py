@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +31,20 @@ URLS = {
     9093: ("Alertmanager: alerts", "/api/v2/alerts"),
 }
 BACKENDS_SPEC = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2)
+
+
+app = typer.Typer()
+
+
+@app.command()
+def demo() -> None:
+    """Do the main job on a lab machine: build it, deploy to it, prove it, say what to do next.
+
+    Example:
+
+        rtinfra demo
+    """
+    raise typer.Exit(run(Console(soft_wrap=True)))
 
 
 @dataclass(frozen=True)

@@ -70,3 +70,4 @@ AGENTS: Final = Section("agents", AgentsSettings)
 #: Pages that tell what the collector and Filebeat counted.
 METRICS_PAGE: Final = "/metrics"
 STATS_PAGE: Final = "/stats"
+FILEBEAT_UNIT: Final = "filebeat.service"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
-from roles.agents.model import AGENTS, METRICS_PAGE, STATS_PAGE, AgentsSettings
+from roles.agents.model import AGENTS, FILEBEAT_UNIT, METRICS_PAGE, STATS_PAGE, AgentsSettings
 from roles.elasticsearch.model import ELASTICSEARCH
 from roles.facets import Scrape
 from roles.gateways.model import GATEWAYS, addresses_of
@@ -21,7 +21,6 @@ from rtinfra.render import render
 
 COLLECTOR_UNIT = "rtinfra-otelcol.service"
 NODE_EXPORTER_UNIT = "prometheus-node-exporter.service"
-FILEBEAT_UNIT = "filebeat.service"
 #: Name of all gateways in the collector's private hosts file.
 GATEWAYS_NAME = "otel-gateways"
 

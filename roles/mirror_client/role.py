@@ -6,7 +6,22 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from roles.mirror import mirror_of
-from roles.mirror_client.model import MIRROR_CLIENT, MirrorClientSettings
+from roles.mirror_client.model import (
+    APT_CONFIGURATION,
+    AUTHORITY,
+    IMAGE_POLICY,
+    IMAGES,
+    KEY,
+    MIRROR_CLIENT,
+    PIP,
+    PREFERENCES,
+    PRIORITY,
+    REGISTRIES,
+    REPLACED,
+    REPOSITORY,
+    SOURCE,
+    MirrorClientSettings,
+)
 from roles.mirror_place import MirrorPlace
 from roles.mirror_server.model import MIRROR_SERVER
 from roles.shape import FleetView, Phase, Role, RoleState
@@ -15,23 +30,6 @@ from rtinfra.facts.mirror import MirrorState
 from rtinfra.operations import mirror as mirror_operations
 from rtinfra.operations.managed import File, Managed
 from rtinfra.render import render, render_json
-
-SOURCE = "/etc/apt/sources.list.d/rtinfra.sources"
-KEY = "/etc/apt/keyrings/rtinfra-mirror.asc"
-# The last of its folder by name: what others have set there must not weaken it, apt.conf(5).
-APT_CONFIGURATION = "/etc/apt/apt.conf.d/zz-rtinfra-mirror"
-PREFERENCES = "/etc/apt/preferences.d/60-rtinfra-mirror"
-AUTHORITY = "/etc/rtinfra/mirror-ca.crt"
-PIP = "/etc/pip.conf"
-REGISTRIES = "/etc/containers/registries.conf.d/60-rtinfra-mirror.conf"
-IMAGE_POLICY = "/etc/containers/policy.json"
-#: What others may have a file of their own at.
-REPLACED = (PIP, IMAGE_POLICY)
-#: Where images of the mirror are said to be from, and where they are on it.
-IMAGES = "localhost/rtinfra"
-REPOSITORY = "rtinfra"
-#: apt prefers packages of the mirror even when a newer version is installed, apt_preferences(5).
-PRIORITY = 1001
 
 # Images that come as files are those that somebody with root's rights brought.
 _LOCAL_TRANSPORTS = ("containers-storage", "dir", "docker-archive", "oci", "oci-archive", "tarball")

@@ -245,7 +245,7 @@ def _print_json(value: MachineStatus | list[MachineStatus]) -> None:
 
 
 def _print_table(found: list[MachineStatus]) -> None:
-    columns = ("Machine", "State", "Port", "CPUs", "Nodes", "MiB", "Disk", "Runs on", "Snapshots")
+    columns = ("Machine", "State", "Port", "CPUs", "Nodes", "MiB", "Disk", "Runs on")
     table = Table(*columns, box=box.SIMPLE, pad_edge=False)
     names = {"kvm": "KVM", "tcg": "emulation", "": "-"}
     for each in found:
@@ -258,6 +258,5 @@ def _print_table(found: list[MachineStatus]) -> None:
             str(each.memory_mb),
             f"{each.disk_used_bytes / 1e9:.1f} GB",
             names[each.accelerator],
-            ", ".join(each.snapshots) or "-",
         )
     Console(highlight=False).print(table)

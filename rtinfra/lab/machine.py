@@ -29,7 +29,7 @@ from rtinfra.paths import lab_directory
 
 DEFAULT_NAME = "rt1"
 _SSH_PORT = 22
-# What a machine usually writes while it is provisioned and tested, snapshots included.
+# What a machine usually writes while it is provisioned and tested.
 _MACHINE_SPACE = 3 * 1000**3
 # Below the range the kernel gives to outgoing connections (32768 and up), which could hold a port for a moment.
 _FIRST_PORT, _PORTS = 20000, 10000
@@ -38,7 +38,6 @@ _LAN_GROUP, _LAN_NETWORK = "230.0.0.77", "10.77.0"
 DEFAULT_GROUPS = ("rt_hosts", "lab")
 _CAPTURED_BYTES = 96
 _BOOT_SECONDS = 10.0
-_LOAD_SECONDS = 3.0
 # Terminal control: sequences that end with a letter, titles and colours set by "]", and single characters.
 # The last line of a kernel that panicked and does not restart by itself (panic=0).
 _STOPPED = b"---[ end Kernel panic"
@@ -65,7 +64,6 @@ class MachineStatus:
     nodes: int
     memory_mb: int
     disk_used_bytes: int
-    snapshots: tuple[str, ...]
     console: str
 
 
@@ -166,7 +164,6 @@ class Machine:
             nodes=spec.nodes,
             memory_mb=spec.memory_mb,
             disk_used_bytes=self.disk_path.stat().st_blocks * 512 if self.disk_path.exists() else 0,
-            snapshots=self.snapshots(),
             console=str(self.console_path),
         )
 
@@ -251,15 +248,6 @@ class Machine:
             twin._write_record(spec=asdict(self.spec), groups=self.groups)
         fresh.rename(twin.disk_path)
         return twin
-
-    def hard_reset(self, timeout: float | None = None) -> None:
-        """Press the reset button, and wait until the machine is up again."""
-        with self._locked():
-            before = self.boot_id()
-            self._drop_connections()
-            with Qmp(self._wiring.qmp) as qmp:
-                qmp.execute("system_reset")
-            self.wait_for_new_boot(before, timeout)
 
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -349,45 +337,6 @@ class Machine:
         """The command line of an interactive session (or of ``words``). Raises LabError when not up."""
         self._require_running()
         return ["ssh", "-F", str(self.ssh_config_path), self.name, *words]
-
-    # ---- snapshots ----------------------------------------------------------------------------------------
-
-    def save_snapshot(self, tag: str) -> None:
-        """Keep memory and disk of the running machine under ``tag``, replacing one of the same name."""
-        with self._locked():
-            self._require_running()
-            # A connection inside the snapshot would be a dead one after loading.
-            self._drop_connections()
-            self._monitor(f"savevm {_tag(tag)}")
-
-    def load_snapshot(self, tag: str) -> None:
-        """Go back to a snapshot within seconds, from running or off; the guest's clock is set afterwards."""
-        with self._locked():
-            if not self.has_snapshot(tag):
-                raise LabError(
-                    f"{self.name} has no snapshot called {tag!r}",
-                    f"it has: {', '.join(self.snapshots()) or 'none'}",
-                )
-            self._drop_connections()
-            if self.is_running():
-                self._monitor(f"loadvm {_tag(tag)}")
-                self._wait_ssh()
-            else:
-                self._start_and_wait(snapshot=tag)
-            # The guest's clock still shows when the snapshot was made.
-            self.run(f"date --utc --set=@{time.time():.2f}")
-
-    def has_snapshot(self, tag: str) -> bool:
-        """Whether ``load_snapshot`` would find it."""
-        return tag in self.snapshots()
-
-    def snapshots(self) -> tuple[str, ...]:
-        """The tags of all snapshots."""
-        if not self.disk_path.exists():
-            return ()
-        # Forced sharing: the running machine keeps a lock on its disk, and we only read its table of contents.
-        result = programs.execute(["qemu-img", "info", "-U", "--output=json", self.disk_path], timeout=60)
-        return tuple(entry["name"] for entry in json.loads(result.stdout).get("snapshots", ()))
 
     # ---- inside -------------------------------------------------------------------------------------------
 
@@ -508,25 +457,21 @@ class Machine:
         taken = {machine._record().get("lan_block") for machine in machines(self.root)}
         return next(block for block in range(24) if block not in taken)
 
-    def _start_and_wait(self, timeout: float | None = None, snapshot: str | None = None) -> None:
+    def _start_and_wait(self, timeout: float | None = None) -> None:
         self._require_disk()
         qemu.require_memory(self.spec, accel.choose())
         for port in self._ports().values():
             qemu.require_port(self.name, port)
-        if snapshot is None:
-            work, usual = f"Booting {self.name}", self._boot_usual()
-        else:
-            work, usual = f"Going back to snapshot {snapshot} of {self.name}", _LOAD_SECONDS
         try:
-            with self._report.step(work, usual=usual):
-                self._start(snapshot)
+            with self._report.step(f"Booting {self.name}", usual=self._boot_usual()):
+                self._start()
                 try:
                     self._wait_ssh(timeout)
                 except KernelCrashed:
                     # The processor that QEMU emulates is not quite a real one. It is rare, and seldom comes twice.
                     self._report.note(f"The kernel of {self.name} crashed at its start: starting it once more")
                     qemu.end(self._wiring)
-                    self._start(snapshot)
+                    self._start()
                     self._wait_ssh(timeout)
         except KeyboardInterrupt:
             self._report.note(f"Interrupted: switching {self.name} off again")
@@ -534,15 +479,11 @@ class Machine:
             raise
         self._write_inventory()
 
-    def _start(self, snapshot: str | None = None) -> None:
+    def _start(self) -> None:
         acceleration = accel.choose()
-        how = "boots" if snapshot is None else f"goes back to snapshot {snapshot}"
         with self.console_path.open("a", encoding="utf-8") as console:
-            console.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')}: {self.name} {how} ===\n")
-        command = qemu.command_line(self.spec, self._wiring, acceleration)
-        if snapshot is not None:
-            command += ["-loadvm", _tag(snapshot)]
-        qemu.start(command)
+            console.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')}: {self.name} boots ===\n")
+        qemu.start(qemu.command_line(self.spec, self._wiring, acceleration))
         self._write_record(accelerator=acceleration.name)
 
     def _require_disk(self) -> None:
@@ -559,13 +500,6 @@ class Machine:
     def _require_running(self) -> None:
         if not self.is_running():
             raise LabError(f"{self.name} is not up", f"start it: `rtinfra lab up {self.name}`")
-
-    def _monitor(self, line: str) -> None:
-        """A monitor command that is silent when it works."""
-        with Qmp(self._wiring.qmp, timeout=300) as qmp:
-            answer = qmp.monitor(line).strip()
-        if answer:
-            raise QmpError(f"QEMU could not do {line!r}: {answer}")
 
     def _drop_connections(self) -> None:
         """End the kept ssh connection, which does not survive what comes next."""
@@ -655,12 +589,3 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.write_text(text, encoding="utf-8")
     temporary.chmod(0o600)
     temporary.rename(path)
-
-
-def _tag(tag: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,60}", tag):
-        raise LabError(
-            f"{tag!r} cannot be the name of a snapshot",
-            "use letters, digits, dots, dashes and underscores, starting with a letter",
-        )
-    return tag

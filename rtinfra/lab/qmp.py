@@ -65,10 +65,6 @@ class Qmp:
         except OSError as error:
             raise QmpError(f"QEMU did not answer {command} within {seconds:.0f} s ({error})") from error
 
-    def monitor(self, line: str, timeout: float | None = None) -> str:
-        """Run a command of the human monitor; any output of savevm or loadvm is an error to the caller."""
-        return str(self.execute("human-monitor-command", timeout, **{"command-line": line}))
-
     def quit(self) -> None:
         """End QEMU at once, which to the guest is a power cut. QEMU may be gone before it answers."""
         try:

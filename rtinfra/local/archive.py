@@ -11,9 +11,9 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from rtinfra.local.errors import LocalError
 
@@ -34,6 +34,10 @@ _OPTIONS = (
     "Acquire::Check-Valid-Until",
     "Acquire::Check-Date",
 )
+# The file with the authorities that sign for archives: for one host, or for all.
+_CA_FILE = re.compile(
+    r"^Acquire::https::(?:(?P<host>[^:\s]+)::)?CaInfo \"(?P<path>.+)\";$", re.MULTILINE | re.IGNORECASE
+)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # The name of the host as seen by a guest in QEMU's user-mode network.
 GUEST_VIEW_OF_HOST = "10.0.2.2"
@@ -52,8 +56,33 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Login:
+    """Name and password for servers, as apt_auth.conf(5) has them; empty or None stands for any."""
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    name: str
+    password: str = field(repr=False)
+
+    def is_for(self, place: SplitResult) -> bool:
+        """Whether it is meant for an address. Without a scheme it is told to nobody who could be overheard."""
+        return (
+            place.scheme == (self.scheme or "https")
+            and place.hostname == self.host
+            and self.port in (None, place.port)
+            and place.path.startswith(self.path)
+        )
+
+
+@dataclass(frozen=True)
 class Archive:
-    """Where packages of Debian come from, and whose signature they carry."""
+    """Where packages of Debian come from, and whose signature they carry.
+
+    `logins` are for servers that want one, `authorities` the files with those who sign for servers, by host; that of
+    the empty host is for all others.
+    """
 
     main: tuple[str, ...]
     security: tuple[str, ...] = ()
@@ -61,6 +90,8 @@ class Archive:
     trusted: bool = False
     options: tuple[tuple[str, str], ...] = ()
     """apt options (name, value) that the guest needs as well."""
+    logins: tuple[Login, ...] = ()
+    authorities: tuple[tuple[str, Path], ...] = ()
 
 
 def parse_deb822(text: str) -> list[Source]:
@@ -142,6 +173,45 @@ def parse_apt_config(dump: str) -> dict[str, str]:
     return values
 
 
+def parse_authorities(dump: str) -> tuple[tuple[str, Path], ...]:
+    """Return the files with certificate authorities out of the text of ``apt-config dump``, by host."""
+    return tuple((match["host"] or "", Path(match["path"])) for match in _CA_FILE.finditer(dump))
+
+
+def parse_logins(text: str) -> list[Login]:
+    """Return the logins of an auth.conf, apt_auth.conf(5); those without name and password are none."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    found: list[dict[str, str]] = []
+    words = iter(" ".join(lines).split())
+    for word in words:
+        if word == "machine":
+            found.append({word: next(words, "")})
+        elif word in ("login", "password") and found:
+            found[-1][word] = next(words, "")
+    logins = []
+    for entry in found:
+        place = entry["machine"]
+        try:
+            parts = urlsplit(place if "://" in place else f"//{place}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            continue
+        if host and entry.keys() >= {"login", "password"}:
+            logins.append(Login(parts.scheme, host, port, parts.path, entry["login"], entry["password"]))
+    return logins
+
+
+def read_logins(apt_directory: Path) -> tuple[Login, ...]:
+    """Return the logins below ``apt_directory`` that this user may read, in apt's order: the first that fits counts."""
+    found = []
+    for path in (apt_directory / "auth.conf", *sorted((apt_directory / "auth.conf.d").glob("*.conf"))):
+        try:
+            found += parse_logins(path.read_text(encoding="utf-8", errors="replace"))
+        except (FileNotFoundError, PermissionError):
+            continue
+    return tuple(found)
+
+
 def guest_address(uri: str) -> str:
     """``uri`` as a guest reaches it: a service on this machine's loopback is at another address there."""
     parts = urlsplit(uri)
@@ -203,12 +273,15 @@ def discover(apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, s
                 " from a virtual machine",
                 f"name one with an http or https address in the environment variable {ARCHIVE_VARIABLE}",
             )
+    dump = _apt_config()
     return Archive(
         main=main.uris,
         security=security.uris if security else (),
         keyring=_keyring(main.signed_by),
         trusted=main.trusted,
-        options=_options(environment),
+        options=_options(dump, environment),
+        logins=read_logins(apt_directory),
+        authorities=parse_authorities(dump),
     )
 
 
@@ -218,14 +291,17 @@ def _keyring(signed_by: str) -> Path:
     return Path(first) if first.startswith("/") else DEBIAN_KEYRING
 
 
-def _options(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _apt_config() -> str:
     try:
-        dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=30, check=True).stdout
     except FileNotFoundError as error:
         raise LocalError(
             "this machine has no apt, and the lab builds Debian from the archive that apt is configured for",
             "use a Debian 12 (or newer) machine",
         ) from error
+
+
+def _options(dump: str, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     values = parse_apt_config(dump)
     # apt itself falls back to the environment when no proxy is configured (apt-transport-http(1)).
     for scheme in ("http", "https"):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -186,6 +187,8 @@ class AptRoot:
             "Acquire::Retries": "3",
             **dict(self._archive.options),
         }
+        for host, path in self._archive.authorities:
+            options["::".join(("Acquire", "https", *([host] if host else []), "CaInfo"))] = str(path)
         if os.geteuid() == 0:
             # The lists are below a folder that the user _apt may not enter.
             options["APT::Sandbox::User"] = "root"
@@ -205,7 +208,8 @@ class AptRoot:
             f"Components: {' '.join(self._settings.components)}\nSigned-By: {self._archive.keyring}\n"
             for suite in self._suites(wants)
         ]
-        stanzas.append(f"Types: deb\nURIs: file:{self._directory}/local\nSuites: ./\nTrusted: yes\n")
+        local = quote(str(self._directory / "local"))
+        stanzas.append(f"Types: deb\nURIs: file:{local}\nSuites: ./\nTrusted: yes\n")
         return "\n".join(stanzas)
 
     def _update(self) -> None:

@@ -160,7 +160,7 @@ def _run(
     proxies = Proxies(dict(archive.options))
 
     def work() -> None:
-        with Web(proxies, patience.silence) as web:
+        with Web(archive, proxies, patience.silence) as web:
             worker = _Worker(web, mirror, advance, patience, stop)
             while not stop.is_set():
                 try:

@@ -1,4 +1,6 @@
-"""How this computer asks web servers: by the proxies that its apt is configured with, on connections that are kept.
+"""How this computer asks web servers: as its apt is configured, on connections that are kept.
+
+That is by its proxies, with its logins, believing its authorities.
 
 On http.client itself: where an archive is near, the processor is the limit, and anything around it costs more than
 comparing what arrives.
@@ -12,9 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
+from rtinfra.local.archive import Archive
 from rtinfra.mirror.errors import MirrorError
 
 _SCHEMES = ("http", "https")
@@ -78,11 +82,14 @@ class Web:
     """Asks web servers; for one thread.
 
     Args:
+        archive: whose logins and authorities count.
         proxies: what stands between.
         silence: seconds without a single byte after which a server is given up.
     """
 
-    def __init__(self, proxies: Proxies, silence: float) -> None:
+    def __init__(self, archive: Archive, proxies: Proxies, silence: float) -> None:
+        self._logins = archive.logins
+        self._authorities = dict(archive.authorities)
         self._proxies = proxies
         self._silence = silence
         self._connections: dict[tuple[str, str], HTTPConnection] = {}
@@ -121,11 +128,11 @@ class Web:
     def _ask(self, place: SplitResult, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
         proxy = self._proxies.before(place)
         connection = self._connection(place, proxy)
-        headers = {**headers, **_login("Authorization", place)}
+        headers = {**headers, **self._login("Authorization", place)}
         target = place._replace(scheme="", netloc="", fragment="").geturl() or "/"
         if proxy and place.scheme == "http":
             target = place._replace(netloc=_host(place), fragment="").geturl()
-            headers |= _login("Proxy-Authorization", proxy)
+            headers |= self._login("Proxy-Authorization", proxy)
         kept = connection.sock is not None
         if not kept:
             try:
@@ -154,29 +161,42 @@ class Web:
         host = _host(proxy or place)
         if place.scheme == "http":
             return HTTPConnection(host, timeout=self._silence)
-        connection = HTTPSConnection(host, timeout=self._silence, context=authorities())
+        file = self._authorities.get(place.hostname or "", self._authorities.get(""))
+        connection = HTTPSConnection(host, timeout=self._silence, context=authorities(file))
         if proxy:
-            connection.set_tunnel(place.hostname or "", place.port or 443, _login("Proxy-Authorization", proxy))
+            connection.set_tunnel(place.hostname or "", place.port or 443, self._login("Proxy-Authorization", proxy))
         return connection
+
+    def _login(self, header: str, place: SplitResult) -> dict[str, str]:
+        """Return the header that tells name and password: those in the address, or else those that apt has for it."""
+        if place.username is not None:
+            words = f"{unquote(place.username)}:{unquote(place.password or '')}"
+        elif (login := next((one for one in self._logins if one.is_for(place)), None)) is not None:
+            words = f"{login.name}:{login.password}"
+        else:
+            return {}
+        return {header: f"Basic {base64.b64encode(words.encode()).decode()}"}
 
 
 @cache
-def authorities() -> ssl.SSLContext:
-    """Return those that this computer trusts, as apt does. Reading them takes long: once, and only when needed."""
-    return ssl.create_default_context()
+def authorities(file: Path | None) -> ssl.SSLContext:
+    """Return those in a file, or those that this computer trusts. Reading them takes long: once, and only when needed.
+
+    Raises:
+        MirrorError: the file cannot be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise MirrorError(
+            f"the certificate authorities in {file} cannot be read: {_words(error)}",
+            "correct Acquire::https::CaInfo in /etc/apt/apt.conf.d",
+        ) from error
 
 
 def _host(place: SplitResult) -> str:
     """With its port."""
     return place.netloc.rpartition("@")[2]
-
-
-def _login(header: str, place: SplitResult) -> dict[str, str]:
-    """The header that tells name and password, when they are in an address."""
-    if place.username is None:
-        return {}
-    words = f"{unquote(place.username)}:{unquote(place.password or '')}"
-    return {header: f"Basic {base64.b64encode(words.encode()).decode()}"}
 
 
 def _parsed(scheme: str, proxy: str) -> SplitResult | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import SecretStr
 
 from rtinfra.notify.errors import DeliveryError, NotifyError
-from rtinfra.notify.message import Notification, Priority
+from rtinfra.notify.message import Notification, Priority, short, utf16_units
 from rtinfra.notify.settings import NotifySettings, OnCallSettings, TelegramSettings
 from rtinfra.secrets import SecretError
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 _TOO_MANY = 429
 _SERVER_ERRORS = 500
 _LONGEST_ANSWER = 200
+# What is answered to a document that is too long or holds something that the service does not know.
+_WRONG_DOCUMENT = (400, 413)
+# Limits of the services: UTF-16 code units, characters of a block, bytes of a request.
+_TELEGRAM_UNITS = 4096
+_SLACK_HEADER, _SLACK_SECTION = 150, 3000
+_TEAMS_BYTES = 28_000
+_ON_CALL_DESCRIPTION = 15_000
 
 
 class Secrets(Protocol):
@@ -44,7 +52,11 @@ class Channel(Protocol):
 
 
 class HttpChannel:
-    """A channel that is one POST request."""
+    """A channel that is one POST request with a JSON document.
+
+    What services limit is the document as they get it: escaped, encoded and with everything in it. So `fits` measures
+    a finished one, and what does not fit is made again from a shorter message.
+    """
 
     name: str
     lowest = Priority.P1
@@ -53,30 +65,31 @@ class HttpChannel:
         """Whether it is for messages of this kind."""
         return notification.priority <= self.lowest
 
-    def request(self, notification: Notification) -> tuple[str, Any, Mapping[str, str]]:
-        """Return address, JSON document and headers."""
+    def address(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and headers."""
         raise NotImplementedError
+
+    def document(self, notification: Notification) -> Any:
+        """Return the JSON document of a message."""
+        raise NotImplementedError
+
+    def fits(self, document: Any) -> bool:
+        """Whether the service takes a document of this size."""
+        return True
 
     def accepted(self, answer: httpx.Response) -> bool:
         """Whether an answer without an error status means that the message was taken."""
         return True
 
     def send(self, notification: Notification, timeout: float) -> None:
-        """Deliver a message within `timeout` seconds; raises DeliveryError."""
-        import httpx
+        """Deliver a message within `timeout` seconds; raises DeliveryError.
 
-        # It would log addresses, and those of Telegram, Slack and Teams are the secret.
-        for library in ("httpx", "httpcore"):
-            logging.getLogger(library).setLevel(logging.WARNING)
-        url, document, headers = self.request(notification)
-        try:
-            answer = httpx.post(url, json=document, headers=dict(headers), timeout=timeout, follow_redirects=False)
-        except httpx.TimeoutException:
-            raise DeliveryError(f"no answer within {timeout:g} s") from None
-        except httpx.InvalidURL:
-            raise DeliveryError("its address is not a URL", final=True) from None
-        except (httpx.HTTPError, OSError) as error:
-            raise DeliveryError(f"cannot be reached ({type(error).__name__}: {error})") from None
+        One that is refused for what it holds is sent once more with what matters most: whoever is told less is told.
+        """
+        document = self.fitting(notification)
+        answer = self._post(document, timeout)
+        if answer.status_code in _WRONG_DOCUMENT and (brief := self.document(notification.brief())) != document:
+            answer = self._post(brief, timeout)
         if not answer.is_success:
             raise DeliveryError(
                 f"answered {answer.status_code}: {_told(answer)}",
@@ -85,6 +98,43 @@ class HttpChannel:
             )
         if not self.accepted(answer):
             raise DeliveryError(f"did not take the message: {_told(answer)}", final=True)
+
+    def fitting(self, notification: Notification) -> Any:
+        """Return the longest document of a message that fits."""
+        found = self.document(notification)
+        if self.fits(found):
+            return found
+        found, least, most = self.document(notification.brief()), 0, sum(map(len, notification.problems))
+        while least <= most:
+            room = (least + most) // 2
+            document = self.document(notification.cut(room))
+            if self.fits(document):
+                found, least = document, room + 1
+            else:
+                most = room - 1
+        return found
+
+    def _post(self, document: Any, timeout: float) -> httpx.Response:
+        import httpx
+
+        # It would log addresses, and those of Telegram, Slack and Teams are the secret.
+        for library in ("httpx", "httpcore"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+        url, headers = self.address()
+        try:
+            return httpx.post(
+                url,
+                content=encoded(document),
+                headers={"Content-Type": "application/json", **headers},
+                timeout=timeout,
+                follow_redirects=False,
+            )
+        except httpx.TimeoutException:
+            raise DeliveryError(f"no answer within {timeout:g} s") from None
+        except httpx.InvalidURL:
+            raise DeliveryError("its address is not a URL", final=True) from None
+        except (httpx.HTTPError, OSError) as error:
+            raise DeliveryError(f"cannot be reached ({type(error).__name__}: {error})") from None
 
 
 class Telegram(HttpChannel):
@@ -96,16 +146,23 @@ class Telegram(HttpChannel):
         self._settings = settings
         self._token = token
 
-    def request(self, notification: Notification) -> tuple[str, Any, Mapping[str, str]]:
-        """Return address, JSON document and headers."""
-        # Plain text: no character of a message can be taken for markup. 4096 characters are allowed.
-        document = {
+    def address(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and headers."""
+        return f"{self._settings.api_url}/bot{self._token.get_secret_value()}/sendMessage", {}
+
+    def document(self, notification: Notification) -> Any:
+        """Return the JSON document of a message."""
+        return {
             "chat_id": self._settings.chat_id,
+            # Plain text: no character of a message can be taken for markup.
             "text": f"{notification.headline}\n\n{notification.body()}",
             "link_preview_options": {"is_disabled": True},
             "disable_notification": notification.priority is Priority.P1,
         }
-        return f"{self._settings.api_url}/bot{self._token.get_secret_value()}/sendMessage", document, {}
+
+    def fits(self, document: Any) -> bool:
+        """Whether the service takes a document of this size."""
+        return utf16_units(document["text"]) <= _TELEGRAM_UNITS
 
     def accepted(self, answer: httpx.Response) -> bool:
         """Telegram says `ok` in the document too."""
@@ -123,20 +180,28 @@ class Slack(HttpChannel):
     def __init__(self, url: SecretStr) -> None:
         self._url = url
 
-    def request(self, notification: Notification) -> tuple[str, Any, Mapping[str, str]]:
-        """Return address, JSON document and headers."""
+    def address(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and headers."""
+        return self._url.get_secret_value(), {}
+
+    def document(self, notification: Notification) -> Any:
+        """Return the JSON document of a message."""
         # plain_text in the heading, and in the rest the three characters that Slack wants escaped.
-        body = notification.body(2900)
+        body = notification.body()
         for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
             body = body.replace(character, entity)
-        document = {
-            "text": notification.headline,
+        heading = short(notification.headline, _SLACK_HEADER)
+        return {
+            "text": heading,
             "blocks": [
-                {"type": "header", "text": {"type": "plain_text", "text": notification.headline[:150]}},
+                {"type": "header", "text": {"type": "plain_text", "text": heading}},
                 {"type": "section", "text": {"type": "mrkdwn", "text": body}},
             ],
         }
-        return self._url.get_secret_value(), document, {}
+
+    def fits(self, document: Any) -> bool:
+        """Whether the service takes a document of this size."""
+        return utf16_units(document["blocks"][1]["text"]["text"]) <= _SLACK_SECTION
 
 
 class Teams(HttpChannel):
@@ -147,8 +212,16 @@ class Teams(HttpChannel):
     def __init__(self, url: SecretStr) -> None:
         self._url = url
 
-    def request(self, notification: Notification) -> tuple[str, Any, Mapping[str, str]]:
-        """Return address, JSON document and headers."""
+    def address(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and headers."""
+        return self._url.get_secret_value(), {}
+
+    def fits(self, document: Any) -> bool:
+        """Whether the service takes a document of this size."""
+        return len(encoded(document)) <= _TEAMS_BYTES
+
+    def document(self, notification: Notification) -> Any:
+        """Return the JSON document of a message."""
         colour = "attention" if notification.priority is Priority.P0 else "warning"
         problems = [
             {"type": "TextBlock", "text": text, "wrap": True}
@@ -156,6 +229,8 @@ class Teams(HttpChannel):
             for text in (f"{one.what}: {one.detail}", f"What to do: {one.next_step}" if one.next_step else "")
             if text
         ]
+        if notification.more:
+            problems.append({"type": "TextBlock", "text": notification.more, "wrap": True})
         card: dict[str, Any] = {
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
             "type": "AdaptiveCard",
@@ -175,7 +250,7 @@ class Teams(HttpChannel):
         if notification.runbook:
             card["actions"] = [{"type": "Action.OpenUrl", "title": "Runbook", "url": notification.runbook}]
         attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
-        return self._url.get_secret_value(), {"type": "message", "attachments": [attachment]}, {}
+        return {"type": "message", "attachments": [attachment]}
 
 
 class OnCall(HttpChannel):
@@ -188,22 +263,27 @@ class OnCall(HttpChannel):
         self._settings = settings
         self._key = key
 
-    def request(self, notification: Notification) -> tuple[str, Any, Mapping[str, str]]:
-        """Return address, JSON document and headers."""
-        document = {
-            # Longer ones are refused.
-            "message": notification.headline[:130],
+    def address(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and headers."""
+        return f"{self._settings.api_url}/v2/alerts", {"Authorization": f"GenieKey {self._key.get_secret_value()}"}
+
+    def document(self, notification: Notification) -> Any:
+        """Return the JSON document of a message."""
+        return {
+            "message": short(notification.headline, 130),
             # The same trouble of the same host is one alert there, however often it is reported.
             "alias": f"{notification.source}-{notification.host}-{notification.environment}"[:512],
-            "description": notification.body(15_000),
+            "description": notification.body(),
             "priority": "P1",
             "source": notification.host[:100],
             "entity": notification.host[:512],
-            "tags": [notification.source, notification.environment],
+            "tags": [notification.source[:50], notification.environment[:50]],
             "details": {**notification.facts, "Runbook": notification.runbook or ""},
         }
-        headers = {"Authorization": f"GenieKey {self._key.get_secret_value()}"}
-        return f"{self._settings.api_url}/v2/alerts", document, headers
+
+    def fits(self, document: Any) -> bool:
+        """Whether the service takes a document of this size."""
+        return utf16_units(document["description"]) <= _ON_CALL_DESCRIPTION
 
 
 class Webhook(HttpChannel):
@@ -214,44 +294,13 @@ class Webhook(HttpChannel):
     def __init__(self, url: SecretStr) -> None:
         self._url = url
 
-    def request(self, notification: Notification) -> tuple[str, Any, Mapping[str, str]]:
-        """Return address, JSON document and headers."""
-        return self._url.get_secret_value(), notification.to_json(), {}
+    def address(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and headers."""
+        return self._url.get_secret_value(), {}
 
-
-class Apprise:
-    """Everything that the library Apprise has a plug-in for."""
-
-    name = "apprise"
-
-    def __init__(self, urls: SecretStr) -> None:
-        import apprise
-
-        # Their logs name addresses, which hold passwords.
-        for library in ("apprise", "urllib3", "requests"):
-            logging.getLogger(library).setLevel(logging.CRITICAL)
-        self._types = {Priority.P0: apprise.NotifyType.FAILURE, Priority.P1: apprise.NotifyType.WARNING}
-        self._apprise = apprise.Apprise()
-        for number, url in enumerate(urls.get_secret_value().split(), start=1):
-            if not self._apprise.add(url):
-                raise NotifyError(
-                    f"apprise is configured, and address {number} of its secret is none that Apprise knows",
-                    "correct it; the kinds are listed in Apprise's documentation",
-                )
-
-    def wants(self, notification: Notification) -> bool:
-        """It is for all messages."""
-        return True
-
-    def send(self, notification: Notification, timeout: float) -> None:
-        """Deliver a message; Apprise has time limits of its own. Raises DeliveryError."""
-        taken = self._apprise.notify(
-            title=notification.headline,
-            body=notification.body(),
-            notify_type=self._types[notification.priority],
-        )
-        if not taken:
-            raise DeliveryError("one of its addresses did not take the message")
+    def document(self, notification: Notification) -> Any:
+        """Return the JSON document of a message."""
+        return notification.to_json()
 
 
 def open_channels(settings: NotifySettings, secrets: Secrets) -> Iterator[Channel]:
@@ -279,8 +328,11 @@ def open_channels(settings: NotifySettings, secrets: Secrets) -> Iterator[Channe
         yield OnCall(on_call, credential("on_call", on_call.key_secret))
     if settings.webhook is not None:
         yield Webhook(credential("webhook", settings.webhook.url_secret))
-    if settings.apprise is not None:
-        yield Apprise(credential("apprise", settings.apprise.urls_secret))
+
+
+def encoded(document: Any) -> bytes:
+    """Return a document as it is sent. What others wrote may hold halves of characters: they become question marks."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _told(answer: httpx.Response) -> str:

@@ -57,12 +57,6 @@ class OnCallSettings(Settings):
     api_url: BaseUrl
 
 
-class AppriseSettings(Settings):
-    """Whatever else the library Apprise can reach: mail, Mattermost, ntfy, Rocket.Chat and others."""
-
-    urls_secret: SecretName = Field(description="name of the secret with Apprise's URLs, one a line")
-
-
 class RecordSettings(Settings):
     """The PostgreSQL data base in which every notification is written down."""
 
@@ -82,5 +76,4 @@ class NotifySettings(Settings):
     teams: WebhookSettings | None
     on_call: OnCallSettings | None
     webhook: WebhookSettings | None
-    apprise: AppriseSettings | None
     record: RecordSettings | None

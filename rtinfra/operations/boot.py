@@ -36,7 +36,8 @@ from rtinfra.facts.boot import (
     parse_boot_state,
 )
 from rtinfra.operations import reboots
-from rtinfra.operations.changes import ActionRun, record
+from rtinfra.operations.change import ActionRun
+from rtinfra.operations.changes import record
 
 # Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
 _SHUTDOWN_SECONDS = 5
@@ -180,7 +181,7 @@ def reboot_when_needed(
         yield FunctionCommand(_await_outcome, (state.trial.id, wanted), {})
         return
     # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
-    reboot = reboots.foreseen_reboot(state, reasons, parameters, image_pattern, obstacle(state, allowed))
+    reboot = reboots.predicted_reboot(state, reasons, parameters, image_pattern, obstacle(state, allowed))
     if reboot is None:
         if state.good is None or not state.default_is_good:
             record(ActionRun(name="last known good", text="what runs is frozen as the entry that boots by itself"))

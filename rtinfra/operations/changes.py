@@ -1,177 +1,20 @@
 """What operations would change on a host, and what they did: they say so themselves, when they have looked.
 
 pyinfra prepares all operations before it carries out the first, so a later one looks at a host on which the earlier
-ones have not happened. What those said is how it foresees what it will find: `foreseen`.
+ones have not happened. From what those said it predicts what it will find: `predicted`.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from pyinfra import host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 
-Json = dict[str, object]
-
-_SHOWN_AT_MOST = 2_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One thing of a host that becomes another. A `consequence` follows from other changes of the same run."""
-
-    kind: ClassVar[str]
-    #: What a plan shows of it beside name and text.
-    more: ClassVar[tuple[str, ...]] = ()
-    name: str
-    text: str
-    consequence: bool = False
-
-    @property
-    def wanted(self) -> str:
-        """What tells two changes of the same thing apart; never shown."""
-        return self.text
-
-    def to_json(self) -> Json:
-        """Return the change as a plan shows it."""
-        shown = {"kind": self.kind, "name": self.name, "text": self.text, "consequence": self.consequence}
-        return shown | {name: getattr(self, name) for name in self.more}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileChange(Change):
-    """A path that becomes another: `text` says in words how.
-
-    `before` and `after` are its contents: None where there are none, where nobody asked, and before those that only
-    root may read. `restarts` and `actions` name what follows.
-    """
-
-    kind = "file"
-    more = ("content", "diff")
-    before: bytes | None = field(default=None, repr=False)
-    after: bytes | None = field(default=None, repr=False)
-    secret: bool = False
-    restarts: tuple[str, ...] = ()
-    actions: tuple[str, ...] = ()
-
-    @property
-    def wanted(self) -> str:
-        return f"{self.text} {hashlib.sha256(self.after or b'').hexdigest()}"
-
-    @property
-    def diff(self) -> str:
-        """A unified diff; empty where contents are secret, no text, or the same."""
-        if self.secret:
-            return ""
-        old, new = (_text(content) for content in (self.before, self.after))
-        if old is None or new is None:
-            return ""
-        lines = difflib.unified_diff(
-            old.splitlines(),
-            new.splitlines(),
-            "/dev/null" if self.before is None else self.name,
-            "/dev/null" if self.after is None else self.name,
-            lineterm="",
-        )
-        return "\n".join(lines)
-
-    @property
-    def content(self) -> str:
-        """Whether the contents are shown, and why not."""
-        if self.secret:
-            return "secret"
-        known = [content for content in (self.before, self.after) if content is not None]
-        if any(_text(content) is None for content in known):
-            return f"no text, {len(self.after or b'')} bytes"
-        return "shown" if known else "none"
-
-
-def _text(content: bytes | None) -> str | None:
-    """Return a content as text, None when it is none."""
-    if content is not None and (len(content) > _SHOWN_AT_MOST or b"\0" in content):
-        return None
-    try:
-        return (content or b"").decode()
-    except UnicodeDecodeError:
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveChange(Change):
-    """A value of the running kernel that somebody changed by hand, put back."""
-
-    kind = "live"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActionRun(Change):
-    """A command that makes changed files take effect."""
-
-    kind = "action"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackageChange(Change):
-    """A Debian package: `new` is None while its version is not known, `old` when it is not installed."""
-
-    kind = "package"
-    more = ("old", "new")
-    old: str | None
-    new: str | None
-
-
-def package(name: str, old: str | None, new: str | None, consequence: bool = False) -> PackageChange:
-    """Return the change of a package; as a consequence it is one that another needs."""
-    version = new or "version not known before"
-    text = version if old is None else f"{old} -> {version}"
-    return PackageChange(name=name, text=text, old=old, new=new, consequence=consequence)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitChange(Change):
-    """A systemd unit: `text` names what is done to it, `because` why."""
-
-    kind = "unit"
-    more = ("because",)
-    because: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageChange(Change):
-    """A container image that a host gets."""
-
-    kind = "image"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reboot(Change):
-    """A reboot, with the kernel arguments that it adds to and removes from the booted ones."""
-
-    kind = "reboot"
-    more = ("reasons", "added", "removed")
-    reasons: tuple[str, ...]
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step(Change):
-    """Something that is done and is none of the other kinds."""
-
-    kind = "step"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unknown(Change):
-    """What cannot be known before the run, in words."""
-
-    kind = "unknown"
+from rtinfra.operations.change import ActionRun, Change, FileChange, PackageChange, Reboot
 
 
 class Recorder:
@@ -228,7 +71,7 @@ def wants_contents() -> bool:
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class Predicted:
     """What the earlier operations of this run will have changed when this one is carried out."""
 
     changes: Sequence[Change]
@@ -267,10 +110,10 @@ class Foreseen:
         yield from self.changes[last + 1 :]
 
 
-def foreseen() -> Foreseen:
-    """Return what is foreseen of the host that is worked on; nothing while operations are carried out."""
+def predicted() -> Predicted:
+    """Return what is predicted of the host that is worked on; nothing while operations are carried out."""
     if _run().is_executing:
-        return Foreseen(())
+        return Predicted(())
     own = host.current_op_hash
     earlier = recorder().planned(host.name).items()
-    return Foreseen([change for operation, changes in earlier if operation != own for change in changes])
+    return Predicted([change for operation, changes in earlier if operation != own for change in changes])

@@ -13,7 +13,8 @@ from pyinfra.api.exceptions import OperationError
 from pyinfra.api.operation import operation
 
 from rtinfra.facts.environments import CACHE, Environment, EnvironmentState
-from rtinfra.operations.changes import Step, record
+from rtinfra.operations.change import Step
+from rtinfra.operations.changes import record
 from rtinfra.operations.managed import PythonEnvironment
 from rtinfra.wheelhouse import Wheel, Wheelhouse, WheelsMissing
 

@@ -16,7 +16,9 @@ from pyinfra.api.operation import operation
 
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, FilesState
-from rtinfra.operations.changes import ActionRun, FileChange, LiveChange, foreseen, record, wants_contents
+from rtinfra.operations import change
+from rtinfra.operations.change import ActionRun, FileChange, LiveChange
+from rtinfra.operations.changes import predicted, record, wants_contents
 from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed
 
 # The script is the same for every role and every run.
@@ -57,7 +59,7 @@ def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = 
     actions = {action.name: action for path, _ in changed for action in path.actions}
     follow_files = frozenset(actions)
     # Left undone by an interrupted run.
-    pending = foreseen().still_pending(found.pending)
+    pending = predicted().still_pending(found.pending)
     actions |= {action.name: action for path in paths for action in path.actions if action.name in pending}
     for _, text in found.drift:
         logger.info("%s%s", host.print_prefix, text)
@@ -156,7 +158,7 @@ def _said(path: Managed, difference: str, contents: Mapping[str, bytes]) -> File
     after = None
     if isinstance(path, File) and (is_new or path.path in contents or path.secret):
         after = path.content
-    return FileChange(
+    return change.file(
         name=path.path,
         text=f"{difference}, mode {path.mode}, {path.owner}:{path.group}"
         if difference.startswith("new") and isinstance(path, File | Directory)
@@ -186,6 +188,6 @@ def _runs(actions: Mapping[str, Action], follow_files: Collection[str], found: F
 
 def _show_diffs(changes: Sequence[FileChange]) -> None:
     """Print unified diffs on stderr, as pyinfra's own --diff does."""
-    for change in changes:
-        for line in change.diff.splitlines():
+    for one in changes:
+        for line in one.diff.splitlines():
             logger.info("%s%s", host.print_prefix, line)

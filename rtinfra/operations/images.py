@@ -11,7 +11,8 @@ from pyinfra.api.command import FileUploadCommand, PyinfraCommand, StringCommand
 from pyinfra.api.operation import operation
 
 from rtinfra.facts.images import Images
-from rtinfra.operations.changes import ImageChange, record
+from rtinfra.operations.change import ImageChange
+from rtinfra.operations.changes import record
 
 # Root's own directory on the disk: /tmp may be memory.
 _CACHE = "/var/cache/rtinfra"

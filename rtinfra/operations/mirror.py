@@ -30,7 +30,8 @@ from rtinfra.facts.mirror import (
     MirrorState,
     normalised,
 )
-from rtinfra.operations.changes import Step, Unknown, record
+from rtinfra.operations.change import Step, Unknown
+from rtinfra.operations.changes import record
 from rtinfra.operations.files import changes, restart_marker
 from rtinfra.operations.managed import Absent, File, Managed
 from rtinfra.operations.packages import APT, AS_BEFORE, FINISH, IN_ORDER, update

@@ -11,7 +11,8 @@ from pyinfra.api.operation import operation
 
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.packages import Packages, PackagesState, Simulation, SimulationState
-from rtinfra.operations.changes import Change, Step, Unknown, foreseen, package, record, wants_contents
+from rtinfra.operations.change import Change, Step, Unknown, package
+from rtinfra.operations.changes import predicted, record, wants_contents
 
 # Never a question, never a changed configuration file replaced, never a wait without end for another apt.
 APT = (
@@ -122,7 +123,7 @@ def _said(missing: Sequence[str], uploads: Sequence[LocalPackage], found: Packag
     for change in simulated.changes:
         yield package(change.name, change.old, change.new, consequence=change.name not in names)
     yield from (package(name, None, None) for name in sorted(names - known))
-    if any(change.name.startswith("/etc/apt/") for change in foreseen().files):
+    if any(change.name.startswith("/etc/apt/") for change in predicted().files):
         yield Unknown(name="versions", text="the sources of packages change first: other versions may be installed")
     elif (doubt := simulated.doubt) is not None:
         yield Unknown(name="versions", text=doubt)

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from rtinfra.facts.boot import BOOT, BootState
-from rtinfra.operations.changes import Foreseen, Reboot, foreseen
+from rtinfra.operations.change import Reboot
+from rtinfra.operations.changes import Predicted, predicted
 
 _IMAGE = "linux-image-"
 
 
-def foreseen_reboot(
+def predicted_reboot(
     state: BootState, reasons: Sequence[str], parameters: Sequence[str], image_pattern: str, obstacle: str | None
 ) -> Reboot | None:
     """Return the reboot that follows from what is booted now and from what this run changes; None when there is none.
@@ -19,7 +20,7 @@ def foreseen_reboot(
     `reasons` say how the booted system differs from the wanted one, `parameters` are the wanted words of its command
     line, `image_pattern` matches the release of its kernel. `obstacle` is why nobody may reboot the host now, if so.
     """
-    later = foreseen()
+    later = predicted()
     files = [change for change in later.files if BOOT in change.restarts]
     kernels = list(_kernels(later, image_pattern, state.installed))
     names = {word.partition("=")[0] for word in parameters}
@@ -51,7 +52,7 @@ def foreseen_reboot(
     )
 
 
-def _kernels(later: Foreseen, image_pattern: str, installed: Sequence[str]) -> Iterator[str]:
+def _kernels(later: Predicted, image_pattern: str, installed: Sequence[str]) -> Iterator[str]:
     for change in later.packages:
         release = change.name.removeprefix(_IMAGE)
         # A package that only points at the newest kernel has no release in its name.

@@ -13,7 +13,8 @@ from pyinfra.api.operation import operation
 
 from rtinfra.facts.files import PENDING_DIR
 from rtinfra.facts.units import Units, UnitsState, UnitState
-from rtinfra.operations.changes import Foreseen, Step, UnitChange, foreseen, record
+from rtinfra.operations.change import Step, UnitChange
+from rtinfra.operations.changes import Predicted, predicted, record
 from rtinfra.operations.files import restart_marker
 from rtinfra.operations.managed import DAEMON_RELOAD, Unit
 
@@ -46,7 +47,7 @@ def ensure(units: Sequence[Unit]) -> Generator[StringCommand, None, None]:
 
 def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[tuple[UnitChange, str]]]:
     """Return whether systemd has to read its units, and what is done to each, as a change and as a command."""
-    later = foreseen()
+    later = predicted()
     restarts = later.restarts()
     pending = later.still_pending(found.pending) | {restart_marker(unit) for unit in restarts}
     steps = []
@@ -70,8 +71,8 @@ def _changed(files: Sequence[str]) -> str:
     return f"{', '.join(files)} {'changes' if len(files) == 1 else 'change'}"
 
 
-def _after(later: Foreseen, state: UnitState) -> UnitState:
-    """Return the state of a unit after what is foreseen: a reboot starts what is enabled."""
+def _after(later: Predicted, state: UnitState) -> UnitState:
+    """Return the state of a unit after what is predicted: a reboot starts what is enabled."""
     if later.has_reboot and state.file in ("enabled", "static"):
         return replace(state, active="active", needs_reload=False)
     return state

@@ -44,6 +44,10 @@ class PlanCommand(TyperCommand):
             raise
 
 
+app = typer.Typer()
+
+
+@app.command(cls=PlanCommand)
 def plan(
     inventory: _Inventory = Path("inventory"),
     host: _Hosts = None,
@@ -77,6 +81,7 @@ def plan(
     raise typer.Exit(EXIT_CHANGES if prepared.plan.has_changes else 0)
 
 
+@app.command()
 def apply(
     inventory: _Inventory = Path("inventory"),
     host: _Hosts = None,

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from pydantic import ValidationError
+
 from rtinfra.local.errors import LocalError
 from rtinfra.local.files import replace_file
-from rtinfra.operations.changes import Unknown
+from rtinfra.operations.change import Change, Reboot, from_json
 
 FORMAT: Final = 1
 #: Name under which the fingerprint of what was observed outside of any operation is kept.
@@ -27,38 +29,11 @@ class PlanError(LocalError):
 
 
 @dataclass(frozen=True)
-class PlannedChange:
-    """One change as the operation told it; `more` are the keys that only its kind has."""
-
-    kind: str
-    name: str
-    text: str
-    consequence: bool
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether it is a change: neither a consequence of one, nor the word that something is not known."""
-        return not self.consequence and self.kind != Unknown.kind
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> PlannedChange:
-        """Build one from what an operation told."""
-        more = {key: value for key, value in data.items() if key not in ("kind", "name", "text", "consequence")}
-        return cls(str(data["kind"]), str(data["name"]), str(data["text"]), bool(data["consequence"]), more)
-
-    def to_json(self) -> Json:
-        """Return it as a plan has it."""
-        own = {"kind": self.kind, "name": self.name, "text": self.text, "consequence": self.consequence}
-        return {**own, **self.more}
-
-
-@dataclass(frozen=True)
 class PlannedOperation:
     """An operation that would do something."""
 
     name: str
-    changes: tuple[PlannedChange, ...]
+    changes: tuple[Change, ...]
 
     @property
     def is_consequence(self) -> bool:
@@ -68,7 +43,7 @@ class PlannedOperation:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PlannedOperation:
         """Build one from a plan's JSON."""
-        return cls(str(data["name"]), tuple(map(PlannedChange.from_json, data["changes"])))
+        return cls(str(data["name"]), tuple(map(from_json, data["changes"])))
 
     def to_json(self) -> Json:
         """Return it as a plan has it."""
@@ -81,8 +56,8 @@ class HostPlan:
     """What would happen to one host. `settings` and `fingerprints` say by what that was found out.
 
     `all_operations` are the names of all operations in order; `fingerprints` are hashes by operation, of what it
-    observed and of what it wants. They are no secret, but are kept in saved plans only: with all else known, a short
-    secret could be tried out.
+    observed and of what it desires (in the JSON: `wanted`). They are no secret, but are kept in saved plans only: with
+    all else known, a short secret could be tried out.
     """
 
     operations: tuple[PlannedOperation, ...]
@@ -101,10 +76,10 @@ class HostPlan:
         return sum(change.consequence for operation in self.operations for change in operation.changes)
 
     @property
-    def reboot(self) -> PlannedChange | None:
+    def reboot(self) -> Reboot | None:
         """The reboot, None when none is needed."""
         changes = (change for operation in self.operations for change in operation.changes)
-        return next((change for change in changes if change.kind == "reboot"), None)
+        return next((change for change in changes if isinstance(change, Reboot)), None)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> HostPlan:
@@ -124,7 +99,7 @@ class HostPlan:
             "consequences": self.consequences,
             "reboot": {
                 "needed": reboot is not None,
-                **{key: reboot.more[key] if reboot else [] for key in ("reasons", "added", "removed")},
+                **{key: list(getattr(reboot, key, ())) for key in ("reasons", "added", "removed")},
             },
             "operations": [operation.to_json() for operation in self.operations],
         }
@@ -205,6 +180,10 @@ class Plan:
         try:
             hosts = {name: HostPlan.from_json(host) for name, host in cast(Json, data["hosts"]).items()}
             return cls(str(data["made"]), str(data["inventory"]), hosts)
+        except ValidationError as error:
+            # Its text would show what is in the file.
+            keys = ", ".join(sorted({".".join(map(str, found["loc"])) for found in error.errors()}))
+            raise PlanError(f"{path} is no saved plan: a change has no {keys}, or another kind", again) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise PlanError(f"{path} is no saved plan: {error} is missing or of another kind", again) from error
 

@@ -15,7 +15,8 @@ from pyinfra.api.state import State
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.packages import Simulation
 from rtinfra.inventory import fleet_host_of
-from rtinfra.operations.changes import Change, Recorder, Step, Unknown
+from rtinfra.operations.change import Change, Step, Unknown
+from rtinfra.operations.changes import Recorder
 from rtinfra.plan.model import HOST_ITSELF, Json
 
 # What is another one at every look and decides nothing.
@@ -89,12 +90,12 @@ def host_plan(state: State, host: Host, recorder: Recorder, observations: Observ
         name = name_of(state, operation)
         names.append(name)
         changes: list[Change] = said.get(operation, [])
-        is_told = any(change.kind != Unknown.kind for change in changes)
+        is_told = any(not isinstance(change, Unknown) for change in changes)
         if state.ops[host][operation].operation_meta.will_change and not is_told:
             changes = [*changes, Step(name=name, text="changes something that it does not tell before")]
         fingerprints[name] = {
             "observed": observations.fingerprint(host.name, operation),
-            "wanted": _hash([[change.kind, change.name, change.wanted] for change in changes]),
+            "wanted": _hash([[change.kind, change.name, change.desired] for change in changes]),
         }
         if changes:
             operations.append({"name": name, "changes": [change.to_json() for change in changes]})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rtinfra.local.files import replace_file
+from rtinfra.operations.change import from_json
 from rtinfra.paths import PROJECT
 from rtinfra.plan.model import Json, Plan
 
@@ -62,8 +63,7 @@ class RunRecord:
 
     def finished(self, event: Mapping[str, Any]) -> None:
         """Take down what became of an operation."""
-        # Which line of a file is another one is not for a record that is kept: only which file.
-        changes = [{key: value for key, value in change.items() if key != "diff"} for change in event["changes"]]
+        changes = [from_json(change).to_record() for change in event["changes"]]
         self.hosts[event["host"]].operations.append(
             {
                 "name": event["operation"],

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from rtinfra.plan.model import HostPlan, Plan, PlannedChange
+from rtinfra.operations.change import Change, FileChange, Reboot, UnitChange, Unknown
+from rtinfra.plan.model import HostPlan, Plan
 
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -37,30 +38,28 @@ def _host(name: str, host: HostPlan, diffs: bool) -> Iterator[Text]:
             yield from _change(change, diffs)
 
 
-def _change(change: PlannedChange, diffs: bool) -> Iterator[Text]:
+def _change(change: Change, diffs: bool) -> Iterator[Text]:
     mark, style = (">", "dim") if change.consequence else ("~", "yellow") if change.is_counted else ("?", "magenta")
     yield Text(f"    {mark} {sentence(change)}", style=style)
-    if change.kind == "reboot":
-        yield from (Text(f"        {reason}") for reason in change.more["reasons"])
-        yield from (Text(f"        + {word}", style="green") for word in change.more["added"])
-        yield from (Text(f"        - {word}", style="red") for word in change.more["removed"])
-    if diffs:
-        for line in str(change.more.get("diff", "")).splitlines():
+    if isinstance(change, Reboot):
+        yield from (Text(f"        {reason}") for reason in change.reasons)
+        yield from (Text(f"        + {word}", style="green") for word in change.added)
+        yield from (Text(f"        - {word}", style="red") for word in change.removed)
+    if diffs and isinstance(change, FileChange):
+        for line in change.diff.splitlines():
             yield Text(f"        {line}", style=_DIFF_STYLES.get(line[:1], ""))
 
 
-def sentence(change: PlannedChange) -> str:
+def sentence(change: Change) -> str:
     """Return a change in one line."""
-    match change.kind:
-        case "file" if change.more["content"] == "secret":
-            return f"file {change.name}: {change.text}; content (secret)"
-        case "file" if str(change.more["content"]).startswith("no text"):
-            return f"file {change.name}: {change.text}; content ({change.more['content']})"
-        case "unit":
-            return f"unit {change.name}: {change.text}; {change.more['because']}"
-        case "reboot":
+    match change:
+        case FileChange(content=content) if content == "secret" or content.startswith("no text"):
+            return f"file {change.name}: {change.text}; content ({content})"
+        case UnitChange():
+            return f"unit {change.name}: {change.text}; {change.because}"
+        case Reboot():
             return f"reboot {change.text}"
-        case "unknown":
+        case Unknown():
             return f"{change.name}: {change.text}"
     return f"{change.kind} {change.name}: {change.text}"
 

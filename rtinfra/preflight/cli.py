@@ -21,6 +21,12 @@ SETTINGS = PROJECT / "group_data" / "preflight.yaml"
 _SECTION = "preflight"
 
 
+app = typer.Typer()
+# Its options are those of the program on the hosts, which has a parser of its own.
+_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=_FORWARDED)
 def preflight(context: typer.Context) -> None:
     """Check whether this computer is ready for live operation; on hosts a timer does it. `--help` lists the options.
 

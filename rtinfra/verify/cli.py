@@ -15,7 +15,10 @@ from rtinfra.verify import evidence
 from rtinfra.verify.report import EXIT_UNUSABLE
 from rtinfra.verify.session import REPORTS, VerifyError, run
 
+app = typer.Typer()
 
+
+@app.command()
 def verify(
     inventory: Annotated[
         Path | None, typer.Option(help="Inventory file or directory. Default: inventory/, else the lab machine.")

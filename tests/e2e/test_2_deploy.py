@@ -8,7 +8,6 @@ import time
 from rtinfra.lab import Machine
 from tests.project import Project
 
-PROVISIONED = "provisioned"
 # What an unchanged host must keep: the boot, and the moments its services were started.
 STATE = (
     "cat /proc/sys/kernel/random/boot_id; systemctl show --property=Id,ExecMainStartTimestampMonotonic,NRestarts"
@@ -48,4 +47,3 @@ def test_a_second_run_changes_nothing(lab_project: Project, machine: Machine) ->
     assert result.changed == 0, result.changed_operations
     assert result.unchanged > 0
     assert out(machine, STATE) == before, "something was restarted"
-    machine.save_snapshot(PROVISIONED)

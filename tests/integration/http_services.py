@@ -26,16 +26,21 @@ class Request:
     path: str
     headers: dict[str, str]
     body: Any
+    size: int = 0
 
 
 @dataclass
 class Services:
-    """All services on one port; `down` names those that answer 503, `busy` those that answer 429 once."""
+    """All services on one port; `down` names those that answer 503, `busy` those that answer 429 once.
+
+    `picky` names those that refuse more than some hundred bytes, whatever their documentation says.
+    """
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
+    picky: set[str] = field(default_factory=set)
     healthy: bool = True
 
     def taken(self, channel: str) -> list[Request]:
@@ -52,6 +57,8 @@ class Services:
             if channel == "telegram":
                 return 429, {}, {"ok": False, "error_code": 429, "parameters": {"retry_after": 0.1}}
             return 429, {"Retry-After": "0"}, "slow down"
+        if channel in self.picky and request.size > 1000:
+            return 413 if channel == "teams" else 400, {}, "too much"
         status, document = getattr(self, f"_{channel}")(request)
         if 200 <= status < 300:
             request.headers["x-taken"] = "yes"
@@ -61,7 +68,7 @@ class Services:
         if request.path != f"/bot{TELEGRAM_TOKEN}/sendMessage":
             return 401, {"ok": False, "error_code": 401, "description": "Unauthorized"}
         body = request.body
-        if not isinstance(body.get("chat_id"), int) or not 1 <= len(body.get("text", "")) <= 4096:
+        if not isinstance(body.get("chat_id"), int) or not 1 <= _units(body.get("text", "")) <= 4096:
             return 400, {"ok": False, "error_code": 400, "description": "Bad Request: message is too long"}
         return 200, {"ok": True, "result": {"message_id": len(self.requests)}}
 
@@ -69,13 +76,18 @@ class Services:
         if request.path != SLACK_PATH:
             return 404, "no_service"
         blocks = request.body.get("blocks", [])
-        if not request.body.get("text") or any(len(block["text"]["text"]) > 3000 for block in blocks):
+        limits = {"header": 150, "section": 3000}
+        if not request.body.get("text") or any(
+            _units(block["text"]["text"]) > limits[block["type"]] for block in blocks
+        ):
             return 400, "invalid_blocks"
         return 200, "ok"
 
     def _teams(self, request: Request) -> tuple[int, Any]:
         if request.path != TEAMS_PATH:
             return 401, {"error": {"code": "DirectApiInvalidAuthorizationScheme"}}
+        if request.size > 28 * 1024:
+            return 413, {"error": {"code": "RequestEntityTooLarge"}}
         (attachment,) = request.body["attachments"]
         if request.body["type"] != "message" or attachment["content"]["type"] != "AdaptiveCard":
             return 400, {"error": {"code": "InvalidTemplate"}}
@@ -84,19 +96,20 @@ class Services:
     def _on_call(self, request: Request) -> tuple[int, Any]:
         if request.headers.get("authorization") != f"GenieKey {GENIE_KEY}":
             return 403, {"message": "You are not authorized to access this API"}
-        if not 1 <= len(request.body.get("message", "")) <= 130:
+        if not 1 <= len(request.body.get("message", "")) <= 130 or len(request.body["description"]) > 15_000:
             return 422, {"message": "Request body is not processable"}
         return 202, {"result": "Request will be processed", "took": 0.1, "requestId": "43a29c5c"}
 
     def _webhook(self, request: Request) -> tuple[int, Any]:
         return (204, "") if request.path == WEBHOOK_PATH else (404, "")
 
-    def _mattermost(self, request: Request) -> tuple[int, Any]:
-        # What Apprise sends with mmost://.
-        return (200, "ok") if request.body.get("text") else (400, "")
-
     def _health(self, request: Request) -> tuple[int, Any]:
         return (200 if self.healthy else 503), {"status": "up" if self.healthy else "down"}
+
+
+def _units(text: str) -> int:
+    """Telegram and Slack count UTF-16 code units."""
+    return len(text.encode("utf-16-le")) // 2
 
 
 def _channel(path: str) -> str:
@@ -106,7 +119,6 @@ def _channel(path: str) -> str:
         "/workflows/": "teams",
         "/v2/alerts": "on_call",
         "/hook/": "webhook",
-        "/hooks/": "mattermost",
         "/health": "health",
     }
     return next(name for beginning, name in beginnings.items() if path.startswith(beginning))
@@ -122,7 +134,7 @@ def serving(services: Any) -> Iterator[Any]:
             raw = self.rfile.read(length)
             body = json.loads(raw) if raw else None
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, self.path, headers, body)
+            request = Request(self.command, self.path, headers, body, length)
             services.requests.append(request)
             status, more, document = services.answer(request)
             content = document.encode() if isinstance(document, str) else json.dumps(document).encode()

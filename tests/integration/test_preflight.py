@@ -62,7 +62,6 @@ class Place:
                 "teams": None,
                 "on_call": None,
                 "webhook": None,
-                "apprise": None,
                 "record": {"conninfo": self.postgres.conninfo(), "password_secret": "postgres_password"},
             },
         }

@@ -49,7 +49,6 @@ def planted(services: Services) -> dict[str, str]:
         "teams_webhook": services.url + TEAMS_PATH,
         "on_call_key": GENIE_KEY,
         "own_webhook": services.url + WEBHOOK_PATH,
-        "apprise_urls": f"mmost://{services.url.removeprefix('http://')}/plantedmattermosthookvalue",
         "database_password": DATABASE_PASSWORD,
         "redis_password": REDIS_PASSWORD,
         "orders_token": API_TOKEN,
@@ -60,7 +59,7 @@ def needles(services: Services) -> list[str]:
     """What must be nowhere: values, their telling parts, and both in base64."""
     words = [
         *planted(services).values(),
-        *(SLACK_PATH, TEAMS_PATH, WEBHOOK_PATH, "plantedmattermosthookvalue", VARIABLE),
+        *(SLACK_PATH, TEAMS_PATH, WEBHOOK_PATH, VARIABLE),
         TELEGRAM_TOKEN.partition(":")[2],
     ]
     return [*words, *(base64.b64encode(word.encode()).decode().rstrip("=")[:-2] for word in words)]
@@ -125,7 +124,6 @@ def settings(services: Services, cache: Process, root: Path) -> dict[str, Any]:
             "teams": {"url_secret": "teams_webhook"},
             "on_call": {"key_secret": "on_call_key", "api_url": services.url},
             "webhook": {"url_secret": "own_webhook"},
-            "apprise": {"urls_secret": "apprise_urls"},
             "record": {"conninfo": gone, "password_secret": "database_password"},
         },
     }
@@ -157,7 +155,7 @@ class ProcessList:
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("down", [set(), {"telegram", "slack", "teams", "on_call", "webhook", "mattermost"}])
+@pytest.mark.parametrize("down", [set(), {"telegram", "slack", "teams", "on_call", "webhook"}])
 def test_a_run_shows_none(services: Services, cache: Process, tmp_path: Path, down: set[str]) -> None:
     """With channels that work, and with channels that fail and are tried again."""
     services.down = down

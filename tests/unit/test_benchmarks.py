@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -137,3 +139,20 @@ def test_recap_of_ansible(line: str, counts: tuple[str, ...]) -> None:
     match = noop._RECAP.search(f"PLAY RECAP ****\n{line}\n")
     assert match is not None
     assert match.groups() == counts
+
+
+@pytest.mark.slow
+def test_a_plan_is_measured() -> None:
+    # A process of its own: pyinfra's command makes the standard library cooperative.
+    program = """
+import json, logging, pyinfra
+from benchmarks import plan
+pyinfra.is_cli = True
+logging.disable(logging.CRITICAL)
+print(json.dumps(plan.measure(2).to_json()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["hosts"] == 2 and found["changes"] > 150
+    seconds = found["processor_seconds"]
+    assert seconds["total"] == pytest.approx(sum(seconds[name] for name in ("settings", "operations", "plan")))

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rtinfra.facts.packages import Installation, parse_simulation
-from rtinfra.operations.changes import ActionRun, FileChange, Foreseen, Reboot, package
+from rtinfra.operations import change as changes
+from rtinfra.operations.change import (
+    ActionRun,
+    Change,
+    FileChange,
+    ImageChange,
+    LiveChange,
+    Reboot,
+    Step,
+    UnitChange,
+    Unknown,
+    from_json,
+    package,
+)
+from rtinfra.operations.changes import Predicted
 
 SECRET = "planted-value-7f1c"
 
 
 def changed(before: bytes | None, after: bytes | None, secret: bool = False) -> FileChange:
-    return FileChange(name="/etc/a", text="content", before=before, after=after, secret=secret)
+    return changes.file(name="/etc/a", text="content", before=before, after=after, secret=secret)
 
 
 class TestFiles:
@@ -36,26 +51,61 @@ class TestFiles:
         assert SECRET not in json.dumps(data)
         assert SECRET not in repr(change)
         # Another value is another plan all the same.
-        assert change.wanted != changed(before, b"other", secret=True).wanted
+        assert change.desired != changed(before, b"other", secret=True).desired
 
     def test_what_is_no_text_is_not_shown(self) -> None:
         assert changed(b"\x7fELF\0", b"\x7fELF\0\1").to_json()["content"] == "no text, 6 bytes"
         assert changed(b"a", b"\xff\xfe").diff == ""
 
 
-class TestForeseen:
+# The keys of each kind as docs/plan.md has them, beside those that all have.
+KINDS: dict[str, tuple[Change, set[str]]] = {
+    "file": (changed(b"a\n", b"b\n"), {"content", "diff"}),
+    "live": (LiveChange(name="vm.swappiness", text="60 -> 10"), set()),
+    "action": (ActionRun(name="sysctl", text="sysctl -p", consequence=True), set()),
+    "package": (package("chrony", None, "4.6"), {"old", "new"}),
+    "unit": (UnitChange(name="a.service", text="restart", because="/etc/a changes"), {"because"}),
+    "image": (ImageChange(name="otelcol", text="carried"), set()),
+    "reboot": (Reboot(name="6.1", text="needed", reasons=("why",), added=("a=1",)), {"reasons", "added", "removed"}),
+    "step": (Step(name="dpkg", text="is completed"), set()),
+    "unknown": (Unknown(name="versions", text="are not known"), set()),
+}
+
+
+class TestRecords:
+    def test_every_kind_is_here(self) -> None:
+        union, _ = get_args(Change)
+        assert {type(change) for change, _ in KINDS.values()} == set(get_args(union))
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_plan_and_a_record_hold_what_was_told(self, kind: str) -> None:
+        told, more = KINDS[kind]
+        data = json.loads(json.dumps(told.to_json()))
+        assert list(data)[:4] == ["kind", "name", "text", "consequence"]
+        assert (data["kind"], data.keys() - {"kind", "name", "text", "consequence"}) == (kind, more)
+        again = from_json(data)
+        assert (type(again), again.to_json()) == (type(told), told.to_json())
+        assert told.to_record() == {key: value for key, value in data.items() if key != "diff"}
+
+    @pytest.mark.parametrize("data", [{}, {"kind": "other", "name": "a", "text": "b"}, {"kind": "unit", "name": "a"}])
+    def test_what_is_no_change_is_refused(self, data: dict[str, object]) -> None:
+        with pytest.raises(ValueError, match="validation error"):
+            from_json(data)
+
+
+class TestPredicted:
     RELOAD = ActionRun(name="daemon-reload", text="systemctl daemon-reload", consequence=True)
     FILE = FileChange(name="/etc/a", text="content", restarts=("a.service",))
     REBOOT = Reboot(name="6.1", text="needed", reasons=("why",))
 
     def test_an_action_is_done_once(self) -> None:
-        assert Foreseen([self.RELOAD]).still_pending(["daemon-reload", "sysctl"]) == {"sysctl"}
+        assert Predicted([self.RELOAD]).still_pending(["daemon-reload", "sysctl"]) == {"sysctl"}
 
     def test_a_reboot_leaves_nothing_pending(self) -> None:
-        assert Foreseen([self.FILE]).restarts() == {"a.service": ["/etc/a"]}
-        assert Foreseen([self.FILE, self.REBOOT]).restarts() == {}
-        assert Foreseen([self.REBOOT, self.FILE]).restarts() == {"a.service": ["/etc/a"]}
-        assert Foreseen([self.REBOOT]).still_pending(["sysctl"]) == set()
+        assert Predicted([self.FILE]).restarts() == {"a.service": ["/etc/a"]}
+        assert Predicted([self.FILE, self.REBOOT]).restarts() == {}
+        assert Predicted([self.REBOOT, self.FILE]).restarts() == {"a.service": ["/etc/a"]}
+        assert Predicted([self.REBOOT]).still_pending(["sysctl"]) == set()
 
 
 class TestSimulation:

@@ -1,14 +1,16 @@
-"""`rtinfra check`: settings without a host."""
+"""The `rtinfra` command itself, and `rtinfra check`: settings without a host."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from rtinfra.cli import app
+from rtinfra.cli import COMMANDS, app, load
 from rtinfra.demo import inventory
 
 HOSTS = """hosts:
@@ -60,3 +62,27 @@ def test_the_demonstration_never_takes_an_operators_hosts(tmp_path: Path, monkey
     assert inventory() == "inventory"
     (tmp_path / "inventory" / "hosts.yaml").write_text("hosts: {}\n")
     assert inventory() == "inventory/lab.py"
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    program = "import sys; from rtinfra.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *shown, modules = done.stdout.splitlines()
+    assert any("verify" in line for line in shown)
+    loaded = {name.partition(".")[0] for name in modules.split()}
+    assert "rich" in loaded, "the list of modules is not what was asked for"
+    assert not loaded & {"pyinfra", "gevent", "paramiko", "pydantic", "jinja2", "httpx", "pytest", "roles"}
+    assert {name for name in modules.split() if name.startswith("rtinfra")} == {"rtinfra", "rtinfra.cli"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_what_the_command_says_of_itself(name: str) -> None:
+    command = load(name)
+    assert command.name == name
+    assert (command.help or "").partition("\n\n")[0].replace("\n", " ") == COMMANDS[name].help
+
+
+def test_a_mistyped_command_is_guessed() -> None:
+    done = CliRunner().invoke(app, ["verfy"])
+    assert done.exit_code == 2
+    assert "Did you mean 'verify'?" in done.output

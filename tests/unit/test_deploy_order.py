@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyinfra
+import pyinfra.api.util
 import pytest
 from pyinfra.api import Config, Inventory, State
 from pyinfra.api.connect import connect_all
@@ -16,6 +17,7 @@ from pyinfra.context import ctx_inventory, ctx_state
 from pyinfra_cli.util import load_deploy_file
 
 from roles.fleet import load_hosts
+from rtinfra import adapters
 from rtinfra.config import Fleet
 from rtinfra.inventory import FLEET_DATA_KEY, HOST_DATA_KEY
 from rtinfra.paths import PROJECT
@@ -34,6 +36,10 @@ GOOD_HOST = [
 
 @pytest.fixture
 def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return order_of(tmp_path, monkeypatch)
+
+
+def order_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of all operations in the order pyinfra would carry them out."""
     (tmp_path / "hosts.yaml").write_text(HOSTS)
     loaded = load_hosts(PROJECT, tmp_path / "hosts.yaml").hosts
@@ -78,3 +84,14 @@ def test_the_mirror_serves_before_its_clients_are_pointed_at_it(order: list[str]
 
 def test_hosts_share_their_operations(order: list[str]) -> None:
     assert len(order) == len(set(order))
+
+
+def test_callers_that_are_not_read_are_in_the_same_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[str]
+) -> None:
+    for name in ("stack", "getframeinfo"):
+        monkeypatch.setattr(pyinfra.api.util, name, getattr(pyinfra.api.util, name))
+    adapters.read_no_sources()
+    frame = pyinfra.api.util.get_caller_frameinfo(-1)
+    assert (Path(frame.filename).name, frame.code_context) == (Path(__file__).name, None)
+    assert order_of(tmp_path, monkeypatch) == order

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from roles.catalogue import HOST_MODEL, ROLES
 from roles.rt_kernel.model import RtKernelSettings
+from rtinfra.cli import COMMANDS, load
 from rtinfra.config.merge import Located, merge
 from rtinfra.config.sections import EVERY_HOST
 from rtinfra.config.yaml import load_yaml
@@ -199,147 +201,30 @@ def test_every_relative_link_leads_somewhere(name: str) -> None:
     assert not [file for file in files if file and not (PROJECT / name).parent.joinpath(file).exists()]
 
 
-def commands(path: str, groups: bool = False) -> set[str]:
-    """Names of the typer commands that a module defines or mounts."""
-    found = set(re.findall(r"@app\.command\([^)]*\)\ndef (\w+)", text_of(path)))
-    return found | (set(re.findall(r'(?:name=|app\.command\()"(\w+)"', text_of(path))) if groups else set())
-
-
 @pytest.mark.parametrize("name", DOCS)
 def test_every_command_that_is_named_exists(name: str) -> None:
     text = text_of(name)
     targets = set(re.findall(r"^([a-z0-9-]+):", text_of("Makefile"), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z0-9-]+)`", text)) <= targets
-    words = re.findall(r"(?:`|/|^)rtinfra (\w+)(?: ([a-z]+))?", text, re.MULTILINE)
-    assert {first for first, _ in words} <= commands("rtinfra/cli.py", groups=True)
-    assert {second for first, second in words if first == "lab" and second} <= commands("rtinfra/lab/cli.py")
+    words = re.findall(r"(?:`|/|^)rtinfra (\w+)(?: ([a-z][a-z-]*))?", text, re.MULTILINE)
+    assert {first for first, _ in words} <= COMMANDS.keys()
+    for group in (name for name, place in COMMANDS.items() if place.is_group):
+        known = load(group).commands
+        assert {second for first, second in words if first == group and second} <= known.keys(), group
 
 
 # ---- layers -----------------------------------------------------------------------------------------------
 
-VALUES = {"rtinfra.cpu", "rtinfra.deb", "rtinfra.paths", "rtinfra.render"}
-# Settings of programs that are ours: a role adds to them how they run on a host.
-MODEL = {"rtinfra.config.types", "rtinfra.cpu", "rtinfra.notify.settings", "rtinfra.preflight.settings"}
-# Commands that work on hosts: which they are, how they are reached, what runs there.
-SHARED = VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "roles"}
-SHARED |= {"rtinfra.connection", "rtinfra.hosts", "rtinfra.programs"}
-# By the beginning of a module's name, the longest that fits: what of ours it may import besides its own package.
-ALLOWED: Mapping[str, set[str]] = {
-    "rtinfra": set(),  # a module that is not listed below: give it a rule
-    "rtinfra.cpu": set(),
-    "rtinfra.deb": set(),
-    "rtinfra.paths": set(),
-    "rtinfra.render": {"rtinfra.paths"},
-    "rtinfra.config": {"rtinfra.cpu"},
-    "rtinfra.wheelhouse": {"rtinfra.local", "rtinfra.paths"},
-    "rtinfra.preflight.cli": {"roles.preflight.model", "roles.site", "rtinfra"},
-    "rtinfra.notify.cli": {"rtinfra.local", "rtinfra.notify", "rtinfra.preflight.cli", "rtinfra.secrets"},
-    "rtinfra.facts": VALUES | {"rtinfra.config"},
-    "rtinfra.operations": VALUES | {"rtinfra.config", "rtinfra.facts", "rtinfra.wheelhouse"},
-    "rtinfra.inventory": VALUES | {"rtinfra.config"},
-    "rtinfra.local": VALUES,
-    "rtinfra.commands": {"rtinfra.config", "rtinfra.local"},
-    "rtinfra.lab": VALUES | {"rtinfra.commands", "rtinfra.local"},
-    "rtinfra.images": VALUES | {"rtinfra.commands", "rtinfra.config", "rtinfra.local"},
-    "rtinfra.runner": {"rtinfra.paths"},
-    "rtinfra.metrics": {"rtinfra.paths"},
-    "rtinfra.limits": {"rtinfra.config", "rtinfra.paths"},
-    "rtinfra.secrets": {"rtinfra.config", "rtinfra.local", "rtinfra.paths"},
-    "rtinfra.notify": {"rtinfra.config.types", "rtinfra.local", "rtinfra.secrets"},
-    # Runs on hosts, from wheels: nothing of pyinfra, no role.
-    "rtinfra.preflight": {"rtinfra.config.types", "rtinfra.cpu", "rtinfra.local", "rtinfra.notify", "rtinfra.secrets"},
-    "rtinfra.quadlet": {"rtinfra.operations.managed", "rtinfra.render"},
-    "rtinfra.adapters": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.fleet"},
-    "rtinfra.connection": {"rtinfra.config"},
-    "rtinfra.hosts": {"rtinfra.config", "rtinfra.inventory", "rtinfra.paths", "roles.host"},
-    "rtinfra.programs": VALUES
-    | {"rtinfra.config", "rtinfra.facts", "rtinfra.images", "rtinfra.operations", "rtinfra.quadlet", "roles"},
-    "rtinfra.stack": SHARED
-    | {"rtinfra.images", "rtinfra.limits", "rtinfra.local", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.secrets"},
-    "rtinfra.plan": SHARED
-    | {"rtinfra.commands", "rtinfra.local", "rtinfra.hosts", "rtinfra.operations.changes", "roles.fleet"},
-    "rtinfra.mirror": SHARED | {"rtinfra.commands", "rtinfra.images", "rtinfra.local", "rtinfra.wheelhouse"},
-    "rtinfra.verify": SHARED | {"rtinfra.local", "rtinfra.preflight.settings", "rtinfra.quadlet", "rtinfra.secrets"},
-    "rtinfra.demo": VALUES
-    | {"rtinfra.images", "rtinfra.inventory", "rtinfra.lab", "rtinfra.local", "rtinfra.runner", "rtinfra.verify"},
-    "rtinfra.cli": {"rtinfra", "roles.fleet"},
-    "roles": VALUES
-    | {"roles.site", "roles.tenant_store", "rtinfra.config", "rtinfra.facts", "rtinfra.operations", "rtinfra.quadlet"}
-    | {"rtinfra.limits", "rtinfra.metrics", "rtinfra.preflight.settings"},
-    "roles.site": {"rtinfra.config.types", "rtinfra.deb", "rtinfra.operations.managed", "rtinfra.quadlet"},
-    "roles.tenant_store": {"roles.site", "rtinfra.config.types", "rtinfra.quadlet"},
-    "roles.host": {"roles.site", "rtinfra.config", "rtinfra.cpu"},
-    "roles.telemetry": VALUES
-    | {"rtinfra.config", "rtinfra.operations", "rtinfra.quadlet", "rtinfra.wheelhouse", "roles"},
-    "roles.fleet": {
-        *("roles.host", "roles.site", "roles.telemetry"),
-        *("rtinfra.config", "rtinfra.deb", "rtinfra.images", "rtinfra.secrets", "rtinfra.wheelhouse"),
-    },
-    "roles.wanted": VALUES | {"rtinfra.config", "rtinfra.images", "roles"},
-    "roles.prerequisites": {"rtinfra.config", "rtinfra.cpu", "rtinfra.facts", "roles.host", "roles.site"},
-    "roles.target": VALUES
-    | {"rtinfra.config", "rtinfra.facts", "rtinfra.inventory", "rtinfra.operations", "roles.host", "roles"}
-    | {"rtinfra.images", "rtinfra.secrets", "rtinfra.wheelhouse"},
-}
 
-
-def modules() -> Iterator[tuple[str, Path]]:
-    for package in ("rtinfra", "roles"):
-        for path in sorted((PROJECT / package).rglob("*.py")):
-            parts = path.relative_to(PROJECT).with_suffix("").parts
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
-
-
-def imports(path: Path, known: set[str]) -> Iterator[str]:
-    """Every module of ours that a file imports, wherever in the file it does."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from package import module` imports the module; `from module import name` the module it is in.
-            inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            names = [name if name in known else node.module for name in inner]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] in ("rtinfra", "roles"))
-
-
-def is_within(module: str, package: str) -> bool:
-    return module == package or module.startswith(f"{package}.")
-
-
-def allowed_for(module: str) -> set[str]:
-    *_, name = module.split(".")
-    if name == "model" and module.startswith("roles."):
-        return MODEL
-    fitting = max((rule for rule in ALLOWED if is_within(module, rule)), key=len)
-    own = {fitting} if fitting.startswith("rtinfra.") else {".".join(module.split(".")[:2])}
-    extra = set()
-    if fitting == "roles.host":
-        extra = {f"roles.{role.name}.model" for role in (PROJECT / "roles").iterdir() if role.is_dir()}
-    return ALLOWED[fitting] | own | extra
-
-
-def test_imports_run_downwards_only() -> None:
-    all_modules = dict(modules())
-    upwards = [
-        f"{module} imports {imported}"
-        for module, path in all_modules.items()
-        for imported in sorted(set(imports(path, set(all_modules))))
-        if not any(is_within(imported, package) for package in allowed_for(module))
-    ]
-    assert not upwards, "\n".join(upwards)
-
-
-def test_no_role_imports_another_role() -> None:
-    all_modules = dict(modules())
-    for module, path in all_modules.items():
-        parts = module.split(".")
-        if parts[0] == "roles" and len(parts) > 2:
-            other = [name for name in imports(path, set(all_modules)) if name.startswith("roles.")]
-            # What a role may know of its surroundings, and what several are instances of, is no role.
-            shared = ("roles.site", "roles.tenant_store")
-            assert all(is_within(name, f"roles.{parts[1]}") or name in shared for name in other), module
+def test_every_module_has_its_layer() -> None:
+    """import-linter (`tests/run lint`) holds imports against the layers; it says nothing of a module without one."""
+    contracts = tomllib.loads(text_of("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["id"] == "layers")
+    placed = re.findall(r"[\w.]+", " ".join(layers))
+    assert len(placed) == len(set(placed))
+    package = PROJECT / "rtinfra"
+    found = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert set(placed) == {"roles", *(f"rtinfra.{name}" for name in found - {"__init__"})}
 
 
 # ---- what must not be in the repository -------------------------------------------------------------------

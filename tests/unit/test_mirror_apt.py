@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra import deb
-from rtinfra.local.archive import Archive
+from rtinfra.local.archive import Archive, parse_authorities
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.apt import AptRoot, Solution
 from rtinfra.mirror.errors import MirrorError
@@ -266,3 +267,35 @@ def test_passwords_of_an_archive_are_not_shown(tmp_path: Path, upstream: Upstrea
     archive = upstream.archive("http://me:hunter2@127.0.0.1:9/debian", options=(("Acquire::Retries", "0"),))
     said = refused(tmp_path, archive, want("ssh"))
     assert "127.0.0.1:9" in said and "hunter2" not in said
+
+
+def test_a_package_is_read_once_and_again_when_its_file_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(tmp_path, "agent", "1")
+    assert deb.read(path).version == "1"
+    path.write_bytes(build(tmp_path / "later", "agent", "2").read_bytes())
+    assert deb.read(path).version == "2"
+    monkeypatch.setenv("PATH", "")
+    assert deb.read(path).version == "2"
+    path.unlink()
+    with pytest.raises(ValueError, match="No such file"):
+        deb.read(path)
+
+
+def test_a_folder_with_a_blank_does(tmp_path: Path, upstream: Upstream) -> None:
+    place = tmp_path / "my project"
+    place.mkdir()
+    own = build(place, "agent", Depends="libc")
+    solution = resolve(place, upstream.archive(), want("agent", local=(own,)))
+    assert {package.name: package.origin for package in solution.packages}["agent"] == LOCAL
+
+
+def test_apts_authorities_are_believed_while_solving(tmp_path: Path, upstream: Upstream) -> None:
+    files = (("", Path("/etc/ours.pem")), ("a.example", Path("/etc/a.pem")))
+    root = AptRoot(tmp_path / "apt", replace(upstream.archive(), authorities=files), settings(), Reporter())
+    root.resolve((want("ssh"),))
+    command = ["apt-config", "dump"]
+    environment = {"PATH": "/usr/bin:/bin", "APT_CONFIG": str(tmp_path / "apt" / "apt.conf")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert dict(parse_authorities(done.stdout)) == dict(files)

@@ -16,12 +16,13 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from rtinfra.local.archive import Archive
+from rtinfra.local.archive import Archive, parse_logins
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import fetch as fetching
 from rtinfra.mirror import lock as locking
@@ -42,6 +43,8 @@ class Site:
 
     def __init__(self, root: Path, server: WebServer, base: str) -> None:
         self.server, self.base = server, base
+        # Logins and authorities of this computer's apt.
+        self.apt = Archive(main=())
         self.mirror = Mirror(root / "mirror")
         self.data: dict[str, bytes] = {}
         for name, size in SIZES.items():
@@ -102,7 +105,7 @@ class Site:
     def fetch(self, *bases: str, report: Reporter | None = None, patience: Patience = QUICK, **options: str) -> Fetched:
         """Options are those of apt, with underscores."""
         told = tuple((f"Acquire::{name.replace('_', '::')}", value) for name, value in options.items())
-        archive = Archive(main=bases or (self.base,), options=told)
+        archive = replace(self.apt, main=bases or (self.base,), options=told)
         return fetch(self.lock, self.mirror, archive, report or Reporter(), patience)
 
     def refused(self, *bases: str, **options: str) -> MirrorError:
@@ -274,6 +277,26 @@ def test_an_archive_that_wants_a_password_gets_it(site: Site) -> None:
     assert site.server.logins == {"Basic bWU6c0BjcmV0"}
 
 
+@pytest.mark.parametrize(
+    ("machine", "is_told"),
+    [
+        ("http://127.0.0.1", True),
+        ("http://127.0.0.1/po", True),
+        ("http://127.0.0.1:1", False),
+        ("http://127.0.0.1/other", False),
+        ("http://archive.example", False),
+        # Never in the clear unless that is asked for.
+        ("127.0.0.1", False),
+    ],
+)
+def test_an_archive_gets_the_login_that_apt_has_for_it(site: Site, machine: str, is_told: bool) -> None:
+    later = "\nmachine http://127.0.0.1/p login other password x" if is_told else ""
+    site.apt = Archive(main=(), logins=tuple(parse_logins(f"machine {machine} login me password s@cret{later}")))
+    site.fetch()
+    assert site.server.logins == ({"Basic bWU6c0BjcmV0"} if is_told else {""})
+    assert "s@cret" not in repr(site.apt)
+
+
 def test_the_proxy_of_the_environment_is_asked_but_for_its_exceptions(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,15 +324,21 @@ def test_a_proxy_that_is_none_of_http_is_refused_at_once(site: Site) -> None:
     assert "Acquire::http::Proxy" in error.next_step
 
 
-def test_an_archive_with_tls_is_believed_when_this_computer_trusts_it(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+def tls(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return what a server on loopback needs, and the certificate that clients have to know."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /CN=test"
     command += f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
     subprocess.run(command.split(), check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
+    return context, certificate
+
+
+def test_an_archive_with_tls_is_believed_when_this_computer_trusts_it(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, certificate = tls(tmp_path)
     web.authorities.cache_clear()
     with site.server.running(context) as base:
         detail = site.refused(base).detail
@@ -321,6 +350,20 @@ def test_an_archive_with_tls_is_believed_when_this_computer_trusts_it(
     web.authorities.cache_clear()
     assert site.there() == set(SIZES)
     assert set(site.server.hosts) == {base.removeprefix("https://")}
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_an_archive_with_tls_is_believed_when_apts_own_authorities_sign_for_it(
+    site: Site, tmp_path: Path, host: str
+) -> None:
+    context, certificate = tls(tmp_path)
+    with site.server.running(context) as base:
+        site.apt = Archive(main=(), authorities=((host, certificate), ("other.example", tmp_path / "none")))
+        site.fetch(base)
+        assert site.there() == set(SIZES)
+        site.mirror.pool.path(site.sha256("small")).unlink()
+        site.apt = Archive(main=(), authorities=((host, tmp_path / "none"),))
+        assert f"the certificate authorities in {tmp_path / 'none'} cannot be read" in site.refused(base).message
 
 
 def test_a_full_disk_is_told_before_the_first_byte(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

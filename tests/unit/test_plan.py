@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
@@ -95,6 +95,15 @@ class TestModel:
         with pytest.raises(PlanError):
             Plan.load(tmp_path / "p")
 
+    def test_a_change_of_no_known_kind_is_refused_without_being_shown(self, tmp_path: Path) -> None:
+        path = tmp_path / "p"
+        plan_of().save(path)
+        path.write_text(path.read_text().replace('"kind": "file"', '"kind": "planted"'))
+        with pytest.raises(PlanError, match="is no saved plan: a change") as error:
+            Plan.load(path)
+        assert "planted" not in str(error.value)
+
+    @settings(deadline=None)
     @given(
         st.recursive(
             st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)

@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import grimp
 import pytest
 from pyinfra.api.exceptions import OperationError
 from pyinfra.api.operation import add_op
@@ -22,7 +23,6 @@ from rtinfra.operations.managed import PythonEnvironment
 from rtinfra.paths import PROJECT
 from rtinfra.wheelhouse import MODULES, Wheelhouse, WheelsMissing, build_own
 from tests.golden.plan import commands
-from tests.unit.test_docs import imports, modules
 
 ENVIRONMENT = PythonEnvironment("/opt/thing", "rtinfra.preflight")
 
@@ -63,17 +63,18 @@ def test_our_wheel_is_one_as_pip_wants_it() -> None:
 
 def test_what_runs_on_hosts_imports_nothing_that_is_not_there() -> None:
     """Imports of the command line of the control machine are its own."""
-    all_modules = dict(modules())
-    package = PROJECT / "rtinfra"
-    ours = {module: path.relative_to(package) for module, path in all_modules.items() if module.startswith("rtinfra")}
-    carried = {module for module, path in ours.items() if any(path.is_relative_to(name) for name in MODULES)}
+    graph = grimp.build_graph("rtinfra", cache_dir=None)
+    roots = {".".join(("rtinfra", *Path(name).with_suffix("").parts)).removesuffix(".__init__") for name in MODULES}
+    packages = {f"rtinfra.{name}" for name in MODULES if "." not in name}
+    carried = roots.union(*(graph.find_descendants(package) for package in packages))
     # Only loaded on the control machine, from modules that say so.
     elsewhere = {"rtinfra.config.explain", "rtinfra.config.fleet", "rtinfra.config.problems"}
     elsewhere |= {"rtinfra.secrets.age", "rtinfra.secrets.infisical", "rtinfra.secrets.settings"}
     needed = {
         imported
         for module in carried - {"rtinfra.preflight.cli", "rtinfra.notify.cli"}
-        for imported in imports(all_modules[module], set(all_modules))
+        if module in graph.modules
+        for imported in graph.find_modules_directly_imported_by(module)
     }
     assert needed - carried <= elsewhere
 

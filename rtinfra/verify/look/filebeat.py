@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from roles.agents.role import FILEBEAT_UNIT
+from roles.agents.model import FILEBEAT_UNIT
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from roles.mirror_client.role import AUTHORITY, IMAGE_POLICY, KEY
+from roles.mirror_client.model import AUTHORITY, IMAGE_POLICY, KEY
 from roles.mirror_place import MirrorPlace
 from rtinfra.facts import sections
 from rtinfra.facts.mirror import RECORD, SOURCES, Index, parse_index

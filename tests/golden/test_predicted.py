@@ -1,6 +1,6 @@
 """What a plan says of a host before anything happens: a bare one as a stored text, a deployed one change by change.
 
-After a wanted change: `pytest tests/golden --update-golden`, then read the difference.
+After an intended change: `pytest tests/golden --update-golden`, then read the difference.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from rtinfra.config import FleetHost
 from rtinfra.cpu import Topology
 from rtinfra.inventory import HOST_DATA_KEY
 from rtinfra.operations import changes, files
+from rtinfra.operations.change import FileChange
 from rtinfra.operations.changes import Recorder
 from rtinfra.operations.managed import Absent, Directory, File, Managed
 from rtinfra.plan import show
@@ -42,7 +43,7 @@ from tests.golden.test_preflight import SETTINGS
 from tests.unit.mirror_fleet import NAME, PLACE, served_answer
 from tests.unit.telemetry_site import at, here, shipped, view
 
-EXPECTED = Path(__file__).parent / "expected" / "foreseen-bare.txt"
+EXPECTED = Path(__file__).parent / "expected" / "predicted-bare.txt"
 TOPOLOGY = Topology.flat(4, nodes=2)
 RELEASE = "6.12.57+deb13-rt-amd64"
 CHRONY = "/etc/chrony/chrony.conf"
@@ -127,20 +128,20 @@ def bare() -> dict[str | re.Pattern[str], list[str]]:
     }
 
 
-def prepared(wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]]) -> HostPlan:
+def prepared(desired: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]]) -> HostPlan:
     """Return the plan of one fake real-time host."""
 
     def steps(state: State) -> None:
-        steps_of(state, wanted)
+        steps_of(state, desired)
 
-    return HostPlan.from_json(planned(wanted, responses, steps))
+    return HostPlan.from_json(planned(desired, responses, steps))
 
 
 def planned(
-    wanted: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]], steps: Callable[[State], None]
+    desired: Target, responses: Mapping[str | re.Pattern[str], Sequence[str]], steps: Callable[[State], None]
 ) -> Mapping[str, Any]:
     """Return what would be saved of the plan of one fake host."""
-    data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses, HOST_DATA_KEY: host_of(wanted)}
+    data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses, HOST_DATA_KEY: host_of(desired)}
     inventory = Inventory(([("@fake/golden", data)], {}))
     state, recorder, observations = State(inventory, Config()), Recorder(contents=True), Observations()
     logging.disable(logging.CRITICAL)
@@ -196,9 +197,9 @@ def test_an_unchanged_host() -> None:
 
 
 def test_a_file_changed_by_hand_and_what_follows() -> None:
-    wanted = target()
-    content = of(wanted.composed.paths, CHRONY).content
-    plan = prepared(wanted, Deployed(wanted, contents={CHRONY: content + b"server 192.0.2.9\n"}).responses())
+    desired = target()
+    content = of(desired.composed.paths, CHRONY).content
+    plan = prepared(desired, Deployed(desired, contents={CHRONY: content + b"server 192.0.2.9\n"}).responses())
     assert names(plan) == ["base | files", "units"]
     assert (plan.changes, plan.reboot) == (1, None)
     assert "\n-server 192.0.2.9" in str(change(plan, "file", CHRONY)["diff"])
@@ -209,8 +210,8 @@ def test_a_file_changed_by_hand_and_what_follows() -> None:
 
 
 def test_a_mode_alone_has_no_diff() -> None:
-    wanted = target()
-    plan = prepared(wanted, Deployed(wanted, modes={CHRONY: "0666"}).responses())
+    desired = target()
+    plan = prepared(desired, Deployed(desired, modes={CHRONY: "0666"}).responses())
     assert change(plan, "file", CHRONY)["text"] == "mode 0666 -> 0644"
     assert change(plan, "file", CHRONY)["diff"] == ""
 
@@ -222,41 +223,41 @@ def test_a_restart_that_a_run_left_undone_is_a_change_of_its_own() -> None:
 
 
 def test_another_isolated_core_is_a_reboot_that_starts_the_units() -> None:
-    wanted = target(cpu={"isolated": "3"})
-    plan = prepared(wanted, Deployed(target()).responses())
+    desired = target(cpu={"isolated": "3"})
+    plan = prepared(desired, Deployed(target()).responses())
     reboot = plan.reboot
     assert reboot is not None
     assert reboot.consequence
-    assert "nohz_full=3" in reboot.more["added"]
-    assert "nohz_full=2-3" in reboot.more["removed"]
+    assert "nohz_full=3" in reboot.added
+    assert "nohz_full=2-3" in reboot.removed
     assert "units" not in names(plan)
 
 
 def test_a_parameter_taken_out_of_the_settings_is_removed() -> None:
     usual = target()
     parameters = [word for word in usual.view.required(RT_KERNEL).parameters if word != "skew_tick=1"]
-    wanted = target(rt_kernel={"parameters": parameters})
+    desired = target(rt_kernel={"parameters": parameters})
     before = {DROP_IN: of(usual.composed.paths, DROP_IN).content}
-    reboot = prepared(wanted, Deployed(usual, contents=before).responses()).reboot
+    reboot = prepared(desired, Deployed(usual, contents=before).responses()).reboot
     assert reboot is not None
-    assert (reboot.more["added"], reboot.more["removed"]) == ([], ["skew_tick=1"])
+    assert (reboot.added, reboot.removed) == ((), ("skew_tick=1",))
 
 
 def test_another_comment_in_the_boot_loaders_file_needs_no_reboot() -> None:
-    wanted = target()
-    content = of(wanted.composed.paths, DROP_IN).content
-    plan = prepared(wanted, Deployed(wanted, contents={DROP_IN: content + b"# hello\n"}).responses())
+    desired = target()
+    content = of(desired.composed.paths, DROP_IN).content
+    plan = prepared(desired, Deployed(desired, contents={DROP_IN: content + b"# hello\n"}).responses())
     assert names(plan) == ["rt_kernel | boot loader"]
     assert plan.reboot is None
 
 
 def test_the_same_host_has_the_same_fingerprints_and_a_changed_one_has_not() -> None:
-    wanted = target()
-    first, second = (prepared(wanted, Deployed(wanted).responses()) for _ in range(2))
+    desired = target()
+    first, second = (prepared(desired, Deployed(desired).responses()) for _ in range(2))
     assert not list(first.differences(second))
-    drifted = prepared(wanted, Deployed(wanted, modes={CHRONY: "0600"}).responses())
+    drifted = prepared(desired, Deployed(desired, modes={CHRONY: "0600"}).responses())
     assert "base | files: what is on the host has changed since" in list(first.differences(drifted))
-    other = prepared(target(rt_tuning={"sysctl": {"vm.swappiness": 1}}), Deployed(wanted).responses())
+    other = prepared(target(rt_tuning={"sysctl": {"vm.swappiness": 1}}), Deployed(desired).responses())
     found = list(first.differences(other))
     assert "its settings are not those that the plan was made with" in found
     assert "rt_tuning | files: it would do something else now" in found
@@ -305,9 +306,11 @@ def test_no_secret_is_in_a_plan_that_is_shown_or_saved() -> None:
     }
     found = planned(target(), answers, steps)
     plan = HostPlan.from_json(found)
-    assert {change.name for change in plan.operations[0].changes if change.more.get("content") == "secret"} == {
-        path.path for path in secrets
-    }
+    assert {
+        change.name
+        for change in plan.operations[0].changes
+        if isinstance(change, FileChange) and change.content == "secret"
+    } == {path.path for path in secrets}
     assert change(plan, "file", gone.path)["text"] == "removed"
     shown = "".join(line.plain for line in show.lines(Plan("", "", {"golden": plan})))
     for text in (json.dumps(found), json.dumps(plan.to_saved()), shown):
