@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DONE := $(VENV)/.complete
 
-.PHONY: help demo test test-fast test-all lint e2e chaos molecule bench lock clean
+.PHONY: help setup demo test test-fast test-all lint e2e chaos molecule bench lock clean
 
 help: ## Show what can be done
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,9 @@ $(DONE): requirements/dev.txt pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+setup: $(DONE) ## Make the environment .venv with the commands rtinfra and pyinfra; the targets below do so by themselves
+	@echo "Ready. In each terminal, once: . $(VENV)/bin/activate"
 
 demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
 	@$(VENV)/bin/rtinfra demo
