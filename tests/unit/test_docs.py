@@ -187,7 +187,7 @@ def test_every_control_has_a_place_in_the_proof() -> None:
     assert not controls() - covered
 
 
-# ---- links and commands -----------------------------------------------------------------------------------
+# ---- links ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DOCS)
@@ -195,22 +195,6 @@ def test_every_relative_link_leads_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", text_of(name))
     files = [link.partition("#")[0] for link in links if "://" not in link]
     assert not [file for file in files if file and not (PROJECT / name).parent.joinpath(file).exists()]
-
-
-def commands(path: str, groups: bool = False) -> set[str]:
-    """Names of the typer commands that a module defines or mounts."""
-    found = set(re.findall(r"@app\.command\([^)]*\)\ndef (\w+)", text_of(path)))
-    return found | (set(re.findall(r'(?:name=|app\.command\()"(\w+)"', text_of(path))) if groups else set())
-
-
-@pytest.mark.parametrize("name", DOCS)
-def test_every_command_that_is_named_exists(name: str) -> None:
-    text = text_of(name)
-    targets = set(re.findall(r"^([a-z0-9-]+):", text_of("Makefile"), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z0-9-]+)`", text)) <= targets
-    words = re.findall(r"(?:`|/|^)rtinfra (\w+)(?: ([a-z]+))?", text, re.MULTILINE)
-    assert {first for first, _ in words} <= commands("rtinfra/cli.py", groups=True)
-    assert {second for first, second in words if first == "lab" and second} <= commands("rtinfra/lab/cli.py")
 
 
 # ---- layers -----------------------------------------------------------------------------------------------
