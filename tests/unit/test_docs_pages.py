@@ -246,6 +246,24 @@ def test_numbers_are_those_of_settings_and_code() -> None:
     assert not [f"{name}: {text}" for name, text in expected if text not in text_of(name)]
 
 
+def numbers(tree: Any) -> Iterator[str]:
+    """Every number in settings."""
+    if isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from numbers(value)
+    elif isinstance(tree, int):
+        yield str(tree)
+
+
+def test_ports_of_backends_are_those_of_their_settings() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", text_of("docs/backends.md"), re.MULTILINE)
+    told = {role: set(re.findall(r"\d{4,}", ports)) for role, ports in rows if re.search(r"\d{4}", ports)}
+    assert len(told) == 8
+    assert not {
+        role: wrong for role, ports in told.items() if (wrong := ports - set(numbers(settings(f"{role}.yaml"))))
+    }
+
+
 @pytest.mark.parametrize("name", ["docs/ko/quickstart.md"])
 def test_every_outcome_of_a_control_is_explained(name: str) -> None:
     table = text_of(name).partition("| 결과 | 뜻 |")[2].partition("\n\n")[0]
