@@ -44,10 +44,11 @@ chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule
 
-bench: $(DONE) ## Preflight, fetching for the mirror against curl, an unchanged host against Ansible, a verification
+bench: $(DONE) ## Preflight, fetching against curl, an unchanged host against Ansible, a first deploy against a script, a verification
 	@$(PY) -m benchmarks.preflight
 	@$(PY) -m benchmarks.mirror --inventory inventory/hosts.example.yaml
 	@$(PY) -m benchmarks.noop
+	@$(PY) -m benchmarks.provision
 	@$(PY) -m benchmarks.verify
 
 COMPILE = $(VENV)/bin/pip-compile --quiet $(UPGRADE) --generate-hashes --allow-unsafe --no-strip-extras --no-header \
