@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from ruamel.yaml import YAML
 
 from rtinfra.cli import app
 from rtinfra.config.yaml import load_yaml
@@ -262,6 +263,37 @@ def test_ports_of_backends_are_those_of_their_settings() -> None:
     assert not {
         role: wrong for role, ports in told.items() if (wrong := ports - set(numbers(settings(f"{role}.yaml"))))
     }
+
+
+def test_times_and_shares_of_the_overview_are_those_of_the_rules() -> None:
+    """What the overview says `for` how long is the rule's `for:` or a limit in it; each of its shares is one."""
+    documents = [YAML(typ="safe").load(path) for path in (PROJECT / "templates" / "prometheus" / "rules").glob("*.yml")]
+    rules = {
+        rule["alert"]: rule
+        for one in documents
+        for group in one["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    rows = re.findall(r"^\| \[`(\w+)`\]\([^|]*\| (P\d) \| (.*) \|$", text_of("docs/alerts.md"), re.MULTILINE)
+    assert {name for name, _, _ in rows} == rules.keys()
+    wrong = []
+    for name, priority, text in rows:
+        rule, unit = rules[name], {"s": 1, "min": 60, "h": 3600}
+        numbers = {float(number) for number in re.findall(r"[\d.]*\d", rule["expr"])}
+        numbers |= {float(hours) * 3600 for hours in re.findall(r"(\d+) \* 3600", rule["expr"])}
+        numbers |= {float(minutes) * 60 for minutes in re.findall(r"\[(\d+)m\]", rule["expr"])}
+        waits = re.fullmatch(r"(\d+)(s|m|h)", rule.get("for", "0s"))
+        assert waits is not None
+        numbers.add(float(waits[1]) * {"s": 1, "m": 60, "h": 3600}[waits[2]])
+        said = [float(number) * unit[of] for number, of in re.findall(r"for (\d+) (s|min|h)\b", text)]
+        shares = [float(number) for number in re.findall(r"([\d.]+) %(?! quantile)", text)]
+        if priority != rule["labels"]["priority"]:
+            wrong.append(f"{name}: {priority}")
+        # The alert log itself counts how long the watchdog has not come.
+        wrong += [f"{name}: {time:.0f} s" for time in said if time not in numbers and name != "WatchdogNotArriving"]
+        wrong += [f"{name}: {share} %" for share in shares if not numbers & {share, round(share / 100, 4)}]
+    assert not wrong
 
 
 @pytest.mark.parametrize("name", ["docs/ko/quickstart.md"])
