@@ -108,6 +108,26 @@ def test_every_command_that_a_message_or_comment_names_can_be_typed() -> None:
     assert not told
 
 
+#: The page that explains a group of commands.
+REFERENCE = {
+    "images": "docs/images.md",
+    "lab": "docs/lab.md",
+    "mirror": "docs/offline.md",
+    "notify": "docs/preflight.md",
+    "stack": "docs/stack.md",
+}
+
+
+@pytest.mark.parametrize(("group", "name"), REFERENCE.items())
+def test_every_command_of_a_group_is_on_its_page(group: str, name: str) -> None:
+    command: Any = typer.main.get_command(app)
+    context = command.context_class(command, info_name="rtinfra")
+    found = command.get_command(context, group)
+    known = set(found.list_commands(found.context_class(found, parent=context)))
+    text = text_of(name)
+    assert known <= {words[1] for words in calls([*blocks(text), *spans(text)]) if words[:1] == [group] and words[1:]}
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
