@@ -30,7 +30,7 @@ def _lines(desired: Desired) -> Iterator[str]:
     yield "apt-get -q update"
     yield f"{_APT} install {shlex.join(desired.packages)}"
     yield f"echo '{STAGE}files'"
-    yield f"base64 -d <<'{_END}' | tar -x -p -C /"
+    yield f"base64 -d <<'{_END}' | tar -x -p -m -C /"
     yield base64.encodebytes(archive(desired)).decode().rstrip("\n")
     yield _END
     yield from (f"rm -f {shlex.quote(path.path)}" for path in desired.paths if isinstance(path, Absent))
