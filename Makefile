@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DONE := $(VENV)/.complete
 
-.PHONY: help demo test test-fast test-all lint e2e chaos molecule bench lock clean
+.PHONY: help setup demo test test-fast test-all lint e2e chaos molecule bench lock clean
 
 help: ## Show what can be done
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,9 @@ $(DONE): requirements/dev.txt pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+setup: $(DONE) ## Make the environment .venv with the commands rtinfra and pyinfra; the targets below do so by themselves
+	@echo "Ready. In each terminal, once: . $(VENV)/bin/activate"
 
 demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
 	@$(VENV)/bin/rtinfra demo
@@ -41,11 +44,12 @@ chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 
 molecule: $(DONE) ## The same deploy and the same compliance tests, driven by molecule
 	@tests/run molecule
 
-bench: $(DONE) ## Preflight, a plan of 50 hosts, fetching for the mirror against curl, an unchanged host against Ansible, a verification
+bench: $(DONE) ## Preflight, a plan of 50 hosts, fetching against curl, an unchanged host against Ansible, a first deploy against a script
 	@$(PY) -m benchmarks.preflight
 	@$(PY) -m benchmarks.plan
 	@$(PY) -m benchmarks.mirror --inventory inventory/hosts.example.yaml
 	@$(PY) -m benchmarks.noop
+	@$(PY) -m benchmarks.provision
 	@$(PY) -m benchmarks.verify
 
 COMPILE = $(VENV)/bin/pip-compile --quiet $(UPGRADE) --generate-hashes --allow-unsafe --no-strip-extras --no-header \

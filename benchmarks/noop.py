@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import playbook
-from benchmarks.outcome import REPORTS, BenchmarkError, finish
+from benchmarks.outcome import REPORTS, RUNS_ON, BenchmarkError, finish
 from benchmarks.record import Observation
 from roles.fleet import load_hosts
 from rtinfra.lab import ConsoleReporter, Machine, MachineStatus
@@ -51,7 +51,6 @@ _SLOW_SECONDS = 60.0
 #: systemd ends a user's manager ten seconds after the last logout (UserStopDelaySec= of logind.conf(5)). While
 #: it still runs a login is a good deal cheaper, and whoever comes second would gain from the one before.
 _LOGOUT_SECONDS = 15.0
-_RUNS_ON = {"kvm": "KVM", "tcg": "software emulation"}
 _RECAP = re.compile(r"^\S+\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -247,7 +246,7 @@ def run(runs: int | None, console: Console) -> Result:
         seconds, ansible_round_trips = measure(Ansible(directory, Path(sockets)), runs, console)
     return Result(
         machine=MACHINE,
-        runs_on=_RUNS_ON.get(status.accelerator, status.accelerator),
+        runs_on=RUNS_ON.get(status.accelerator, status.accelerator),
         cpus=status.cpus,
         managed={
             "paths": len(found.desired.paths),

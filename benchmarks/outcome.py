@@ -13,6 +13,8 @@ from rtinfra.local.files import replace_file
 from rtinfra.paths import PROJECT
 
 REPORTS = PROJECT / "reports"
+#: What a lab machine runs on, in words, by the name of QEMU's accelerator.
+RUNS_ON = {"kvm": "KVM", "tcg": "software emulation"}
 
 
 class BenchmarkError(Exception):

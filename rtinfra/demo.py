@@ -154,8 +154,9 @@ def _show_urls(console: Console, backends: Machine) -> None:
     console.print(table)
     tunnels = " ".join(f"-L {port}:{address}:{port}" for port in URLS)
     console.print(
-        "The programs listen on the lab's own network; this leads there from here, until Ctrl-C:\n"
-        f"  .venv/bin/rtinfra lab ssh {BACKENDS} -N {tunnels}",
+        "The programs listen on the lab's own network; this leads there from here, until Ctrl-C,\n"
+        "once `. .venv/bin/activate` has let the terminal find `rtinfra`:\n"
+        f"  rtinfra lab ssh {BACKENDS} -N {tunnels}",
         markup=False,
         highlight=False,
     )
@@ -194,12 +195,12 @@ def _summarise(console: Console, steps: list[Step]) -> int:
         return 1
     console.print(
         "Your lab host runs a real-time kernel with isolated cores and a supervised application.\n"
-        "Next:\n"
-        "  look around        .venv/bin/rtinfra lab ssh\n"
-        "  what runs          .venv/bin/rtinfra stack ps\n"
-        "  stop the machines  .venv/bin/rtinfra lab down --all\n"
+        "Next, after `. .venv/bin/activate`, once in each terminal:\n"
+        "  look around        rtinfra lab ssh\n"
+        "  what runs          rtinfra stack ps\n"
+        "  stop the machines  rtinfra lab down --all\n"
         "  your own host      copy inventory/hosts.example.yaml to inventory/hosts.yaml, change it, then\n"
-        "                     .venv/bin/rtinfra check && .venv/bin/pyinfra inventory deploy.py\n"
+        "                     rtinfra check, rtinfra plan, rtinfra apply\n"
         "  what every setting does   docs/rt-host.md",
         markup=False,
         highlight=False,

@@ -34,7 +34,7 @@ def source(directory: Path, lab: Path) -> Path:
         return lab
     raise InventoryError(
         f"there are no hosts yet. Copy {directory.name}/{EXAMPLE} to {directory.name}/hosts.yaml and put your "
-        "hosts there, or start a lab machine with `make demo` (or `.venv/bin/rtinfra lab up`)."
+        "hosts there, or start a lab machine with `make demo` (or `rtinfra lab up`)."
     )
 
 

@@ -50,7 +50,8 @@ def check(
     warnings = [problem.to_json() for problem in fleet.warnings]
     lines = [str(problem) for problem in fleet.warnings]
     lines += [f"{name}: settings are fine ({', '.join(host.groups)})" for name, host in fleet.hosts.items()]
-    lines.append("Next: pyinfra inventory deploy.py")
+    elsewhere = "" if inventory == Path("inventory") else f" --inventory {inventory}"
+    lines.append(f"Next: rtinfra plan{elsewhere} says what a deploy would change; rtinfra apply{elsewhere} does it")
     _report(True, warnings, "\n".join(lines), as_json)
 
 

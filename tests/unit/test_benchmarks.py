@@ -1,22 +1,30 @@
-"""The benchmark compares like with like and fails when it should; no machine, no Ansible."""
+"""The benchmarks of a deploy compare like with like and fail when they should; no machine, no Ansible."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import subprocess
 import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 from ruamel.yaml import YAML
 
 from rtinfra.config import SshSettings
 from rtinfra.operations.managed import Absent, Directory, File, Unit
 from rtinfra.paths import PROJECT
+from tests.chaos.instants import USUAL
 
 # Not installed, unlike rtinfra and roles: found from the project folder only.
 sys.path.insert(0, str(PROJECT))
-from benchmarks import noop, playbook
+from benchmarks import noop, playbook, provision, script
 from benchmarks.record import Desired, Observation
 
 DESIRED = Desired(
@@ -156,3 +164,150 @@ print(json.dumps(plan.measure(2).to_json()))
     assert found["hosts"] == 2 and found["changes"] > 150
     seconds = found["processor_seconds"]
     assert seconds["total"] == pytest.approx(sum(seconds[name] for name in ("settings", "operations", "plan")))
+
+
+# ---- a first deploy against a shell script ----------------------------------------------------------------
+
+
+class TestScript:
+    TEXT = script.shell_script(DESIRED).decode()
+
+    def test_a_shell_can_read_it(self) -> None:
+        done = subprocess.run(["sh", "-n"], input=self.TEXT, text=True, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_it_does_each_thing_once_and_reboots_last(self) -> None:
+        lines = self.TEXT.splitlines()
+        stages = [line for line in lines if line.startswith("echo '@ ")]
+        assert stages == [f"echo '@ {name}'" for name in ("packages", "files", "boot loader", "units", "reboot")]
+        installs = [line for line in lines if line.startswith("apt-get") and " install " in line]
+        assert [line.partition(" install ")[2] for line in installs] == ["chrony linux-image-rt-amd64/trixie-backports"]
+        assert lines.count("/usr/sbin/update-grub") == 1
+        assert lines[-1] == "systemctl reboot"
+
+    def test_files_have_their_content_mode_and_owner(self, tmp_path: Path) -> None:
+        # The very lines of the script, with another root.
+        start = self.TEXT.index("base64 -d <<")
+        packed = self.TEXT[start : self.TEXT.index("rm -f /etc/c")].replace("-C /", f"-C {tmp_path}")
+        subprocess.run(["sh", "-c", packed], check=True)
+        assert (tmp_path / "etc/a.conf").read_bytes() == b"{{ left as it is }}\n"
+        assert (tmp_path / "etc/a.conf").stat().st_mode & 0o7777 == 0o600
+        assert (tmp_path / "var/b").stat().st_mode & 0o7777 == 0o2755
+        assert "\nchown daemon:root /etc/a.conf && chmod 0600 /etc/a.conf\n" in self.TEXT
+        assert "\nchown root:adm /var/b && chmod 2755 /var/b\n" in self.TEXT
+        # The accounts come before the files that belong to them.
+        assert self.TEXT.index("\nsystemd-sysusers\n") < self.TEXT.index("\nchown ")
+
+    def test_units(self) -> None:
+        assert [line for line in self.TEXT.splitlines() if line.startswith("systemctl")] == [
+            "systemctl enable --quiet on.service",
+            "systemctl disable --quiet off.service",
+            "systemctl mask --quiet never.timer",
+            "systemctl reboot",
+        ]
+
+    def test_nothing_of_a_file_is_read_as_a_command(self) -> None:
+        content = b"END-OF-FILES\nreboot -f\n"
+        text = script.shell_script(Desired(paths=[File(path="/etc/x", content=content)])).decode()
+        body = text.partition("<<'END-OF-FILES'")[2].partition("\n")[2].partition("\nEND-OF-FILES\n")[0]
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(body))) as tar:
+            member = tar.extractfile("etc/x")
+            assert member is not None
+            assert member.read() == content
+
+
+def provisioned(deploy: float = 110.0, script: float = 100.0, differences: tuple[str, ...] = ()) -> provision.Result:
+    """Return a result with packages and the reboot on both sides, and a guard that only the deploy has."""
+    ours = (("packages", deploy - 40), ("rt_kernel | last known good", 10.0), ("rt_kernel | reboot when needed", 30.0))
+    theirs = (("packages", script - 20), ("reboot", 20.0))
+    sides = provision.Side(deploy, ours), provision.Side(script, theirs)
+    return provision.Result("KVM", 4, {"paths": 3}, *sides, differences)
+
+
+class TestProvision:
+    def test_parts_last_until_the_next_begins(self) -> None:
+        events = [(2.0, "packages"), (10.0, "files"), (11.0, "packages")]
+        assert dict(provision.timeline(events, 12.0, "start")) == {"start": 2.0, "packages": 9.0, "files": 1.0}
+        assert provision.timeline([], 3.0, "start") == (("start", 3.0),)
+
+    @given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from("abc")), max_size=8))
+    def test_parts_add_up(self, events: list[tuple[int, str]]) -> None:
+        ordered = [(float(moment), name) for moment, name in sorted(events)]
+        assert sum(seconds for _, seconds in provision.timeline(ordered, 1000.0, "start")) == 1000.0
+
+    def test_what_does_the_same_stands_side_by_side(self) -> None:
+        deployed = (
+            ("rt_kernel | last known good", 15.0),
+            ("packages", 210.0),
+            ("base | files", 4.0),
+            ("rt_app | files", 6.0),
+            ("rt_kernel | boot loader", 16.0),
+            ("rt_kernel | reboot when needed", 60.0),
+        )
+        rows = provision.compared(
+            deployed, (("packages", 200.0), ("files", 3.0), ("boot loader", 8.0), ("reboot", 50.0))
+        )
+        assert [(row.part, row.deploy, row.script) for row in rows] == [
+            ("rt_kernel | last known good", 15.0, 0.0),
+            ("packages", 210.0, 200.0),
+            ("files", 10.0, 3.0),
+            ("boot loader", 16.0, 8.0),
+            ("reboot", 60.0, 50.0),
+        ]
+        assert rows[2].more == 7.0
+
+    def test_a_stage_that_the_deploy_has_not_is_shown_too(self) -> None:
+        assert provision.compared((), (("units", 1.0),)) == [provision.Row("units", 0.0, 1.0)]
+
+    def test_every_stage_has_its_operations_in_the_plan(self) -> None:
+        # The names under which runner.py and the chaos tests know them.
+        assert set(provision._STAGES) <= USUAL.keys()
+        assert any(name.endswith(provision._FILES_SUFFIX) for name in USUAL)
+
+    def test_nothing_is_lost_between_operations_and_rows(self) -> None:
+        result = provisioned()
+        assert sum(row.deploy for row in result.rows) == result.deploy.seconds
+        assert sum(row.script for row in result.rows) == result.script.seconds
+
+    def test_which_entry_was_booted_is_no_difference(self) -> None:
+        ours = provision.end_state(
+            "6.12-rt\nBOOT_IMAGE=/boot/rtinfra/1/vmlinuz ro isolcpus=2-3 rtinfra.good=1\na 1\nb 2\n"
+        )
+        theirs = provision.end_state("6.12-rt\nBOOT_IMAGE=/boot/vmlinuz ro isolcpus=2-3\na 1\nb 2\n")
+        assert provision.differences(ours, theirs) == ()
+        other = replace(theirs, release="6.12", command_line=frozenset({"ro"}), packages=frozenset({"a 1", "b 3"}))
+        assert provision.differences(ours, other) == (
+            "the deploy's kernel is 6.12-rt, the script's 6.12",
+            "word of the command line only after the deploy: isolcpus=2-3",
+            "package only after the deploy: b 2",
+            "package only after the script: b 3",
+        )
+
+    def test_files_are_checked_in_their_last_form(self) -> None:
+        twice = Desired(paths=[*DESIRED.paths, File(path="/etc/a.conf", content=b"later\n")])
+        last = File(path="/etc/a.conf", content=b"later\n").sha256
+        assert provision.checksums(twice) == f"{last}  /etc/a.conf\n"
+
+    def test_units_that_are_waited_for(self) -> None:
+        assert provision.running_units(DESIRED) == ["on.service", "static.service"]
+
+    def test_too_slow_fails(self) -> None:
+        assert provisioned(deploy=115.0).problems == []
+        (problem,) = provisioned(deploy=116.0).problems
+        assert "1.16 times as long as the script" in problem
+
+    def test_another_end_state_fails_however_quick(self) -> None:
+        (problem,) = provisioned(deploy=50.0, differences=("package only after the script: b 3",)).problems
+        assert "package only after the script: b 3" in problem
+
+    def test_the_table_says_where_the_time_goes(self) -> None:
+        console = Console(width=140, record=True, file=io.StringIO())
+        provision.show(provisioned(), console)
+        text = console.export_text()
+        for words in ("rt_kernel | last known good", "10.0", "1.10 times as long", "at most 1.15"):
+            assert words in text
+        assert provisioned().to_json()["ratio"] == 1.1
+
+    def test_the_deploy_measures_no_latency_when_the_file_is_there(self) -> None:
+        golden = (PROJECT / "tests/golden/expected/debian-13.txt").read_text(encoding="utf-8")
+        assert f"if [ -s {provision.LATENCY_BEFORE} ] " in golden

@@ -31,6 +31,8 @@ def test_fine(hosts: Path) -> None:
     done = CliRunner().invoke(app, ["check", "--inventory", str(hosts)])
     assert done.exit_code == 0
     assert "robot-1: settings are fine (rt_hosts)" in done.output
+    # The next step works on the same hosts.
+    assert f"Next: rtinfra plan --inventory {hosts} " in done.output
 
 
 def test_errors_end_with_2_and_say_where(hosts: Path) -> None:

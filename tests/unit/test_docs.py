@@ -18,7 +18,6 @@ from pydantic import BaseModel
 
 from roles.catalogue import HOST_MODEL, ROLES
 from roles.rt_kernel.model import RtKernelSettings
-from rtinfra.cli import COMMANDS, load
 from rtinfra.config.merge import Located, merge
 from rtinfra.config.sections import EVERY_HOST
 from rtinfra.config.yaml import load_yaml
@@ -191,7 +190,7 @@ def test_every_control_has_a_place_in_the_proof() -> None:
     assert not controls() - covered
 
 
-# ---- links and commands -----------------------------------------------------------------------------------
+# ---- links ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DOCS)
@@ -199,18 +198,6 @@ def test_every_relative_link_leads_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", text_of(name))
     files = [link.partition("#")[0] for link in links if "://" not in link]
     assert not [file for file in files if file and not (PROJECT / name).parent.joinpath(file).exists()]
-
-
-@pytest.mark.parametrize("name", DOCS)
-def test_every_command_that_is_named_exists(name: str) -> None:
-    text = text_of(name)
-    targets = set(re.findall(r"^([a-z0-9-]+):", text_of("Makefile"), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z0-9-]+)`", text)) <= targets
-    words = re.findall(r"(?:`|/|^)rtinfra (\w+)(?: ([a-z][a-z-]*))?", text, re.MULTILINE)
-    assert {first for first, _ in words} <= COMMANDS.keys()
-    for group in (name for name, place in COMMANDS.items() if place.is_group):
-        known = load(group).commands
-        assert {second for first, second in words if first == group and second} <= known.keys(), group
 
 
 # ---- layers -----------------------------------------------------------------------------------------------
