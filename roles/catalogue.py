@@ -6,7 +6,7 @@ then the programs of the stack, then what speaks of all others.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Union
+from typing import Any, Final, Literal
 
 from pydantic import create_model
 
@@ -97,7 +97,7 @@ def _host_model() -> type[HostConfig]:
     for section in SECTIONS:
         model = telemetry if section is TELEMETRY else section.model
         is_required = section.group == EVERY_HOST
-        sections[section.name] = (model, ...) if is_required else (Union[model, None], None)  # noqa: UP007
+        sections[section.name] = (model, ...) if is_required else (model | None, None)
     found = create_model("HostConfig", __base__=HostConfig, __module__=__name__, **sections)
     found.sections, found.roles = SECTIONS, ROLES
     return found

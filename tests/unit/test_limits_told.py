@@ -18,10 +18,10 @@ SHIPPED = project_limits()
 DOCUMENTS: Mapping[str, tuple[str, ...]] = {
     "docs/alerts.md": (
         "| nothing on the host has answered for {host_silence} |",
-        "| less than [[disk_free_critical_ratio:percent]] free |",
+        "| less than [[disk_free_critical_ratio:percent]] free for 2 min |",
         "| less than [[disk_free_low_ratio:percent]] free for 10 min |",
         "| less than [[memory_free_ratio:percent]] available for 5 min |",
-        "| {clock_difference} off the monitoring host |",
+        "| {clock_difference} off the monitoring host for 2 min |",
         "| check results older than {check_age}, or unreadable |",
         "| the host has not checked itself for {check_age} |",
         "| no run without a failure for {preflight_age}, or never |",
