@@ -11,6 +11,7 @@ import pytest
 import typer
 from ruamel.yaml import YAML
 
+from roles.prometheus.role import rule_files
 from rtinfra.cli import COMMANDS, app, load
 from rtinfra.config.yaml import load_yaml
 from rtinfra.limits import project_limits
@@ -287,7 +288,7 @@ def test_ports_of_backends_are_those_of_their_settings() -> None:
 
 def test_times_and_shares_of_the_overview_are_those_of_the_rules() -> None:
     """What the overview says `for` how long is the rule's `for:` or a limit in it; each of its shares is one."""
-    documents = [YAML(typ="safe").load(path) for path in (PROJECT / "templates" / "prometheus" / "rules").glob("*.yml")]
+    documents = [YAML(typ="safe").load(text) for text in rule_files(project_limits()).values()]
     rules = {
         rule["alert"]: rule
         for one in documents
