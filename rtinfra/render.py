@@ -8,19 +8,27 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from rtinfra.netloc import netloc
 from rtinfra.paths import PROJECT
 
 
 @cache
 def _environment() -> Environment:
     # The result is configuration for machines, never HTML: escaping would corrupt it.
-    return Environment(  # nosec B701
+    environment = Environment(  # nosec B701
         loader=FileSystemLoader(PROJECT / "templates"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"netloc": netloc, "scalar": scalar}
+    return environment
+
+
+def scalar(text: str) -> str:
+    """Return a text as it stands in YAML, where one that begins with a bracket would be a list."""
+    return json.dumps(text) if text.startswith("[") else text
 
 
 def render(template: str, **values: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from roles.agents.model import AGENTS, FILEBEAT_UNIT, METRICS_PAGE, STATS_PAGE, AgentsSettings
 from roles.elasticsearch.model import ELASTICSEARCH
@@ -60,7 +60,7 @@ def state(settings: AgentsSettings, view: FleetView) -> RoleState:
     )
 
 
-def gateways(view: FleetView) -> tuple[list[IPv4Address], int]:
+def gateways(view: FleetView) -> tuple[list[IPv4Address | IPv6Address], int]:
     """Return the addresses of all gateways of the fleet, and the port all of them listen on.
 
     Raises:
@@ -68,9 +68,7 @@ def gateways(view: FleetView) -> tuple[list[IPv4Address], int]:
             name is ours, in a hosts file, so that no name server is needed.
     """
     members = view.members(GATEWAYS)
-    addresses = [
-        IPv4Address(address) for member in members for address in addresses_of(member.settings, member.address)
-    ]
+    addresses = [ip_address(address) for member in members for address in addresses_of(member.settings, member.address)]
     ports = {member.settings.grpc_port for member in members}
     if len(ports) != 1:
         raise ValueError(f"agents reach all gateways at one port, and gateways.grpc_port is {sorted(ports)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Self
 
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from rtinfra.config.types import ByteSize, Port, SecretName, SettingError, Setti
 class GatewaysSettings(Settings):
     """Settings of the `gateways` role."""
 
-    addresses: tuple[IPv4Address, ...] = Field(
+    addresses: tuple[IPv4Address | IPv6Address, ...] = Field(
         description="one gateway runs for each; empty: one, at the host's own telemetry address"
     )
     grpc_port: Port
