@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -27,5 +28,10 @@ class JaegerSettings(Settings):
 
 #: Key to the settings of this role.
 JAEGER: Final = Section("jaeger", JaegerSettings)
-#: Page that lists the services it has traces of.
-SERVICES_PAGE: Final = "/api/services"
+#: Span of the control loop's cycles, about one a second.
+CYCLE_SPAN: Final = "rt.cycle"
+
+
+def operations(service: str) -> str:
+    """Return the path at which it lists the operations of a service."""
+    return f"/api/services/{quote(service, safe='')}/operations"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from roles.agents.model import AGENTS
 from roles.datasources import trace_options
 from roles.facets import Datasource, Json, Scrape, Signal, Span, Store, TraceSearch
-from roles.jaeger.model import JAEGER, SERVICES_PAGE, JaegerSettings
+from roles.jaeger.model import JAEGER, JaegerSettings, operations
+from roles.rt_app.model import RT_APP
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.facts.http import Request
 from rtinfra.quadlet import Account, Container, check_command, config_file
@@ -67,12 +69,30 @@ def spans(document: Json) -> tuple[Span, ...]:
     )
 
 
+def traced_applications(view: FleetView) -> tuple[str, ...]:
+    """Return the services whose cycles are traced and whose host has a collector: those that Jaeger has to know."""
+    collecting = {member.host for member in view.members(AGENTS)}
+    found = {
+        member.settings.tracing.service_name
+        for member in view.members(RT_APP)
+        if member.host in collecting
+        and member.settings.application.kind == "reference"
+        and member.settings.tracing.instrumentation.rt_cycle
+        and member.settings.tracing.sampling_rate > 0
+    }
+    return tuple(sorted(found))
+
+
+def _reads_back(settings: JaegerSettings, view: FleetView) -> tuple[Request, ...]:
+    return tuple(Request(view.url(settings.ui_port, operations(service))) for service in traced_applications(view))
+
+
 ROLE = Role(
     section=JAEGER,
     state=state,
     tier=Tier.STORES,
     scrapes=(Scrape(job="jaeger", port=lambda settings: settings.metrics_port),),
-    reads_back=lambda settings, view: (Request(view.url(settings.ui_port, SERVICES_PAGE)),),
+    reads_back=_reads_back,
     store=Store(
         signal=Signal.TRACES,
         exporter="otlp_grpc",

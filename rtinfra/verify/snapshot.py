@@ -22,6 +22,7 @@ from rtinfra.verify.look import (
     kernel,
     logins,
     logs,
+    loop,
     memory,
     mirror_client,
     mirror_server,
@@ -46,6 +47,7 @@ from rtinfra.verify.look.interrupts import Interrupts
 from rtinfra.verify.look.kernel import Kernel
 from rtinfra.verify.look.logins import Logins
 from rtinfra.verify.look.logs import Logs
+from rtinfra.verify.look.loop import Loop
 from rtinfra.verify.look.memory import Memory
 from rtinfra.verify.look.mirror_client import MirrorClient
 from rtinfra.verify.look.mirror_server import MirrorServer
@@ -71,7 +73,7 @@ class Look(Protocol):
 #: Every look, in the order in which the host is asked.
 LOOKS: Final[tuple[Look, ...]] = (
     *(computer, kernel, cpus, slices, threads, interrupts, units, watchdog, boot, packages, logins, clock, logs, drift),
-    *(private_files, application, memory, containers, filebeat, mirror_client, mirror_server, answers),
+    *(private_files, application, memory, loop, containers, filebeat, mirror_client, mirror_server, answers),
 )
 #: Sections that every Linux host fills.
 _ALWAYS: Final = ("online", "kernel", "cmdline", "cpu_values", "thread_stat", "thread_status", "units", "end")
@@ -102,6 +104,7 @@ class Snapshot:
     private_files: PrivateFiles
     application: Application
     memory: Memory
+    loop: Loop
     containers: Containers
     filebeat: Filebeat
     mirror_client: MirrorClient | None
@@ -133,13 +136,20 @@ def parse(text: str, marker: str = sections.MARKER) -> Snapshot:
 
     Raises:
         SnapshotError: a section that every Linux host fills is empty, so that controls about it would pass
-            without having looked.
+            without having looked; or one holds what its command never prints.
     """
     # Not splitlines(): names of threads may hold characters that it takes for line ends.
     answer = Answer(sections.parse(text.split("\n"), marker))
     for needed in _ALWAYS:
         if not answer.line(needed):
             raise SnapshotError(f"the host's answer has no {needed}: {text[-300:]!r}")
+    try:
+        return _read(answer)
+    except (ValueError, LookupError, TypeError) as error:
+        raise SnapshotError(f"the host's answer cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read(answer: Answer) -> Snapshot:
     return Snapshot(
         computer=computer.read(answer),
         kernel=kernel.read(answer),
@@ -158,6 +168,7 @@ def parse(text: str, marker: str = sections.MARKER) -> Snapshot:
         private_files=private_files.read(answer),
         application=application.read(answer),
         memory=memory.read(answer),
+        loop=loop.read(answer),
         containers=containers.read(answer),
         filebeat=filebeat.read(answer),
         mirror_client=mirror_client.read(answer),

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from roles.agents.model import AGENTS, METRICS_PAGE, AgentsSettings, FilebeatSettings
-from roles.agents.role import COLLECTOR_UNIT, FILEBEAT_UNIT, NODE_EXPORTER_UNIT
+from roles.agents.model import AGENTS, FILEBEAT_UNIT, METRICS_PAGE, AgentsSettings, FilebeatSettings
+from roles.agents.role import COLLECTOR_UNIT, NODE_EXPORTER_UNIT
 from roles.elasticsearch.model import ELASTICSEARCH
 from roles.gateways.model import GATEWAYS
 from roles.host import HostConfig

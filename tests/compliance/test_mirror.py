@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from roles.host import HostConfig
-from roles.mirror_client.model import MIRROR_CLIENT, MirrorClientSettings
-from roles.mirror_client.role import IMAGES, KEY, REPOSITORY, SOURCE
+from roles.mirror_client.model import IMAGES, KEY, MIRROR_CLIENT, REPOSITORY, SOURCE, MirrorClientSettings
 from roles.mirror_place import MirrorPlace
 from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT, MirrorServerSettings
 from roles.mirror_server.role import names

@@ -178,8 +178,16 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     routing = {"receivers": [{"name": "alert-log", "webhook_configs": [{"url": "http://192.0.2.2:9095/alerts"}]}]}
     routing["route"] = {"receiver": "alert-log"}  # type: ignore[assignment]
     components = [
-        {"localID": name_, "name": name_, "health": {"state": "healthy"}}
-        for name_ in ("otelcol.receiver.otlp", "otelcol.processor.memory_limiter", "otelcol.processor.batch")
+        {"localID": name_, "name": name_.rpartition(".")[0], "health": {"state": "healthy"}}
+        for name_ in (
+            *("otelcol.receiver.otlp.default", "otelcol.processor.memory_limiter.default"),
+            *(
+                f"otelcol.{kind}"
+                for tenant in tenants
+                for label in (tenant.replace("-", "_"),)
+                for kind in (f"processor.filter.{label}", f"processor.batch.{label}", f"exporter.otlphttp.{label}_logs")
+            ),
+        )
     ]
     limits = {
         tenant: {
@@ -194,7 +202,9 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             f"http://{address}:{gateways.metrics_port}/metrics": collector(2.0**40)
             for address in addresses_of(gateways, view.address)
         },
-        f"{view.url(config[JAEGER].ui_port)}{jaeger_model.SERVICES_PAGE}": {"data": ["mxrc-rt"]},
+        f"{view.url(config[JAEGER].ui_port)}{jaeger_model.operations('mxrc-rt')}": {
+            "data": ["rt.cycle", "task.execute"]
+        },
         f"{base['prometheus']}{prometheus_model.FLAGS_PAGE}": {"data": flags},
         f"{base['prometheus']}{prometheus_model.CONFIG_PAGE}": {"data": {"yaml": yaml.safe_dump(effective)}},
         f"{base['prometheus']}{prometheus_model.TARGETS_PAGE}": {
@@ -380,6 +390,10 @@ def test_healthy_hosts_pass(verify: Callable[..., Report]) -> None:
         ('"health": "up"', '"health": "down"', "OB-13.2"),
         ('send_failed_spans_total{exporter="otlp_grpc"} 0', 'send_failed_spans_total{exporter="x"} 1', "OB-6.5"),
         ("node_textfile_scrape_error 0", "node_textfile_scrape_error 1", "OB-5.21"),
+        ('"rt.cycle", "task.execute"', '"task.execute"', "OB-4.10"),
+        ("otelcol.processor.batch.staging", "otelcol.processor.batch.other", "OB-7.2"),
+        ("otelcol.exporter.otlphttp.prod_logs", "otelcol.exporter.otlphttp.other", "OB-7.2"),
+        ("http://192.0.2.2:9095/alerts", "http://192.0.2.9:9095/alerts", "AL-1.2"),
         ("watchdog_missing 0", "watchdog_missing 1", "AL-2.1"),
         ('ready_for_live{env="paper"} 1', 'ready_for_live{env="paper"} 0', "PF-1.1"),
         ("rtinfra_preflight_last_success", "other_last_success", "PF-2.1"),
