@@ -24,6 +24,8 @@ RULES: Final = "/api/v1/rules"
 ALERTMANAGER_STATUS: Final = "/api/v2/status"
 ALERTS: Final = "/api/v2/alerts"
 SERVICES: Final = "/api/services"
+#: Span of the control loop's cycles, about one a second.
+CYCLE_SPAN: Final = "rt.cycle"
 CONFIG_PAGE: Final = "/config"
 RUNTIME_CONFIG: Final = "/runtime_config"
 LOKI_LIMITS: Final = "/config/tenant/v1/limits"
@@ -64,6 +66,30 @@ def gateways(site: Site, settings: GatewaysSettings) -> tuple[str, ...]:
     return tuple(str(address) for address in settings.addresses) or (site.address,)
 
 
+def operations(service: str) -> str:
+    """Return the path at which Jaeger lists the operations of a service."""
+    return f"{SERVICES}/{quote(service, safe='')}/operations"
+
+
+def traced_applications(site: Site) -> tuple[str, ...]:
+    """Return the services whose cycles are traced and whose host has a collector: those that Jaeger has to know."""
+    collecting = {member.host for member in site.members("agents")}
+    found = {
+        member.settings.tracing.service_name
+        for member in site.members("rt_hosts")
+        if member.host in collecting
+        and member.settings.application.kind == "reference"
+        and member.settings.tracing.instrumentation.rt_cycle
+        and member.settings.tracing.sampling_rate > 0
+    }
+    return tuple(sorted(found))
+
+
+def _jaeger(site: Site, settings: Any) -> Iterator[str]:
+    ui = base(site, settings, "ui_port")
+    yield from (ui + operations(service) for service in traced_applications(site))
+
+
 def _agents(site: Site, settings: Any) -> Iterator[str]:
     yield collector_metrics(site, settings)
     if settings.logs == "filebeat":
@@ -87,7 +113,7 @@ def _at(*paths: str, port: str = "port") -> Callable[[Site, Any], Iterable[str]]
 _URLS: Final[Mapping[str, Callable[[Site, Any], Iterable[str]]]] = {
     "agents": _agents,
     "gateways": _gateways,
-    "jaeger": _at(SERVICES, port="ui_port"),
+    "jaeger": _jaeger,
     "prometheus": _at(FLAGS, CONFIG, TARGETS, RULES, query(HOSTS_SEEN), query(LOOPS_SEEN)),
     "alertmanager": _alertmanager,
     "loki": _at(CONFIG_PAGE),

@@ -22,6 +22,7 @@ from rtinfra.verify.look import (
     kernel,
     logins,
     logs,
+    loop,
     memory,
     mirror_client,
     mirror_server,
@@ -46,6 +47,7 @@ from rtinfra.verify.look.interrupts import Interrupts
 from rtinfra.verify.look.kernel import Kernel
 from rtinfra.verify.look.logins import Logins
 from rtinfra.verify.look.logs import Logs
+from rtinfra.verify.look.loop import Loop
 from rtinfra.verify.look.memory import Memory
 from rtinfra.verify.look.mirror_client import MirrorClient
 from rtinfra.verify.look.mirror_server import MirrorServer
@@ -71,7 +73,7 @@ class Look(Protocol):
 #: Every look, in the order in which the host is asked.
 LOOKS: Final[tuple[Look, ...]] = (
     *(computer, kernel, cpus, slices, threads, interrupts, units, watchdog, boot, packages, logins, clock, logs, drift),
-    *(private_files, application, memory, containers, filebeat, mirror_client, mirror_server, answers),
+    *(private_files, application, memory, loop, containers, filebeat, mirror_client, mirror_server, answers),
 )
 #: Sections that every Linux host fills.
 _ALWAYS: Final = ("online", "kernel", "cmdline", "cpu_values", "thread_stat", "thread_status", "units", "end")
@@ -102,6 +104,7 @@ class Snapshot:
     private_files: PrivateFiles
     application: Application
     memory: Memory
+    loop: Loop
     containers: Containers
     filebeat: Filebeat
     mirror_client: MirrorClient | None
@@ -158,6 +161,7 @@ def parse(text: str, marker: str = sections.MARKER) -> Snapshot:
         private_files=private_files.read(answer),
         application=application.read(answer),
         memory=memory.read(answer),
+        loop=loop.read(answer),
         containers=containers.read(answer),
         filebeat=filebeat.read(answer),
         mirror_client=mirror_client.read(answer),

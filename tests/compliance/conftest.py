@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rtinfra.verify.look.kernel import Kernel
     from rtinfra.verify.look.logins import Logins
     from rtinfra.verify.look.logs import Logs
+    from rtinfra.verify.look.loop import Loop
     from rtinfra.verify.look.memory import Memory
     from rtinfra.verify.look.packages import Packages
     from rtinfra.verify.look.private_files import PrivateFiles
@@ -191,6 +192,12 @@ def application(snapshot: Snapshot) -> Application:
 def memory(snapshot: Snapshot) -> Memory:
     """Memory of the real-time process."""
     return snapshot.memory
+
+
+@pytest.fixture(scope="session")
+def loop(snapshot: Snapshot) -> Loop:
+    """The control loop's counter at both ends of the watch."""
+    return snapshot.loop
 
 
 @pytest.fixture(scope="session")

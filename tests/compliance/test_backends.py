@@ -272,14 +272,44 @@ def test_prometheus_sees_all(measured: Callable[[str, Callable[[Any], bool]], An
 # --- Jaeger (OB-4)
 
 
+# One cycle a second is noted, one of ten is kept as shipped, and it is on its way for some seconds.
+_FIRST_TRACE_SECONDS = 120
+
+
 @pytest.mark.on("jaeger")
-@pytest.mark.control(id="OB-4.10", severity="high", title="Jaeger lists the services that send traces")
-def test_jaeger_services(answers: Answers, config: HostConfig, site: Site) -> None:
+@pytest.mark.control(id="OB-4.10", severity="high", title="Jaeger has traces of every robot program that sends some")
+def test_jaeger_services(
+    answers: Answers,
+    units: Units,
+    computer: Computer,
+    programs: tuple[Program, ...],
+    asker: Asker,
+    config: HostConfig,
+    site: Site,
+) -> None:
     if site.telemetry.traces != "jaeger":
         expect.not_applicable(f"traces are sent to {site.telemetry.traces} (telemetry.traces)")
     settings = expect.found(config.jaeger, "settings of Jaeger", "none")
-    listed = _json(answers.last(base(site, settings, "ui_port") + endpoints.SERVICES)).get("data") or []
-    expect.at_least(len(listed), 1, "services")
+    sending = endpoints.traced_applications(site)
+    if not sending:
+        expect.not_applicable("no host of the inventory runs a robot program that traces its cycles, and agents")
+    unit = next(program.unit for program in programs if program.role == "jaeger")
+    age = units.seconds_active(unit, computer.uptime)
+    url = base(site, settings, "ui_port")
+    for service in sending:
+
+        def has_it(answer: HttpAnswer) -> bool:
+            return endpoints.CYCLE_SPAN in _operations(answer)
+
+        first = answers.last(url + endpoints.operations(service))
+        found = telemetry.settled(first, age, asker, has_it, _FIRST_TRACE_SECONDS)
+        operations = ", ".join(sorted(_operations(found))) or "none"
+        expect.that(has_it(found), operations, f"{endpoints.CYCLE_SPAN} among them", f"operations of {service}")
+
+
+def _operations(answer: HttpAnswer) -> set[str]:
+    document = answer.json
+    return set((document.get("data") if isinstance(document, dict) else None) or ())
 
 
 # --- Loki, Tempo, Mimir (OB-8, OB-9, OB-10); what is the tenants' is in test_tenants.py
@@ -346,9 +376,15 @@ def test_alloy_components(answers: Answers, config: HostConfig, site: Site) -> N
 @pytest.mark.control(id="OB-7.2", severity="high", title="Alloy has the components the pipeline needs, one per tenant")
 def test_alloy_pipeline(answers: Answers, config: HostConfig, site: Site) -> None:
     components = _json(answers.last(base(site, config.alloy, "ui_port") + endpoints.COMPONENTS))
-    names = [found["name"] for found in components]
-    for needed in ("otelcol.receiver.otlp", "otelcol.processor.memory_limiter", "otelcol.processor.batch"):
-        expect.at_least(names.count(needed), 1, needed)
+    there = {found["localID"] for found in components}
+    needed = {"otelcol.receiver.otlp.default", "otelcol.processor.memory_limiter.default"}
+    for tenant in site.telemetry.tenants:
+        label = tenant.replace("-", "_")
+        needed |= {f"otelcol.processor.filter.{label}", f"otelcol.processor.batch.{label}"}
+        # One for each kind of data that this tenant's backends take.
+        exporters = [name for name in there if name.startswith(f"otelcol.exporter.otlphttp.{label}_")]
+        expect.at_least(len(exporters), 1, f"exporters of {tenant}")
+    expect.nothing(sorted(needed - there), "components that are missing")
 
 
 @pytest.mark.on("alloy")

@@ -1,16 +1,40 @@
 """Isolated cores belong to the real-time application alone."""
 
+import re
+from collections.abc import Collection
+
 import pytest
 
 from roles.host import RtHostConfig
 from roles.rt_app.deploy import NON_RT_UNIT, RT_UNIT
 from roles.rt_tuning.deploy import HOUSEKEEPING_GROUPS, RT_SLICE
-from rtinfra.cpu import CpuLayout
+from rtinfra.cpu import CpuLayout, Topology
 from rtinfra.verify import expect
 from rtinfra.verify.look.cpus import Cpus
+from rtinfra.verify.look.interrupts import Interrupts
+from rtinfra.verify.look.memory import Memory
 from rtinfra.verify.look.slices import Slices
 from rtinfra.verify.look.threads import SCHED_POLICIES, Thread, Threads
 from rtinfra.verify.look.units import Units
+
+# What mlockall(2) leaves out: a few pages that the kernel maps into every process (vdso, vvar).
+_UNLOCKED_KB = 64
+#: Kernel threads that have to be on a core, by the core they are for, and what each is there for.
+_OF_A_CORE = {
+    r"cpuhp/(\d+)": "takes this core up and down",
+    r"migration/(\d+)": "takes programs off this core",
+    r"idle_inject/(\d+)": "lets this core rest when it is too hot",
+    r"ksoftirqd/(\d+)": "what an interrupt of this core leaves for later",
+    r"ktimers/(\d+)": "ends timers that were started on this core",
+    r"rcuc/(\d+)": "what this core has to do for the clean-up of memory (RCU)",
+    r"irq_work/(\d+)": "what was asked for on this core where it could not be done at once",
+    r"backlog_napi/(\d+)": "packets that were handed to this core",
+    r"kworker/(\d+):.*": "work that was asked for on this core",
+}
+# The kernel binds these two of each NUMA node to all cores of the node, whichever are isolated, until 6.13.
+_OF_A_NODE = r"(?:kswapd|kcompactd)(\d+)"
+# On a real-time kernel every interrupt is handled by a thread, which goes where the interrupt goes.
+_OF_AN_INTERRUPT = r"irq/(\d+)-.*"
 
 
 @pytest.fixture
@@ -42,6 +66,34 @@ def test_no_foreign_task_may_run_there(foreign_tasks: tuple[Thread, ...], layout
 def test_no_foreign_task_ran_there(foreign_tasks: tuple[Thread, ...], layout: CpuLayout) -> None:
     intruders = (task for task in foreign_tasks if task.last_cpu in layout.isolated)
     expect.nothing(intruders, "programs that ran last on an isolated core")
+
+
+@pytest.mark.control(
+    id="RT-10.60",
+    severity="critical",
+    title="Of the kernel's own threads only those use the real-time cores that must",
+)
+def test_kernel_threads_belong_there(threads: Threads, interrupts: Interrupts, layout: CpuLayout) -> None:
+    fixed = {irq.number for irq in interrupts.all if not irq.is_movable}
+    there = [task for task in threads.kernel(".*") if task.cpus & layout.isolated]
+    strangers = (
+        f"{task.name} on {expect.shown(task.cpus)}" for task in there if not _belongs(task, fixed, layout.topology)
+    )
+    expect.nothing(strangers, f"threads of the kernel, of {len(there)} that may run there, without a reason to")
+
+
+def _belongs(task: Thread, fixed: Collection[int], topology: Topology) -> bool:
+    """Whether a kernel thread has a reason to be allowed on an isolated core."""
+    for pattern in _OF_A_CORE:
+        if match := re.fullmatch(pattern, task.name):
+            return task.cpus == {int(match[1])}
+    if match := re.fullmatch(_OF_A_NODE, task.name):
+        return task.cpus == topology.nodes.get(int(match[1]), frozenset())
+    if match := re.fullmatch(_OF_AN_INTERRUPT, task.name):
+        # Of a device's queue for that core alone: quiet unless a program there uses the device.
+        return int(match[1]) in fixed
+    # A rescuer is allowed everywhere, and sleeps until there is no memory left to start a worker where it is needed.
+    return task.is_worker and not task.name.startswith("kworker/u") and task.cpus >= topology.online
 
 
 @pytest.mark.control(id="RT-10.5", severity="critical", title="The real-time process stays on the real-time cores")
@@ -159,6 +211,11 @@ def test_nobody_outranks_the_loop(foreign_tasks: tuple[Thread, ...], rt: RtHostC
 
 
 @pytest.mark.control(id="RT-10.19", severity="critical", title="The real-time process's memory is kept in RAM")
-def test_memory_is_locked(threads: Threads) -> None:
-    locked = max((task.locked_kb for task in threads.of(RT_UNIT)), default=0)
-    expect.at_least(locked, 1, "locked memory of the real-time process", "kB")
+def test_memory_is_locked(memory: Memory) -> None:
+    unlocked = expect.found(memory.unlocked_kb, "memory of the real-time process that may leave RAM", "not told", "kB")
+    expect.that(
+        memory.everything.total_kb > 0 and unlocked <= _UNLOCKED_KB,
+        f"{unlocked} kB of {memory.everything.total_kb} kB",
+        f"at most {_UNLOCKED_KB} kB",
+        "memory of the real-time process that may leave RAM",
+    )

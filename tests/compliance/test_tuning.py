@@ -63,8 +63,8 @@ def test_nmi_watchdog(kernel: Kernel, rt: RtHostConfig) -> None:
 
 def _expect_priority(threads: Threads, pattern: str, priority: int) -> None:
     found = threads.kernel(pattern)
-    if not found:
-        expect.not_applicable("this kernel has no such threads")
+    # Every real-time kernel has them: none found means that nothing was looked at.
+    expect.at_least(len(found), 1, "threads")
     wrong = (
         f"{task.name} policy {task.policy} priority {task.priority}"
         for task in found

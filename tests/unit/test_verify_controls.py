@@ -156,8 +156,16 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     routing = {"receivers": [{"name": "alert-log", "webhook_configs": [{"url": "http://192.0.2.2:9095/alerts"}]}]}
     routing["route"] = {"receiver": "alert-log"}  # type: ignore[assignment]
     components = [
-        {"localID": name_, "name": name_, "health": {"state": "healthy"}}
-        for name_ in ("otelcol.receiver.otlp", "otelcol.processor.memory_limiter", "otelcol.processor.batch")
+        {"localID": name_, "name": name_.rpartition(".")[0], "health": {"state": "healthy"}}
+        for name_ in (
+            *("otelcol.receiver.otlp.default", "otelcol.processor.memory_limiter.default"),
+            *(
+                f"otelcol.{kind}"
+                for tenant in tenants
+                for label in (tenant.replace("-", "_"),)
+                for kind in (f"processor.filter.{label}", f"processor.batch.{label}", f"exporter.otlphttp.{label}_logs")
+            ),
+        )
     ]
     limits = {
         tenant: {
@@ -172,7 +180,9 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             f"http://{address}:{gateways.metrics_port}/metrics": collector(2.0**40)
             for address in endpoints.gateways(site, gateways)
         },
-        f"{endpoints.base(site, config.jaeger, 'ui_port')}{endpoints.SERVICES}": {"data": ["mxrc-rt"]},
+        f"{endpoints.base(site, config.jaeger, 'ui_port')}{endpoints.operations('mxrc-rt')}": {
+            "data": ["rt.cycle", "task.execute"]
+        },
         f"{base['prometheus']}{endpoints.FLAGS}": {"data": flags},
         f"{base['prometheus']}{endpoints.CONFIG}": {"data": {"yaml": yaml.safe_dump(effective)}},
         f"{base['prometheus']}{endpoints.TARGETS}": {

@@ -71,7 +71,7 @@ def test_the_loop_thread(snapshot: Snapshot) -> None:
     loop = next(task for task in snapshot.threads.all if task.name == "cycle-loop")
     assert (loop.policy, loop.priority, loop.cpus) == (1, 90, {2})
     assert not loop.is_kernel
-    assert loop.locked_kb > 0
+    assert not loop.is_worker
     assert loop in snapshot.threads.of("mxrc-rt.service")
     assert loop not in snapshot.threads.of("mxrc-non-rt.service")
 
@@ -167,6 +167,8 @@ def test_journal_bounds_are_those_of_the_disk(snapshot: Snapshot) -> None:
 def test_memory_by_node(snapshot: Snapshot) -> None:
     assert snapshot.memory.private.share(1) > 95
     assert snapshot.memory.everything.total_kb > snapshot.memory.private.total_kb
+    assert snapshot.memory.policy_share("bind:1") == 100
+    assert snapshot.memory.unlocked_kb == 8
     assert parse(edited("numa_maps")).memory.everything.share(1) == 0
 
 

@@ -1,4 +1,4 @@
-"""Memory of the real-time process: on which NUMA nodes it lies, by which policy."""
+"""Memory of the real-time process: on which NUMA nodes it lies, by which policy, whether it is locked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 
 _NODE_PAGES: Final = re.compile(r" N(\d+)=(\d+)")
+_OWN_PAGES: Final = re.compile(r" anon=(\d+)")
+_SIZE: Final = re.compile(r"(\w+): +(\d+) kB")
 _PAGE_KB: Final = re.compile(r" kernelpagesize_kB=(\d+)")
 
 
@@ -32,16 +34,28 @@ class Resident:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of the real-time process: all of it, that without files, and the policies of its mappings, numa(7)."""
+    """Memory of the real-time process: all of it, and that without files.
+
+    `kb_by_policy` is the memory that the process has written, by the policy of its mappings in the words of numa(7).
+    `unlocked_kb` is what is in RAM and may leave it; None when the kernel does not tell.
+    """
 
     everything: Resident
     private: Resident
-    policies: frozenset[str]
+    kb_by_policy: Mapping[str, int]
+    unlocked_kb: int | None
+
+    def policy_share(self, policy: str) -> float:
+        """Return the share of written memory that is placed by a policy, in percent."""
+        total = sum(self.kb_by_policy.values())
+        return 100.0 * self.kb_by_policy.get(policy, 0) / total if total else 0.0
 
 
 def ask(questions: Questions) -> Mapping[str, str]:
     """Ask for the mappings of the real-time process, `$rt`."""
-    return {"numa_maps": "cat /proc/$rt/numa_maps"} if questions.application else {}
+    if not questions.application:
+        return {}
+    return {"numa_maps": "cat /proc/$rt/numa_maps", "smaps_rollup": "cat /proc/$rt/smaps_rollup"}
 
 
 def read(answer: Answer) -> Memory:
@@ -50,8 +64,25 @@ def read(answer: Answer) -> Memory:
     return Memory(
         everything=_resident(lines),
         private=_resident(line for line in lines if " file=" not in line),
-        policies=frozenset(line.split()[1] for line in lines if len(line.split()) > 1),
+        kb_by_policy=_by_policy(lines),
+        unlocked_kb=_unlocked(answer.lines("smaps_rollup")),
     )
+
+
+def _by_policy(lines: Iterable[str]) -> dict[str, int]:
+    """Sum pages that belong to the process alone (`anon`: written at least once) by the policy of their mapping."""
+    found: dict[str, int] = {}
+    for line in lines:
+        pages, size, words = _OWN_PAGES.search(line), _PAGE_KB.search(line), line.split()
+        if pages and len(words) > 1:
+            found[words[1]] = found.get(words[1], 0) + int(pages[1]) * (int(size[1]) if size else 4)
+    return found
+
+
+def _unlocked(lines: Iterable[str]) -> int | None:
+    """Return what is resident and not locked, proc_pid_smaps(5): `Locked` counts shared pages as `Pss` does."""
+    sizes = {match[1]: int(match[2]) for line in lines if (match := _SIZE.match(line))}
+    return sizes["Pss"] - sizes["Locked"] if {"Pss", "Locked"} <= sizes.keys() else None
 
 
 def _resident(lines: Iterable[str]) -> Resident:

@@ -15,22 +15,24 @@ SCHED_FIFO: Final = 1
 #: Numbers of scheduling policies, sched(7), by the words of the settings. systemd shows the numbers too.
 SCHED_POLICIES: Final[Mapping[str, int]] = {"SCHED_OTHER": SCHED_OTHER, "SCHED_FIFO": SCHED_FIFO, "SCHED_RR": 2}
 
+# include/linux/sched.h
+_PF_WQ_WORKER: Final = 0x00000020
 _PF_KTHREAD: Final = 0x00200000
 
 
 @dataclass(frozen=True)
 class Thread:
-    """One thread. `last_cpu` is where it ran last; `locked_kb` belongs to its whole process."""
+    """One thread. `is_worker` tells that it does the kernel's deferred work; `last_cpu` is where it ran last."""
 
     pid: int
     tid: int
     name: str
     is_kernel: bool
+    is_worker: bool
     cpus: frozenset[int]
     policy: int
     priority: int
     last_cpu: int
-    locked_kb: int
     cgroup: str
 
     def __str__(self) -> str:
@@ -60,7 +62,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
     """Ask for three files of every thread or process, with one fork each."""
     return {
         "thread_stat": "grep -sHZ '' /proc/[0-9]*/task/[0-9]*/stat",
-        "thread_status": "grep -sHZE '^(Cpus_allowed_list|VmLck):' /proc/[0-9]*/task/[0-9]*/status",
+        "thread_status": "grep -sHZ '^Cpus_allowed_list:' /proc/[0-9]*/task/[0-9]*/status",
         "cgroups": "grep -sHZ '^0::' /proc/[0-9]*/cgroup",
     }
 
@@ -72,14 +74,8 @@ def read(answer: Answer) -> Threads:
 
 def _threads(stat: Iterable[str], status: Iterable[str], cgroups: Iterable[str]) -> Iterator[Thread]:
     allowed: dict[int, frozenset[int]] = {}
-    locked_kb: dict[int, int] = {}
     for path, line in named(status):
-        tid = int(path.split("/")[4])
-        key, _, value = line.partition(":")
-        if key == "Cpus_allowed_list":
-            allowed[tid] = cpu_list(value.strip())
-        else:
-            locked_kb[tid] = int(value.split()[0])
+        allowed[int(path.split("/")[4])] = cpu_list(line.partition(":")[2].strip())
     group_of = {int(path.split("/")[2]): line.removeprefix("0::") for path, line in named(cgroups)}
     for path, line in named(stat):
         pid, tid = int(path.split("/")[2]), int(path.split("/")[4])
@@ -88,16 +84,17 @@ def _threads(stat: Iterable[str], status: Iterable[str], cgroups: Iterable[str])
         # The name is in parentheses and may hold some itself.
         head, _, tail = line.rpartition(") ")
         fields = tail.split()
+        # Numbers of fields as in proc_pid_stat(5), which counts from 1; `fields` begins with the third.
+        flags = int(fields[9 - 3])
         yield Thread(
             pid=pid,
             tid=tid,
             name=head.partition("(")[2],
-            # Numbers of fields as in proc_pid_stat(5), which counts from 1; `fields` begins with the third.
-            is_kernel=bool(int(fields[9 - 3]) & _PF_KTHREAD),
+            is_kernel=bool(flags & _PF_KTHREAD),
+            is_worker=bool(flags & _PF_WQ_WORKER),
             cpus=allowed[tid],
             last_cpu=int(fields[39 - 3]),
             priority=int(fields[40 - 3]),
             policy=int(fields[41 - 3]),
-            locked_kb=locked_kb.get(tid, 0),
             cgroup=group_of.get(pid, ""),
         )
