@@ -112,10 +112,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--latency-seconds", type=int, default=10, help="how long latency is measured")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def register_markers(config: pytest.Config) -> None:
+    """Make the markers known that say which hosts a control is for."""
     config.addinivalue_line("markers", f"{_EVERY_HOST}: a control for hosts that are not real-time too")
     config.addinivalue_line("markers", f"{_ON}(*groups): a control for the hosts that are in all of these groups")
     config.addinivalue_line("markers", f"{_ON_ANY}(*groups): a control for the hosts that are in one of these groups")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    register_markers(config)
     if config.option.inventory is not None:
         config.pluginmanager.register(Verification(config), _NAME)
 

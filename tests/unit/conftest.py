@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra.verify import evidence, session
+from rtinfra.verify.plugin import register_markers
 from tests.record_looks import ANSWERING, rt_host
 
 SUITE = '''
@@ -72,6 +73,11 @@ def test_on_both(verification, subject_name):
 def test_disruptive(verification, subject_name):
     pass
 '''
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Some tests call a control as a function."""
+    register_markers(config)
 
 
 @pytest.fixture
