@@ -25,6 +25,7 @@ INVENTORY = LAB / "inventory.yaml"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--heavy", action="store_true", help="also the scenarios that take many minutes")
+    parser.addoption("--update-controls", action="store_true", help="store each control's verdict as it is now")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
