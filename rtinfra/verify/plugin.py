@@ -28,7 +28,7 @@ from rtinfra.hosts import HostsError, fleet_in, selected
 from rtinfra.programs import Program, programs_of, site_without_secrets
 from rtinfra.verify import endpoints, expect, snapshot
 from rtinfra.verify.explained import explanations
-from rtinfra.verify.questions import Questions, questions
+from rtinfra.verify.questions import questions
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -348,12 +348,6 @@ class Verification:
             os.write(self._option.progress_fd, f"{what}\n".encode())
 
 
-def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:
-    """Return what to ask of a host of an inventory."""
-    site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
-    return questions(host.config, programs, endpoints.requests(host, site, programs), mirror_of(fleet, host))
-
-
 def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Connections) -> Subject:
     """Take the snapshot of one host and expand its CPU lists against what is really there.
 
@@ -362,8 +356,11 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
         ValueError: settings that a role cannot work with; as SnapshotError: it did not answer as a Linux host does.
     """
     started = time.monotonic()
+    site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
+    place = mirror_of(fleet, host)
+    asked = questions(host.config, programs, endpoints.requests(host, site, programs), place)
     # What programs and files say is printed raw: with a marker that they cannot know they cannot forge a section.
-    asked = replace(questions_of(fleet, host), marker=sections.unguessable_marker())
+    asked = replace(asked, marker=sections.unguessable_marker())
     seen = snapshot.parse(connections.feed(host.name, snapshot.script(asked)).text, asked.marker)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []
@@ -372,9 +369,9 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
         layout, findings = resolve_layout(cpu.isolated, cpu.housekeeping, seen.computer.state.topology)
     return Subject(
         host=host,
-        site=site_without_secrets(fleet, host),
-        mirror=mirror_of(fleet, host),
-        programs=programs_of(fleet, host),
+        site=site,
+        mirror=place,
+        programs=programs,
         snapshot=seen,
         layout=layout,
         layout_problems=tuple(

@@ -136,13 +136,20 @@ def parse(text: str, marker: str = sections.MARKER) -> Snapshot:
 
     Raises:
         SnapshotError: a section that every Linux host fills is empty, so that controls about it would pass
-            without having looked.
+            without having looked; or one holds what its command never prints.
     """
     # Not splitlines(): names of threads may hold characters that it takes for line ends.
     answer = Answer(sections.parse(text.split("\n"), marker))
     for needed in _ALWAYS:
         if not answer.line(needed):
             raise SnapshotError(f"the host's answer has no {needed}: {text[-300:]!r}")
+    try:
+        return _read(answer)
+    except (ValueError, LookupError, TypeError) as error:
+        raise SnapshotError(f"the host's answer cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read(answer: Answer) -> Snapshot:
     return Snapshot(
         computer=computer.read(answer),
         kernel=kernel.read(answer),

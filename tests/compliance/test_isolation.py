@@ -75,7 +75,7 @@ def test_no_foreign_task_ran_there(foreign_tasks: tuple[Thread, ...], layout: Cp
 )
 def test_kernel_threads_belong_there(threads: Threads, interrupts: Interrupts, layout: CpuLayout) -> None:
     fixed = {irq.number for irq in interrupts.all if not irq.is_movable}
-    there = [task for task in threads.kernel(".*") if task.cpus & layout.isolated]
+    there = [task for task in threads.all if task.is_kernel and task.cpus & layout.isolated]
     strangers = (
         f"{task.name} on {expect.shown(task.cpus)}" for task in there if not _belongs(task, fixed, layout.topology)
     )

@@ -13,12 +13,21 @@ from hypothesis import strategies as st
 from roles.host import load_hosts
 from rtinfra.facts import sections
 from rtinfra.paths import PROJECT
-from rtinfra.verify.look import packages
+from rtinfra.verify.look import memory, packages, threads
 from rtinfra.verify.look.answer import Answer
-from rtinfra.verify.plugin import questions_of
 from rtinfra.verify.questions import Questions
-from rtinfra.verify.snapshot import LOOKS, Look, commands, parse, script
-from tests.record_looks import ANSWERING, PLACE, SUBJECTS, files, recorded, rt_host, sections_of, subject_of
+from rtinfra.verify.snapshot import LOOKS, Look, SnapshotError, commands, parse, script
+from tests.record_looks import (
+    ANSWERING,
+    PLACE,
+    SUBJECTS,
+    files,
+    questions_of,
+    recorded,
+    rt_host,
+    sections_of,
+    subject_of,
+)
 
 # Hosts that, together, are asked everything that verification can ask.
 INVENTORY = """hosts:
@@ -110,6 +119,53 @@ def test_the_played_host_answers_under_the_marker_it_was_asked_with(asked: list[
     played = ["sh", "-c", f"{ANSWERING}{answer}"]
     text = subprocess.run(played, input=script(questions), capture_output=True, text=True, check=True).stdout
     assert parse(text, questions.marker).kernel.release == "6.12.117+deb13-rt-amd64"
+
+
+@given(st.data())
+def test_whatever_a_host_says_is_read_or_refused(data: st.DataObject) -> None:
+    """Never an error that would end the verification of all other hosts."""
+    found = sections.parse(rt_host().split("\n"))
+    name = data.draw(st.sampled_from(sorted(found)))
+    lines = [*found[name][:5], ""]
+    number = data.draw(st.integers(0, len(lines) - 1))
+    garbled = st.text(st.characters(exclude_characters="\n", codec="utf-8"), max_size=40)
+    cut = data.draw(st.integers(0, len(lines[number])))
+    lines[number] = lines[number][:cut] + data.draw(garbled)
+    text = "\n".join(line for key, content in (found | {name: lines}).items() for line in (f"@@{key}", *content))
+    try:
+        parse(text)
+    except SnapshotError as error:
+        assert "the host's answer" in str(error)
+
+
+@given(st.text(st.characters(exclude_characters="\0\n", codec="utf-8"), min_size=1, max_size=15))
+def test_a_thread_has_the_name_it_gave_itself(name: str) -> None:
+    fields = " ".join(["0"] * 36 + ["50", "2"])
+    seen = threads.read(
+        Answer(
+            {
+                "thread_stat": [f"/proc/7/task/8/stat\x008 ({name}) S {fields}"],
+                "thread_status": ["/proc/7/task/8/status\0Cpus_allowed_list:\t0-1"],
+                "cgroups": ["/proc/7/cgroup\x000::/system.slice/a.service"],
+            }
+        )
+    )
+    (thread,) = seen.of("a.service")
+    assert (thread.name, thread.tid, thread.pid, thread.cpus, thread.policy) == (name, 8, 7, {0, 1}, 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["bind:1", "default", "prefer:0"]), st.integers(1, 500), st.integers(0, 3))))
+def test_shares_of_memory_add_up(mappings: list[tuple[str, int, int]]) -> None:
+    lines = [
+        f"7f00 {policy} anon={pages} dirty={pages} N{node}={pages} kernelpagesize_kB=4"
+        for policy, pages, node in mappings
+    ]
+    seen = memory.read(Answer({"numa_maps": lines}))
+    assert seen.everything == seen.private
+    assert seen.everything.total_kb == sum(seen.kb_by_policy.values()) == 4 * sum(pages for _, pages, _ in mappings)
+    whole = 100 if mappings else 0
+    assert sum(map(seen.policy_share, seen.kb_by_policy)) == pytest.approx(whole)
+    assert sum(map(seen.everything.share, range(4))) == pytest.approx(whole)
 
 
 def test_a_package_of_two_architectures_is_there_when_one_is() -> None:
