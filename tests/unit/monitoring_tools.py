@@ -1,4 +1,4 @@
-"""promtool and amtool for tests, out of Debian's packages: amtool as hosts run it, promtool older (2.x).
+"""promtool, amtool and Alertmanager for tests, out of Debian's packages: as hosts run them, promtool older (2.x).
 
 Fetched once into ~/.cache/rtinfra/tools by this machine's own apt, from the archive it is configured for, as apt of
 another release would do it: nothing is installed. Only when that archive cannot be reached are the tests skipped.
@@ -23,6 +23,10 @@ from rtinfra.local.lock import locked
 from rtinfra.paths import PROJECT
 
 PACKAGES = ("promtool", "prometheus-alertmanager")
+_PROGRAMS = ("promtool", "amtool", "prometheus-alertmanager")
+#: Below the programs: what Debian's Alertmanager reads from /usr/share.
+SHARE = "share"
+_SHARED = "prometheus"
 
 
 def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -31,7 +35,7 @@ def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def tool(name: str) -> Path:
-    """Return the path of promtool or amtool; skips the test when they cannot be had."""
+    """Return the path of one of the programs; skips the test when they cannot be had."""
     found = _tools()
     if isinstance(found, str):
         pytest.skip(found)
@@ -40,13 +44,15 @@ def tool(name: str) -> Path:
 
 @cache
 def _tools() -> Path | str:
-    """Return the directory of both programs, or why there is none."""
+    """Return the directory of the programs, or why there is none."""
     suite = _suite()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtinfra" / "tools" / suite
     try:
         # Several processes run tests at the same time.
         with locked(home.with_suffix(".lock"), "fetching promtool and amtool", timeout=600):
-            if not home.is_dir():
+            if not all((home / name).exists() for name in (*_PROGRAMS, SHARE)):
+                # Perhaps left by a run that needed fewer of them.
+                shutil.rmtree(home, ignore_errors=True)
                 _fetch(suite, home)
     except LocalError as error:
         return f"promtool and amtool of Debian {suite} cannot be fetched: {error}"
@@ -86,6 +92,7 @@ def _fetch(suite: str, target: Path) -> None:
         # All or nothing: what is in the target's place is complete.
         ready = work / "ready"
         ready.mkdir()
-        for program in ("promtool", "amtool"):
+        for program in _PROGRAMS:
             shutil.copy2(work / "files" / "usr" / "bin" / program, ready)
+        shutil.copytree(work / "files" / "usr" / "share" / _SHARED, ready / SHARE / _SHARED)
         ready.rename(target)
