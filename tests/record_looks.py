@@ -13,15 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from roles.fleet import mirror_of
-from roles.host import HostConfig
-from rtinfra.config import Fleet, FleetHost
 from rtinfra.connection import Connections
 from rtinfra.facts import sections
 from rtinfra.hosts import fleet_in, selected
-from rtinfra.programs import programs_of, site_without_secrets
-from rtinfra.verify import endpoints, snapshot
-from rtinfra.verify.questions import Questions, questions
+from rtinfra.verify import snapshot
+from rtinfra.verify.questions import Questions, questions_of
 from rtinfra.verify.snapshot import LOOKS, Look
 
 PLACE: Final = Path(__file__).parent / "unit" / "looks"
@@ -32,12 +28,6 @@ ANSWERING: Final = r"""marker=$(sed -n 's/^echo \(@@[0-9a-f]*:\)online$/\1/p'); 
 _UUID: Final = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 #: Looks that say nothing of a host without telemetry, preflight and mirror.
 ELSEWHERE: Final = ("private_files", "containers", "filebeat", "mirror_client", "mirror_server")
-
-
-def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:
-    """Return what verification asks of a host of an inventory."""
-    site, programs = site_without_secrets(fleet, host), programs_of(fleet, host)
-    return questions(host.config, programs, endpoints.requests(host, site, programs), mirror_of(fleet, host))
 
 
 def subject_of(look: Look) -> str:

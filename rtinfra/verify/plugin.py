@@ -30,7 +30,7 @@ from rtinfra.hosts import HostsError, fleet_in, selected
 from rtinfra.programs import Program, programs_of
 from rtinfra.verify import expect, snapshot
 from rtinfra.verify.explained import explanations
-from rtinfra.verify.questions import Questions, questions
+from rtinfra.verify.questions import questions_of
 from rtinfra.verify.report import (
     EXIT_UNUSABLE,
     NOT_A_LATENCY_PROOF,
@@ -353,11 +353,6 @@ class Verification:
     def _tell(self, what: str) -> None:
         if self._option.progress_fd is not None:
             os.write(self._option.progress_fd, f"{what}\n".encode())
-
-
-def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:
-    """Return what to ask of a host of an inventory."""
-    return questions(host.config, compose(stand_in_view(fleet, host)), programs_of(fleet, host))
 
 
 def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Connections) -> Subject:

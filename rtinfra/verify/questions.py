@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roles.base.model import BASE
-from roles.composition import Composition
+from roles.composition import Composition, compose
 from roles.host import HostConfig
 from roles.mirror_place import Mirror, MirrorPlace
 from roles.mirror_server.model import MIRROR_SERVER
@@ -15,9 +15,11 @@ from roles.rt_app.model import RT_APP, RtAppSettings
 from roles.rt_kernel.model import RT_KERNEL
 from roles.rt_tuning.model import RT_TUNING
 from roles.shape import FleetView
+from roles.stand_ins import stand_in_view
+from rtinfra.config import Fleet, FleetHost
 from rtinfra.facts import sections
 from rtinfra.facts.http import Request
-from rtinfra.programs import Program
+from rtinfra.programs import Program, programs_of
 
 CHRONY: Final = "chrony.service"
 LOGROTATE: Final = "logrotate.timer"
@@ -62,6 +64,11 @@ class Questions:
     mirror: MirrorQuestions | None
     private_directories: tuple[str, ...]
     marker: str = sections.MARKER
+
+
+def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:
+    """Return what to ask of a host of an inventory."""
+    return questions(host.config, compose(stand_in_view(fleet, host)), programs_of(fleet, host))
 
 
 def questions(

@@ -12,15 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from roles.agents.model import AGENTS
 from roles.alertmanager.model import ALERTMANAGER, AlertmanagerSettings
 from roles.fleet import load_hosts
 from roles.host import HostConfig
 from roles.rt_app.model import RT_APP
 from roles.shape import FleetView
+from roles.stand_ins import stand_in_view
 from rtinfra.facts.http import HttpAnswer
 from rtinfra.paths import PROJECT
-from rtinfra.programs import site_without_secrets
 from rtinfra.verify import expect
 from rtinfra.verify.asking import Asker
 from rtinfra.verify.expect import Mismatch
@@ -78,7 +77,7 @@ def fleet_site(tmp_path: Path) -> Callable[[str], tuple[HostConfig, FleetView]]:
     inventory = tmp_path / "hosts.yaml"
     inventory.write_text(INVENTORY)
     fleet = load_hosts(PROJECT, inventory)
-    return lambda name: (fleet.hosts[name].config, site_without_secrets(fleet, fleet.hosts[name]))
+    return lambda name: (fleet.hosts[name].config, stand_in_view(fleet, fleet.hosts[name]))
 
 
 # --- AL-1.2
@@ -170,7 +169,7 @@ def cost(
     config, _ = fleet_site("robot")
     reference = config[RT_APP].reference.model_copy(update={"cycle_us": 1000})
     app = config[RT_APP].model_copy(update={"reference": reference})
-    settings = SimpleNamespace(rt=SimpleNamespace(rt_app=app), agents=config[AGENTS])
+    changed = config.model_copy(update={"rt_app": app})
     request = SimpleNamespace(config=SimpleNamespace(option=SimpleNamespace(latency_seconds=10)))
 
     def measured(virtualisation: str = "none", **how: Any) -> Played:
@@ -190,7 +189,7 @@ def cost(
         played = Host(process.page)
         computer = SimpleNamespace(is_virtual=virtualisation != "none", virtualisation=virtualisation)
         control: Callable[..., None] = test_tracing_cost.test_cost_of_tracing
-        control(None, played, settings, None, computer, request)
+        control(None, played, changed, None, computer, request)
         return played
 
     return measured
@@ -233,4 +232,4 @@ def test_a_process_that_refuses_tasks_is_found(
     monkeypatch.setattr(test_tracing_cost, "time", clock)
     played = Played(Process(clock).page, status=400)
     with pytest.raises(Mismatch, match="HTTP status of a task"):
-        work(cast("Asker", played), fleet_site("robot")[0].rt.rt_app, 1)
+        work(cast("Asker", played), fleet_site("robot")[0][RT_APP], 1)

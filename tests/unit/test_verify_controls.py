@@ -42,7 +42,7 @@ from rtinfra.paths import PROJECT
 from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import SLICE
 from rtinfra.verify import Report, Status, run
-from rtinfra.verify.plugin import questions_of
+from rtinfra.verify.questions import questions_of
 from rtinfra.verify.session import TESTS, pytest_arguments
 from tests.record_looks import ANSWERING, rt_host
 from tests.unit.mirror_fleet import client_answer, server_answer, server_units

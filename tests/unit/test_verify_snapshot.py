@@ -13,8 +13,7 @@ from rtinfra.facts import sections
 from rtinfra.paths import PROJECT
 from rtinfra.verify.look.boot import BootMenu
 from rtinfra.verify.look.kernel import parameter_path, sysctl_path
-from rtinfra.verify.plugin import questions_of
-from rtinfra.verify.questions import Questions
+from rtinfra.verify.questions import Questions, questions_of
 from rtinfra.verify.snapshot import Snapshot, SnapshotError, parse, script
 from tests.record_looks import rt_host
 
