@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from rtinfra.paths import PROJECT
+from tests.skips import Skips
 
 # Stages whose scenarios start machines themselves; tests/chaos tells one long story instead.
 _ON_MACHINES = ("e2e", "offline")
@@ -18,7 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # Of several processes that of the person who reads the result counts.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Skips())
     # A shell that starts us in the background has us ignore Ctrl-C, and the programs that tests interrupt would too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
