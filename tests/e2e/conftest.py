@@ -14,6 +14,8 @@ import pytest
 from rtinfra.images import build
 from rtinfra.lab import DEFAULT_GROUPS, ConsoleReporter, Machine, MachineSpec
 from rtinfra.paths import PROJECT
+from tests.chaos.cuts import Cuts
+from tests.chaos.instants import FEW, instants
 from tests.e2e.stack import AGENT_GROUPS, BACKENDS, GROUPS, IMAGES, Backends
 from tests.project import Project
 
@@ -47,6 +49,15 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     found.reset()
     yield found
     found.down()
+
+
+@pytest.fixture(scope="session")
+def cuts(machine: Machine) -> Iterator[Cuts]:
+    """The power cuts of the first deploy. What becomes of them is told beside the scenarios that follow."""
+    few = [moment for moment in instants() if moment.number in FEW]
+    told = Cuts(machine, few, ConsoleReporter(), at_a_time=1)
+    yield told
+    told.close()
 
 
 @pytest.fixture
@@ -84,13 +95,9 @@ def fingerprint(machine: Machine) -> str:
 
 @pytest.fixture(scope="session")
 def backends(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Backends]:
-    """The second machine, bare at the start of its scenarios, and the real-time machine with agents.
-
-    Skips when the collector or Jaeger cannot be built here; everything that can be built is built first.
-    """
-    outcome = build.build(IMAGES, ConsoleReporter())
-    if outcome.unavailable:
-        pytest.skip("; ".join(f"{name}: {reason}" for name, reason in outcome.unavailable.items()))
+    """The second machine, bare at the start of its scenarios, and the real-time machine with agents."""
+    unavailable = build.build(IMAGES, ConsoleReporter()).unavailable
+    assert not unavailable, "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())
     spec = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2)
     found = Machine(BACKENDS, spec=spec, root=LAB, report=ConsoleReporter())
     found.join(*GROUPS)

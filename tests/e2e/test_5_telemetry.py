@@ -1,7 +1,7 @@
 """Telemetry from end to end: workload, agent, two gateways, Jaeger, Prometheus, Alertmanager, alert log.
 
 A second machine gets gateways and backends; the real-time machine gets its agents. Needs a Go toolchain and its module
-proxy for the collector and Jaeger, which are built here; without them these scenarios are skipped with the reason.
+proxy for the collector, Jaeger and Prometheus, which are built here; what cannot be built is said and fails.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+import signal
 import time
 from typing import Any
 
@@ -21,11 +22,30 @@ from tests.e2e.test_2_deploy import STATE, out
 from tests.project import Project
 
 
+def kill_a_run(project: Project, machine: Machine) -> None:
+    """The control machine dies while dpkg unpacks on this host, and apt there with its packages half unpacked."""
+    run = project.pyinfra()
+    deadline = time.monotonic() + 600
+    unpacking = "grep -q ' unpacked \\| half-installed ' /var/log/dpkg.log"
+    while machine.run(unpacking, check=False).returncode != 0:
+        assert run.poll() is None, f"ended by itself:\n{run.stdout.read() if run.stdout else ''}"
+        assert time.monotonic() < deadline, "apt never got to unpack anything"
+        time.sleep(1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    # The host's apt would go on or end half way, either is fine. This is the worst case.
+    machine.run("pkill -KILL -x apt-get; pkill -KILL -x dpkg; sleep 1", check=False)
+
+
 def test_both_machines_are_deployed(lab_project: Project, backends: Backends, machine: Machine) -> None:
-    """Agents on one, gateways and backends on the other; the real-time application is not touched."""
+    """Agents on one, gateways and backends on the other, by a run that completes a killed one; the real-time
+    application is not touched.
+    """
     before = out(machine, STATE)
+    kill_a_run(lab_project, backends.machine)
     result = lab_project.deploy()
     assert result.ok, result.log
+    assert out(backends.machine, "dpkg --audit") == ""
     for name in CONTAINERS:
         assert out(backends.machine, f"systemctl is-active {name}") == "active"
     assert out(machine, "systemctl is-active rtinfra-otelcol") == "active"
