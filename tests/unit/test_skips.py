@@ -27,7 +27,10 @@ def test_that_may_be_skipped():
 """
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["one process", "workers"])
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param([], id="one process"), pytest.param(["-n", "2"], id="workers", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(("condition", "code"), [("True", 1), ("False", 0)], ids=["skipped", "run"])
 def test_an_unnamed_skip_fails_the_run(tmp_path: Path, condition: str, code: int, workers: list[str]) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
