@@ -150,8 +150,12 @@ def test_every_metric_of_the_catalogue_is_there(lab_project: Project, backends: 
     assert not left, sorted(left)
 
 
+@pytest.mark.heavy
 def test_an_alert_fires_and_is_heard(lab_project: Project, backends: Backends, machine: Machine) -> None:
-    """The application falls silent for two minutes: a critical alert, with the page that says what to do."""
+    """The application falls silent for two minutes: a critical alert, with the page that says what to do.
+
+    In `make test`: `tests/native/test_4_alert.py`, with an alert that holds for a second.
+    """
     heard = len(backends.alerts())
     machine.run("systemctl stop mxrc-non-rt mxrc-rt")
     try:
