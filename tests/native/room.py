@@ -28,6 +28,8 @@ from rtinfra.local.progress import ConsoleReporter
 
 _Seen = TypeVar("_Seen")
 _READY_WITHIN = 60.0
+# Also when this process is killed.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 # /proc for programs that look at themselves; then the program sees nothing but its own root. This shell stays, as the
 # first process of its namespace: its end is that of all others, while a wish to end with a parent (PR_SET_PDEATHSIG)
 # does not survive the change of the account.
@@ -39,8 +41,7 @@ class Network:
 
     def __init__(self, addresses: Sequence[str]) -> None:
         programs.ensure([Tool("ip", "iproute2")], ConsoleReporter())
-        # It ends with whoever holds it: this process and the programs inside.
-        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self._holder = subprocess.Popen([*_ENDS_WITH_US, "unshare", "--net", "sleep", "infinity"])
         self._thread = ThreadPoolExecutor(1, initializer=self._enter)
         own = Path("/proc/self/ns/net").readlink()
         eventually("a network namespace", 10, lambda: Path(self._path).readlink() != own)
@@ -49,8 +50,8 @@ class Network:
             self.execute("ip", "address", "add", f"{address}/32", "dev", "lo")
 
     def inside(self, *command: str | Path) -> list[str]:
-        """Return the command line that runs a command in this network."""
-        return ["nsenter", f"--net={self._path}", "--", *map(str, command)]
+        """Return the command line that runs a command in this network, no longer than this process lives."""
+        return [*_ENDS_WITH_US, "nsenter", f"--net={self._path}", "--", *map(str, command)]
 
     def execute(self, *command: str) -> None:
         """Run a command in this network."""

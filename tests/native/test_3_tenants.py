@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from tests.native.room import Network, Program, eventually
 
 
 @pytest.fixture
-def gateway(network: Network, tmp_path: Path) -> Program:
+def gateway(network: Network, tmp_path: Path) -> Iterator[Program]:
     program = in_room(containers("gateways")["otel-gateway-1"], network, tmp_path)
-    program.start()
-    return program
+    try:
+        program.start()
+        yield program
+    finally:
+        program.kill()
 
 
 def record(text: str, tenant: str | None) -> dict[str, object]:
@@ -45,4 +49,3 @@ def test_each_record_reaches_its_tenant_alone(network: Network, gateway: Program
     eventually(f"{kept} in {folder}", 20, found)
     # Whoever says an unknown tenant can be asked about it.
     assert '"nobody"' in (folder / "infra-monitoring.jsonl").read_text()
-    gateway.kill()

@@ -56,8 +56,10 @@ def alert_log(network: Network, tmp_path: Path) -> Iterator[Path]:
     directory = Path(words[words.index("--directory") + 1])
     directory.mkdir(parents=True)
     with subprocess.Popen(network.inside(sys.executable, *words)) as process:
-        yield directory / "alerts.jsonl"
-        process.kill()
+        try:
+            yield directory / "alerts.jsonl"
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -74,11 +76,13 @@ def alerting(network: Network, alert_log: Path, tmp_path: Path) -> Iterator[None
         in_room(containers("alertmanager")["alertmanager"], network, tmp_path),
         in_room(replace(prometheus, config=config), network, tmp_path),
     ]
-    for program in programs:
-        program.start()
-    yield
-    for program in programs:
-        program.kill()
+    try:
+        for program in programs:
+            program.start()
+        yield
+    finally:
+        for program in programs:
+            program.kill()
 
 
 def heard(alert_log: Path, status: str) -> list[dict[str, Any]]:
