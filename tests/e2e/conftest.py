@@ -74,6 +74,15 @@ def lab_project(project: Project, machine: Machine, monkeypatch: pytest.MonkeyPa
     return project
 
 
+@pytest.fixture
+def settled(request: pytest.FixtureRequest, lab_project: Project) -> Project:
+    """The same, and the host is as its settings say. Every scenario leaves it so, but one that failed or was ended."""
+    if request.session.testsfailed or request.config.getoption("--keep-machine"):
+        result = lab_project.deploy()
+        assert result.ok, result.log
+    return lab_project
+
+
 def own_check_by_timer(machine: Machine) -> None:
     """Have the host look at itself by its own timer, a second from now instead of two minutes after its deploy."""
     drop_in = "/run/systemd/system/rtinfra-drift.timer.d/soon.conf"

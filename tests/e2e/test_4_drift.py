@@ -40,11 +40,9 @@ def movable_interrupt(machine: Machine) -> str:
     return machine.run(script).stdout.strip()
 
 
-def test_a_deployed_host_has_not_drifted(lab_project: Project, machine: Machine) -> None:
-    # Whatever earlier scenarios left behind.
-    assert lab_project.deploy().ok
+def test_a_deployed_host_has_not_drifted(settled: Project, machine: Machine) -> None:
     assert check(machine) == {}
-    assert lab_project.deploy().changed == 0
+    assert settled.deploy().changed == 0
 
 
 def test_every_change_by_hand_is_found_by_name_and_put_back(lab_project: Project, machine: Machine) -> None:
