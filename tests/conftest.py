@@ -29,14 +29,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    stages = [PROJECT / "tests" / name for name in _ON_MACHINES]
-    scenarios = [item for item in items if any(item.path.is_relative_to(stage) for stage in stages)]
-    if not scenarios or not config.pluginmanager.hasplugin("pytest_rerunfailures"):
+    # Only those of this run: another stage may be at work beside it, with machines that are its own business.
+    stages = {
+        name: [item for item in items if item.path.is_relative_to(PROJECT / "tests" / name)] for name in _ON_MACHINES
+    }
+    here = {name: scenarios for name, scenarios in stages.items() if scenarios}
+    if not here or not config.pluginmanager.hasplugin("pytest_rerunfailures"):
         return
     # Here, because tests of pyinfra's command line may not have loaded this much before it.
     from tests.crashes import Consoles, SecondChance
 
-    chance = SecondChance(Consoles(*(PROJECT / f".lab-{name}" for name in _ON_MACHINES)))
+    chance = SecondChance(Consoles(*(PROJECT / f".lab-{name}" for name in here)))
     config.pluginmanager.register(chance)
-    for scenario in scenarios:
-        chance.give(scenario)
+    for scenarios in here.values():
+        for scenario in scenarios:
+            chance.give(scenario)
