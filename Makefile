@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DONE := $(VENV)/.complete
 
-.PHONY: help setup demo test test-fast test-all lint e2e chaos molecule bench lock clean
+.PHONY: help setup demo test test-fast test-all lint chaos molecule bench lock clean
 
 help: ## Show what can be done
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,13 +25,13 @@ setup: $(DONE) ## Make the environment .venv with the commands rtinfra and pyinf
 demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
 	@$(VENV)/bin/rtinfra demo
 
-test: $(DONE) ## Everything: lint, types, unit, golden, integration, end-to-end scenarios (about 70 minutes without KVM)
+test: $(DONE) ## Everything: lint, types, unit, golden, integration, native telemetry, scenarios on lab machines (about 45 minutes without KVM)
 	@tests/run all
 
 test-fast: $(DONE) ## Everything that needs no machine, under a minute
 	@tests/run fast
 
-test-all: $(DONE) ## `make test` with its heavy scenarios, then molecule and the benchmarks
+test-all: $(DONE) ## `make test` with its heavy scenarios (long outages, every failed boot), then molecule and the benchmarks
 	@tests/run heavy
 	@$(MAKE) --no-print-directory molecule bench
 

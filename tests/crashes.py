@@ -1,9 +1,9 @@
 """A scenario whose emulated kernel crashed is run once more: the emulator did that, not the project.
 
-QEMU without KVM translates the guest's code on several threads at once, and is not quite right about code that
-changes itself. A processor then runs into a breakpoint that the kernel had put into its own code for a moment, and that
-is gone: `Oops: int3`, and that kernel is dead. On two busy cores that were 3 of 36 starts of a real-time kernel.
-Whatever else fails is not tried twice.
+QEMU before 8.1 without KVM may keep the translation of code that another processor changed in that moment
+(`rtinfra.lab.accel.weakness`). A processor then runs into a breakpoint that the kernel had put into its own code for a
+moment, and that is gone: `Oops: int3`, and that kernel is dead. With QEMU 7.2 on two busy cores that were 3 of 36
+starts of a real-time kernel. Whatever else fails is not tried twice.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,9 @@ class Project:
         """Write the operator's own inventory file."""
         (self.path / "inventory" / "hosts.yaml").write_text(text, encoding="utf-8")
 
-    def deploy(self, *options: str) -> DeployResult:
-        """Run `pyinfra inventory deploy.py` in the copy."""
-        return runner.deploy("inventory", options, say=print, project=self.path)
+    def deploy(self, *options: str, say: Callable[[str], None] = print) -> DeployResult:
+        """Run `pyinfra inventory deploy.py` in the copy; `say` gets its lines as they come."""
+        return runner.deploy("inventory", options, say=say, project=self.path)
 
     def pyinfra(self) -> subprocess.Popen[str]:
         """Start the same and return at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from rtinfra.local import programs
 # that. The kernel, whose allocator uses it, then dies of a double fault. Programs that insist on all of x86-64-v2
 # (containers of some distributions) do not start without it.
 _TCG_CPU = "qemu64,-svm,-cx16,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+rdseed"
+
+
+# The first QEMU whose processors translate code that another one is changing as it is then.
+_TRANSLATES_SAFELY = (8, 1)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,33 @@ def choose() -> Acceleration:
     kernel. So the processor must announce virtualisation, and QEMU must get a virtual CPU running.
     """
     return KVM if _kvm_works() else TCG
+
+
+@functools.cache
+def weakness() -> str | None:
+    """What the emulator of this computer is known to do wrong, and what helps; None when nothing, as with KVM.
+
+    Before QEMU 8.1 (commit deba78709ae8, "Always lock pages before translation") a processor may translate code in the
+    very moment another one changes it, and keep the translation of what was there before. Linux changes its own code
+    while it runs: it puts a breakpoint there first, and takes it away at last. A processor that still runs into it is
+    dead: `Oops: int3`.
+    """
+    qemu = programs.find("qemu-system-x86_64")
+    if qemu is None or choose() is not TCG:
+        return None
+    said = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=False).stdout
+    return weakness_of(said)
+
+
+def weakness_of(said: str) -> str | None:
+    """The same of what `qemu-system-x86_64 --version` says."""
+    found = re.search(r"version (\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) >= _TRANSLATES_SAFELY:
+        return None
+    return (
+        f"QEMU {found[1]}.{found[2]} lets an emulated kernel crash now and then at its start (`Oops: int3`);"
+        " 8.1 and newer do not. Debian 12 has one in its backports"
+    )
 
 
 def _kvm_works() -> bool:

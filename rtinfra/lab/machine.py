@@ -412,6 +412,8 @@ class Machine:
         """Bring files of a machine that is off in line with ``spec``; the disk only when there is none."""
         if not self.disk_path.exists():
             image.require_space(self.directory, _MACHINE_SPACE, f"for the machine {self.name}")
+            if (warning := accel.weakness()) is not None:
+                self._report.note(warning)
             base = image.ensure_image(spec, archive.discover(), self._report)
             fresh = self.disk_path.with_suffix(".new")
             programs.execute(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", fresh], timeout=60)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from rtinfra.lab import Machine
 from rtinfra.runner import DeployResult
 
 #: How many moments there are.
@@ -22,8 +23,8 @@ FEW = (11, 15, 16)
 #: Their seed, unless somebody chooses another.
 SEED = 20261126
 
-#: Seconds that a bare machine takes from power to ssh on the machine on which USUAL was measured.
-USUAL_BOOT = 50.0
+#: Seconds from the start of the kernel to the end of a bare machine's start, where USUAL was measured.
+USUAL_START = 34.0
 #: The operations of a deploy to a bare real-time host, and how many seconds each takes there.
 USUAL = {
     "rt_kernel | last known good": 15.0,
@@ -72,6 +73,14 @@ def _at(seconds: float, number: int) -> Instant:
             return Instant(number, operation, seconds / usual)
         seconds -= usual
     return Instant(number, operation, 1.0)
+
+
+def slowness(machine: Machine) -> float:
+    """How many times as long as usual everything takes on a machine, by the start it had."""
+    microseconds = machine.run(
+        "systemctl is-system-running --wait >/dev/null; systemctl show --property FinishTimestampMonotonic --value"
+    ).stdout
+    return int(microseconds) / 1e6 / USUAL_START
 
 
 class Follower:

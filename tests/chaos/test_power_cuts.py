@@ -2,44 +2,37 @@
 
 The moments are in instants.py. Of one deploy that is left alone, the disk is copied at each of them as a power cut
 would leave it (`Machine.as_cut_off`); a machine that starts from the copy has lost its power then. So all cuts belong
-to the same deploy, and what they end in can be held against what that ended in.
+to the same deploy, and what they end in can be held against what that ended in. `make test` takes a few of these cuts
+of the first deploy of its end-to-end scenarios (tests/e2e/test_7_power_cuts.py), with the same assertions.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from tests.chaos.conftest import Reference, Story
+from rtinfra import verify
+from rtinfra.lab import Machine
+from tests.chaos.cuts import Cuts, Reference
 from tests.chaos.instants import Instant
-from tests.chaos.state import differences
+from tests.chaos.outcome import assert_made_up_for, assert_worth_comparing
 
 
 def test_the_state_is_worth_comparing(reference: Reference) -> None:
-    """Otherwise everything below would hold of two empty lists."""
-    for section, names in {
-        "packages": ["linux-image-rt-amd64", "chrony"],
-        "files": ["/etc/default/grub.d/60-rtinfra.cfg", "/usr/bin/python3", "/boot/grub"],
-        "units": ["mxrc-rt.service", "chrony.service"],
-        "boot": ["kernel", "command line"],
-        "live": ["sysctl vm.swappiness", "/sys/devices/system/cpu/isolated"],
-    }.items():
-        for name in names:
-            assert reference.state.sections[section].get(name), f"{section}: {name}"
-    assert reference.state.sections["initrd"]
-    assert not reference.state.sections["unfinished"]
+    assert_worth_comparing(reference)
+
+
+def test_every_control_holds_of_it(reference: Reference, machine: Machine, tmp_path: Path) -> None:
+    """And so of every machine below that ends in the same state, value by value."""
+    report = verify.run(machine.root / "inventory.yaml", output=tmp_path, latency_seconds=1)
+    assert not report.problems, report.problems
+    assert not report.failed, "\n".join(f"{result.control} {result.title}" for result in report.failed)
 
 
 def test_the_next_run_makes_up_for_it(
-    moment: Instant, story: Story, reference: Reference, summary: list[dict[str, Any]]
+    moment: Instant, cuts: Cuts, reference: Reference, summary: list[dict[str, Any]]
 ) -> None:
     entry = asdict(moment)
     summary.append(entry)
-    after = story.aftermath(moment)
-    found = differences(reference.state, after.state)
-    entry |= after.summary | {"compared": reference.state.size, "differences": list(map(str, found))}
-    assert after.again.ok, after.again.log
-    assert after.again.changed == 0, after.again.changed_operations
-    assert not after.report.problems, after.report.problems
-    assert not after.report.failed, "\n".join(f"{result.control} {result.title}" for result in after.report.failed)
-    assert not found, "\n".join(map(str, found))
+    assert_made_up_for(cuts.aftermath(moment), reference, entry)

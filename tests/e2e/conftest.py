@@ -14,6 +14,8 @@ import pytest
 from rtinfra.images import build
 from rtinfra.lab import DEFAULT_GROUPS, ConsoleReporter, Machine, MachineSpec
 from rtinfra.paths import PROJECT
+from tests.chaos.cuts import Cuts
+from tests.chaos.instants import FEW, instants
 from tests.e2e.stack import AGENT_GROUPS, BACKENDS, GROUPS, IMAGES, Backends
 from tests.project import Project
 
@@ -50,6 +52,15 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     found.down()
 
 
+@pytest.fixture(scope="session")
+def cuts(machine: Machine) -> Iterator[Cuts]:
+    """The power cuts of the first deploy. What becomes of them is told beside the scenarios that follow."""
+    few = [moment for moment in instants() if moment.number in FEW]
+    told = Cuts(machine, few, ConsoleReporter(), at_a_time=1)
+    yield told
+    told.close()
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh copy of the project."""
@@ -64,13 +75,25 @@ def lab_project(project: Project, machine: Machine, monkeypatch: pytest.MonkeyPa
     return project
 
 
-def wait_for_own_check(machine: Machine) -> None:
-    """Wait until the host has looked at itself after the last deploy; it does so again only the next day."""
-    script = (
-        'since=$(date -d "$(systemctl show -P ActiveEnterTimestamp rtinfra-drift.timer)" +%s); for i in $(seq 60); do '
-        "[ $(stat -c %Y /var/lib/rtinfra/drift/result.json || echo 0) -ge $since ] && exit 0; sleep 5; done; exit 1"
+@pytest.fixture
+def settled(request: pytest.FixtureRequest, lab_project: Project) -> Project:
+    """The same, and the host is as its settings say. Every scenario leaves it so, but one that failed or was ended."""
+    if request.session.testsfailed or request.config.getoption("--keep-machine"):
+        result = lab_project.deploy()
+        assert result.ok, result.log
+    return lab_project
+
+
+def own_check_by_timer(machine: Machine) -> None:
+    """Have the host look at itself by its own timer, a second from now instead of two minutes after its deploy."""
+    drop_in = "/run/systemd/system/rtinfra-drift.timer.d/soon.conf"
+    machine.run(
+        f"mkdir -p {drop_in.rpartition('/')[0]}; printf '[Timer]\\nOnActiveSec=1s\\n' >{drop_in};"
+        " systemctl daemon-reload; touch /run/before; systemctl restart rtinfra-drift.timer;"
+        " for i in $(seq 120); do [ /var/lib/rtinfra/drift/result.json -nt /run/before ] && break; sleep 1; done;"
+        f" rm {drop_in}; systemctl daemon-reload; [ /var/lib/rtinfra/drift/result.json -nt /run/before ]",
+        timeout=200,
     )
-    machine.run(script, timeout=400)
 
 
 def fingerprint(machine: Machine) -> str:
@@ -85,13 +108,9 @@ def fingerprint(machine: Machine) -> str:
 
 @pytest.fixture(scope="session")
 def backends(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Backends]:
-    """The second machine, bare at the start of its scenarios, and the real-time machine with agents.
-
-    Skips when the collector or Jaeger cannot be built here; everything that can be built is built first.
-    """
-    outcome = build.build(IMAGES, ConsoleReporter())
-    if outcome.unavailable:
-        pytest.skip("; ".join(f"{name}: {reason}" for name, reason in outcome.unavailable.items()))
+    """The second machine, bare at the start of its scenarios, and the real-time machine with agents."""
+    unavailable = build.build(IMAGES, ConsoleReporter()).unavailable
+    assert not unavailable, "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())
     spec = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2)
     found = Machine(BACKENDS, spec=spec, root=LAB, report=ConsoleReporter())
     found.join(*GROUPS)

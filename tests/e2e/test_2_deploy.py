@@ -1,11 +1,15 @@
-"""From bare to real-time, with a run that is killed in the middle; then nothing is left to do."""
+"""From bare to real-time in one run; then nothing is left to do.
+
+At moments of this run the power goes: not of this machine, but of copies that start from what was on its disk then.
+What becomes of them is told beside the scenarios that follow, and held against what this machine is right after it
+(`test_7_power_cuts.py`). A run that is killed in the middle: `test_5_telemetry.py`.
+"""
 
 from __future__ import annotations
 
-import signal
-import time
-
 from rtinfra.lab import Machine
+from tests.chaos.cuts import Cuts
+from tests.chaos.instants import slowness
 from tests.project import Project
 
 # What an unchanged host must keep: the boot, and the moments its services were started.
@@ -19,22 +23,8 @@ def out(machine: Machine, command: str) -> str:
     return machine.run(command).stdout.strip()
 
 
-def test_a_killed_run_is_completed_by_the_next(lab_project: Project, machine: Machine) -> None:
-    """The control machine dies while dpkg unpacks; the host's apt goes on or ends half way, either is fine."""
-    run = lab_project.pyinfra()
-    deadline = time.monotonic() + 600
-    unpacking = "grep -q ' unpacked \\| half-installed ' /var/log/dpkg.log"
-    while machine.run(unpacking, check=False).returncode != 0:
-        assert run.poll() is None, f"ended by itself:\n{run.stdout.read() if run.stdout else ''}"
-        assert time.monotonic() < deadline, "apt never got to unpack anything"
-        time.sleep(1)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    # The worst case: not only is the control machine gone, apt is killed with its packages half unpacked.
-    machine.run("pkill -KILL -x apt-get; pkill -KILL -x dpkg; sleep 1", check=False)
-
-    result = lab_project.deploy()
-    assert result.ok, result.log
+def test_a_bare_machine_becomes_a_real_time_host(lab_project: Project, machine: Machine, cuts: Cuts) -> None:
+    result = cuts.deploy(slowness(machine), lambda line: lab_project.deploy(say=line))
     assert "reboot" in " ".join(result.changed_operations)
     assert "PREEMPT_RT" in out(machine, "uname -v")
     assert out(machine, "dpkg --audit") == ""

@@ -9,14 +9,6 @@ from tests.e2e.test_2_deploy import out
 from tests.project import Project
 
 
-@pytest.fixture
-def settled(lab_project: Project) -> Project:
-    """A project whose host is as its settings say, whatever an earlier scenario left behind."""
-    result = lab_project.deploy()
-    assert result.ok, result.log
-    return lab_project
-
-
 def boot_id(machine: Machine) -> str:
     return out(machine, "cat /proc/sys/kernel/random/boot_id")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rtinfra import verify
 from rtinfra.lab import Machine
-from tests.e2e.conftest import INVENTORY, wait_for_own_check
+from tests.e2e.conftest import INVENTORY, own_check_by_timer
 from tests.project import Project
 
 CHECKER = "/usr/local/lib/rtinfra/drift.py"
@@ -40,11 +40,9 @@ def movable_interrupt(machine: Machine) -> str:
     return machine.run(script).stdout.strip()
 
 
-def test_a_deployed_host_has_not_drifted(lab_project: Project, machine: Machine) -> None:
-    # Whatever earlier scenarios left behind.
-    assert lab_project.deploy().ok
+def test_a_deployed_host_has_not_drifted(settled: Project, machine: Machine) -> None:
     assert check(machine) == {}
-    assert lab_project.deploy().changed == 0
+    assert settled.deploy().changed == 0
 
 
 def test_every_change_by_hand_is_found_by_name_and_put_back(lab_project: Project, machine: Machine) -> None:
@@ -79,6 +77,6 @@ def test_every_change_by_hand_is_found_by_name_and_put_back(lab_project: Project
 
 
 def test_the_timer_runs_and_the_controls_see_it(machine: Machine, tmp_path: Path) -> None:
-    wait_for_own_check(machine)
+    own_check_by_timer(machine)
     report = verify.run(INVENTORY, controls=["L-5"], output=tmp_path)
     assert [result.status for result in report.results] == [verify.Status.PASS] * 4, report.results

@@ -53,11 +53,9 @@ def told(operations: Sequence[Mapping[str, Any]]) -> dict[str, set[tuple[str, st
     }
 
 
-def test_an_unchanged_host_is_left_alone(lab_project: Project, machine: Machine) -> None:
-    # Whatever earlier scenarios left behind.
-    assert lab_project.deploy().ok
+def test_an_unchanged_host_is_left_alone(settled: Project, machine: Machine) -> None:
     before = fingerprint(machine), machine.run(RUNNING).stdout
-    code, plan = planned(lab_project)
+    code, plan = planned(settled)
     assert (fingerprint(machine), machine.run(RUNNING).stdout) == before
     assert (code, plan["operations"], plan["reboot"]["needed"]) == (0, [], False)
 

@@ -1,7 +1,7 @@
 """Telemetry from end to end: workload, agent, two gateways, Jaeger, Prometheus, Alertmanager, alert log.
 
 A second machine gets gateways and backends; the real-time machine gets its agents. Needs a Go toolchain and its module
-proxy for the collector and Jaeger, which are built here; without them these scenarios are skipped with the reason.
+proxy for the collector, Jaeger and Prometheus, which are built here; what cannot be built is said and fails.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+import signal
 import time
 from typing import Any
 
@@ -21,11 +22,30 @@ from tests.e2e.test_2_deploy import STATE, out
 from tests.project import Project
 
 
+def kill_a_run(project: Project, machine: Machine) -> None:
+    """The control machine dies while dpkg unpacks on this host, and apt there with its packages half unpacked."""
+    run = project.pyinfra()
+    deadline = time.monotonic() + 600
+    unpacking = "grep -q ' unpacked \\| half-installed ' /var/log/dpkg.log"
+    while machine.run(unpacking, check=False).returncode != 0:
+        assert run.poll() is None, f"ended by itself:\n{run.stdout.read() if run.stdout else ''}"
+        assert time.monotonic() < deadline, "apt never got to unpack anything"
+        time.sleep(1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    # The host's apt would go on or end half way, either is fine. This is the worst case.
+    machine.run("pkill -KILL -x apt-get; pkill -KILL -x dpkg; sleep 1", check=False)
+
+
 def test_both_machines_are_deployed(lab_project: Project, backends: Backends, machine: Machine) -> None:
-    """Agents on one, gateways and backends on the other; the real-time application is not touched."""
+    """Agents on one, gateways and backends on the other, by a run that completes a killed one; the real-time
+    application is not touched.
+    """
     before = out(machine, STATE)
+    kill_a_run(lab_project, backends.machine)
     result = lab_project.deploy()
     assert result.ok, result.log
+    assert out(backends.machine, "dpkg --audit") == ""
     for name in CONTAINERS:
         assert out(backends.machine, f"systemctl is-active {name}") == "active"
     assert out(machine, "systemctl is-active rtinfra-otelcol") == "active"
@@ -130,8 +150,12 @@ def test_every_metric_of_the_catalogue_is_there(lab_project: Project, backends: 
     assert not left, sorted(left)
 
 
+@pytest.mark.heavy
 def test_an_alert_fires_and_is_heard(lab_project: Project, backends: Backends, machine: Machine) -> None:
-    """The application falls silent for two minutes: a critical alert, with the page that says what to do."""
+    """The application falls silent for two minutes: a critical alert, with the page that says what to do.
+
+    In `make test`: `tests/native/test_4_alert.py`, with an alert that holds for a second.
+    """
     heard = len(backends.alerts())
     machine.run("systemctl stop mxrc-non-rt mxrc-rt")
     try:
@@ -169,11 +193,6 @@ def test_one_retention_restarts_one_program(lab_project: Project, backends: Back
     assert lab_project.deploy().changed == 0
 
 
-@pytest.fixture
-def settled(lab_project: Project, backends: Backends) -> Project:
-    return lab_project
-
-
 def refused(project: Project, *words: str) -> None:
     """The deploy refuses with these words before any host is changed."""
     result = project.deploy()
@@ -183,57 +202,57 @@ def refused(project: Project, *words: str) -> None:
         assert word in result.log, result.log
 
 
-def test_an_unknown_tenant_is_refused(settled: Project) -> None:
-    settled.edit("group_data/all.yaml", "\n  tenant: prod\n", "\n  tenant: nobody\n")
-    refused(settled, "telemetry.tenant", "nobody", "is not a tenant", "group_data/all.yaml:")
+def test_an_unknown_tenant_is_refused(lab_project: Project) -> None:
+    lab_project.edit("group_data/all.yaml", "\n  tenant: prod\n", "\n  tenant: nobody\n")
+    refused(lab_project, "telemetry.tenant", "nobody", "is not a tenant", "group_data/all.yaml:")
 
 
-def test_two_programs_on_one_port_are_refused(settled: Project) -> None:
-    settled.edit("group_data/alertmanager.yaml", "\n  port: 9093\n", "\n  port: 9090\n")
-    refused(settled, "9090", "already taken by", "group_data/")
+def test_two_programs_on_one_port_are_refused(lab_project: Project) -> None:
+    lab_project.edit("group_data/alertmanager.yaml", "\n  port: 9093\n", "\n  port: 9090\n")
+    refused(lab_project, "9090", "already taken by", "group_data/")
 
 
-def test_a_secret_that_nobody_defined_is_refused(settled: Project) -> None:
-    settled.edit(
+def test_a_secret_that_nobody_defined_is_refused(lab_project: Project) -> None:
+    lab_project.edit(
         "group_data/alertmanager.yaml", "\n  webhook: null\n", "\n  webhook:\n    url_secret: nowhere_defined\n"
     )
-    refused(settled, "nowhere_defined", "is not defined", "RTINFRA_SECRET_NOWHERE_DEFINED")
+    refused(lab_project, "nowhere_defined", "is not defined", "RTINFRA_SECRET_NOWHERE_DEFINED")
 
 
-def test_an_image_that_is_not_there_is_refused(settled: Project) -> None:
-    path = settled.path / "images" / "store"
+def test_an_image_that_is_not_there_is_refused(lab_project: Project) -> None:
+    path = lab_project.path / "images" / "store"
     target = path.readlink()
     path.unlink()
     path.mkdir()
     for file in target.iterdir():
         if "prometheus" not in file.name:
             (path / file.name).symlink_to(file)
-    refused(settled, "prometheus", "rtinfra images build")
+    refused(lab_project, "prometheus", "rtinfra images build")
 
 
-def test_a_rule_that_prometheus_refuses_never_goes_live(settled: Project, backends: Backends) -> None:
+def test_a_rule_that_prometheus_refuses_never_goes_live(lab_project: Project, backends: Backends) -> None:
     """Without a page that says what to do it does not even leave this computer; with one, Prometheus' own checker says
     no, on the host, before the old file is touched.
     """
     before = backends.started()
-    rules = sorted((settled.path / "templates" / "prometheus").rglob("*rules*"))
+    rules = sorted((lab_project.path / "templates" / "prometheus").rglob("*rules*"))
     rule = next(path for path in rules if path.is_file())
     rule.write_text(rule.read_text(encoding="utf-8") + "\n      - alert: Broken\n        expr: sum(((\n", "utf-8")
-    refused(settled, "the alert Broken", "has no runbook: write docs/runbooks/Broken.md")
-    (settled.path / "docs" / "runbooks" / "Broken.md").write_text("# Broken\n", "utf-8")
-    refused(settled, "is refused by its checker", "nothing was changed")
+    refused(lab_project, "the alert Broken", "has no runbook: write docs/runbooks/Broken.md")
+    (lab_project.path / "docs" / "runbooks" / "Broken.md").write_text("# Broken\n", "utf-8")
+    refused(lab_project, "is refused by its checker", "nothing was changed")
     assert backends.started() == before
 
 
-def test_a_backend_that_does_not_come_up_goes_back_to_what_it_had(settled: Project, backends: Backends) -> None:
+def test_a_backend_that_does_not_come_up_goes_back_to_what_it_had(lab_project: Project, backends: Backends) -> None:
     """A bound on memory that no Prometheus can live in: its journal is shown, the old one runs again."""
     section = "prometheus:\n  # Bound on its memory.\n  memory_max: "
-    settled.edit("group_data/lab_backends.yaml", f"{section}1G", f"{section}8M")
-    result = settled.deploy()
+    lab_project.edit("group_data/lab_backends.yaml", f"{section}1G", f"{section}8M")
+    result = lab_project.deploy()
     assert not result.ok
     assert "the previous ones are back, and it runs with them" in result.log
     assert out(backends.machine, "systemctl is-active prometheus") == "active"
     assert out(backends.machine, "systemctl show -P MemoryMax prometheus") == str(2**30)
-    settled.edit("group_data/lab_backends.yaml", f"{section}8M", f"{section}1G")
-    assert settled.deploy().ok
-    assert settled.deploy().changed == 0
+    lab_project.edit("group_data/lab_backends.yaml", f"{section}8M", f"{section}1G")
+    assert lab_project.deploy().ok
+    assert lab_project.deploy().changed == 0

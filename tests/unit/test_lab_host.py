@@ -121,6 +121,29 @@ def test_kvm_needs_more_than_its_device(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ("QEMU emulator version 7.2.19 (Debian 1:7.2+dfsg-7+deb12u18)", "QEMU 7.2 lets an emulated kernel crash"),
+        ("QEMU emulator version 8.0.5", "QEMU 8.0 lets"),
+        ("QEMU emulator version 8.1.0", None),
+        ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)", None),
+        ("something else", None),
+    ],
+)
+def test_an_emulator_that_lets_kernels_crash_is_known(said: str, known: str | None) -> None:
+    found = accel.weakness_of(said)
+    assert (found is None) == (known is None)
+    assert known is None or known in (found or "")
+
+
+def test_with_kvm_nothing_is_said_of_the_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    accel.weakness.cache_clear()
+    monkeypatch.setattr(accel, "choose", lambda: accel.KVM)
+    assert accel.weakness() is None
+    accel.weakness.cache_clear()
+
+
+@pytest.mark.parametrize(
     ("script", "runs"),
     [
         ('echo \'{"return": {"status": "running", "running": true}}\'', True),

@@ -155,6 +155,7 @@ def promtool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / role.PROMTOOL.lstrip("/")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metrics", ["prometheus", "mimir"])
 def test_prometheus_takes_the_configuration(promtool: Path, tmp_path: Path, metrics: str) -> None:
     file = managed(state(everything(metrics=metrics)), CONFIG)
@@ -166,6 +167,7 @@ def test_prometheus_takes_the_configuration(promtool: Path, tmp_path: Path, metr
     assert yaml.safe_load(file.content)["rule_files"] == ["/etc/prometheus/rules/*.rules.yml"]
 
 
+@pytest.mark.slow
 def test_the_prometheus_that_hosts_run_takes_the_rules(promtool: Path, tmp_path: Path) -> None:
     """What they do is tested in test_alert_rules.py, with Debian's older promtool."""
     rules = [tmp_path / path.name for path in role.RULES.glob("*.rules.yml")]

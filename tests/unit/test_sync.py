@@ -134,6 +134,49 @@ def test_truncated_transfer_changes_nothing(run, tmp_path: Path) -> None:
     assert not target.exists()
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_name(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the name is, before the next file's turn: each of two files is synced, renamed, and its folder synced."""
+    log, programs = tmp_path / "log", tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sync", "mv", "rm"):
+        real = shutil.which(name)
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{log}\nexec {real} "$@"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    one, two, gone = tmp_path / "one" / "a", tmp_path / "two" / "b", tmp_path / "one" / "c"
+    gone.parent.mkdir()
+    gone.write_text("old")
+    files = [File(path=str(path), content=b"new", **ME) for path in (one, two)]
+    done = run(bundle([*files, Absent(path=str(gone))], [], []))
+    assert done.returncode == 0, done.stderr
+    steps = [line for line in log.read_text().splitlines() if "stage." not in line and "/state/" not in line]
+    assert steps == [
+        *(f"sync -- {one.parent}/.rtinfra-new", f"mv -fT -- {one.parent}/.rtinfra-new {one}", f"sync -- {one.parent}"),
+        *(f"sync -- {two.parent}/.rtinfra-new", f"mv -fT -- {two.parent}/.rtinfra-new {two}", f"sync -- {two.parent}"),
+        *(f"rm -f -- {gone}", f"sync -- {gone.parent}"),
+    ]
+
+
+def test_what_is_to_follow_is_on_the_disk_before_the_first_change(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut behind the first file must not forget the boot menu."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    target, seen = tmp_path / "file", tmp_path / "seen"
+    # The first sync of all is that of the markers: at that moment they are there and no file is.
+    (programs / "sync").write_text(
+        f'#!/bin/sh\n[ -e {seen} ] || {{ echo "$*"; ls {tmp_path}/state/pending; ls {target} 2>&1; }} >{seen}\nexit 0\n'
+    )
+    (programs / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    action = Action("boot-menu", "true")
+    assert run(bundle([File(path=str(target), content=b"x", **ME)], [action], [])).returncode == 0
+    synced, marker, missing = seen.read_text().splitlines()
+    assert (synced, marker) == (f"-f -- {tmp_path}/state/pending", "boot-menu")
+    assert "No such file" in missing
+
+
 def test_odd_names_survive(run, tmp_path: Path) -> None:
     target = tmp_path / "a b'c\"d$e.conf"
     file = File(path=str(target), content=b"x", validate="test -s {path}", **ME)
