@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from functools import cache
@@ -31,6 +31,7 @@ from roles.mimir.model import MIMIR
 from roles.mirror_server.model import MIRROR_SERVER
 from roles.prometheus import model as prometheus_model
 from roles.prometheus.model import PROMETHEUS
+from roles.shape import FleetView
 from roles.shared import AGENTS_SLICE, BACKENDS, TELEMETRY
 from roles.stand_ins import stand_in_view
 from roles.tempo import model as tempo_model
@@ -42,7 +43,7 @@ from rtinfra.paths import PROJECT
 from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import SLICE
 from rtinfra.verify import Report, Status, run
-from rtinfra.verify.questions import questions_of
+from rtinfra.verify.plugin import questions_of
 from rtinfra.verify.session import TESTS, pytest_arguments
 from tests.record_looks import ANSWERING, rt_host
 from tests.unit.mirror_fleet import client_answer, server_answer, server_units
@@ -126,7 +127,7 @@ def collector(capacity: float) -> str:
 def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     """What the programs of a host answer when all is well."""
     host = fleet.hosts[name]
-    view, config, tenants = stand_in_view(fleet, host), host.config, host.config[TELEMETRY].tenants
+    view, config = stand_in_view(fleet, host), host.config
     if name == "robot":
         agents = config[AGENTS]
         assert agents is not None
@@ -138,22 +139,46 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
         }
     if name == "mirror":
         return {}
-    if name == "second":
-        url = view.url(config[TEMPO].port)
-        overrides = {
-            tenant: {
-                "compaction": {"block_retention": f"{int(limits.traces_retention.seconds)}s"},
-                "metrics_generator": {"processors": ["service-graphs", "span-metrics"]},
-            }
-            for tenant, limits in tenants.items()
+    return _second(view, config) if name == "second" else _backend(view, config)
+
+
+def _second(view: FleetView, config: HostConfig) -> dict[str, object]:
+    tenants = config[TELEMETRY].tenants
+    url = view.url(config[TEMPO].port)
+    overrides = {
+        tenant: {
+            "compaction": {"block_retention": f"{int(limits.traces_retention.seconds)}s"},
+            "metrics_generator": {"processors": ["service-graphs", "span-metrics"]},
         }
-        generator = {"storage": {"remote_write": [{"url": "http://192.0.2.2:9009/api/v1/push"}]}}
-        return {
-            f"{url}{tempo_model.CONFIG_PAGE}": yaml.safe_dump(
-                {"multitenancy_enabled": True, "metrics_generator": generator}
+        for tenant, limits in tenants.items()
+    }
+    generator = {"storage": {"remote_write": [{"url": "http://192.0.2.2:9009/api/v1/push"}]}}
+    return {
+        f"{url}{tempo_model.CONFIG_PAGE}": yaml.safe_dump(
+            {"multitenancy_enabled": True, "metrics_generator": generator}
+        ),
+        f"{url}{tempo_model.OVERRIDES_PAGE}": "---\n" + yaml.safe_dump({"overrides": overrides}),
+    }
+
+
+def alloy_components(tenants: Iterable[str]) -> list[dict[str, object]]:
+    """What a whole pipeline of Alloy has, for each tenant."""
+    return [
+        {"localID": name_, "name": name_.rpartition(".")[0], "health": {"state": "healthy"}}
+        for name_ in (
+            *("otelcol.receiver.otlp.default", "otelcol.processor.memory_limiter.default"),
+            *(
+                f"otelcol.{kind}"
+                for tenant in tenants
+                for label in (tenant.replace("-", "_"),)
+                for kind in (f"processor.filter.{label}", f"processor.batch.{label}", f"exporter.otlphttp.{label}_logs")
             ),
-            f"{url}{tempo_model.OVERRIDES_PAGE}": "---\n" + yaml.safe_dump({"overrides": overrides}),
-        }
+        )
+    ]
+
+
+def _backend(view: FleetView, config: HostConfig) -> dict[str, object]:
+    tenants = config[TELEMETRY].tenants
     prometheus, gateways, mimir = config[PROMETHEUS], config[GATEWAYS], config[MIMIR]
     assert prometheus is not None and gateways is not None and mimir is not None
     base = {
@@ -177,18 +202,6 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     one = {"data": {"result": [{"value": [0, "1"]}]}}
     routing = {"receivers": [{"name": "alert-log", "webhook_configs": [{"url": "http://192.0.2.2:9095/alerts"}]}]}
     routing["route"] = {"receiver": "alert-log"}  # type: ignore[assignment]
-    components = [
-        {"localID": name_, "name": name_.rpartition(".")[0], "health": {"state": "healthy"}}
-        for name_ in (
-            *("otelcol.receiver.otlp.default", "otelcol.processor.memory_limiter.default"),
-            *(
-                f"otelcol.{kind}"
-                for tenant in tenants
-                for label in (tenant.replace("-", "_"),)
-                for kind in (f"processor.filter.{label}", f"processor.batch.{label}", f"exporter.otlphttp.{label}_logs")
-            ),
-        )
-    ]
     limits = {
         tenant: {
             "ingestion_rate": its.samples_per_second,
@@ -230,9 +243,9 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             }
         ),
         **{
-            view.url(
-                config[LOKI].port, f"{loki_model.LIMITS_PAGE}?tenant={tenant}"
-            ): f"retention_period: {int(its.logs_retention.seconds)}s"
+            view.url(config[LOKI].port, f"{loki_model.LIMITS_PAGE}?tenant={tenant}"): (
+                f"retention_period: {int(its.logs_retention.seconds)}s"
+            )
             for tenant, its in tenants.items()
         },
         f"{base['mimir']}{loki_model.CONFIG_PAGE}": yaml.safe_dump(
@@ -243,7 +256,7 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             }
         ),
         f"{base['mimir']}{mimir_model.RUNTIME_CONFIG_PAGE}": yaml.safe_dump({"overrides": limits}),
-        f"{view.url(config[ALLOY].ui_port)}{alloy_model.COMPONENTS_PAGE}": components,
+        f"{view.url(config[ALLOY].ui_port)}{alloy_model.COMPONENTS_PAGE}": alloy_components(tenants),
         f"{view.url(config[ALLOY].ui_port)}{alloy_model.METRICS_PAGE}": collector(2.0**30),
     }
 
