@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from functools import cache
@@ -16,7 +16,7 @@ import yaml
 
 from roles.fleet import mirror_of
 from roles.host import HostConfig, load_hosts
-from roles.site import AGENTS_SLICE
+from roles.site import AGENTS_SLICE, Site
 from rtinfra.config import Fleet
 from rtinfra.config.types import ByteSize
 from rtinfra.images import LocalStore
@@ -107,7 +107,7 @@ def collector(capacity: float) -> str:
 def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     """What the programs of a host answer when all is well."""
     host = fleet.hosts[name]
-    site, config, tenants = site_without_secrets(fleet, host), host.config, host.config.telemetry.tenants
+    site, config = site_without_secrets(fleet, host), host.config
     if name == "robot":
         agents = config.agents
         assert agents is not None
@@ -119,22 +119,46 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
         }
     if name == "mirror":
         return {}
-    if name == "second":
-        url = endpoints.base(site, config.tempo)
-        overrides = {
-            tenant: {
-                "compaction": {"block_retention": f"{int(limits.traces_retention.seconds)}s"},
-                "metrics_generator": {"processors": ["service-graphs", "span-metrics"]},
-            }
-            for tenant, limits in tenants.items()
+    return _second(site, config) if name == "second" else _backend(site, config)
+
+
+def _second(site: Site, config: HostConfig) -> dict[str, object]:
+    tenants = config.telemetry.tenants
+    url = endpoints.base(site, config.tempo)
+    overrides = {
+        tenant: {
+            "compaction": {"block_retention": f"{int(limits.traces_retention.seconds)}s"},
+            "metrics_generator": {"processors": ["service-graphs", "span-metrics"]},
         }
-        generator = {"storage": {"remote_write": [{"url": "http://192.0.2.2:9009/api/v1/push"}]}}
-        return {
-            f"{url}{endpoints.TEMPO_CONFIG}": yaml.safe_dump(
-                {"multitenancy_enabled": True, "metrics_generator": generator}
+        for tenant, limits in tenants.items()
+    }
+    generator = {"storage": {"remote_write": [{"url": "http://192.0.2.2:9009/api/v1/push"}]}}
+    return {
+        f"{url}{endpoints.TEMPO_CONFIG}": yaml.safe_dump(
+            {"multitenancy_enabled": True, "metrics_generator": generator}
+        ),
+        f"{url}{endpoints.TEMPO_OVERRIDES}": "---\n" + yaml.safe_dump({"overrides": overrides}),
+    }
+
+
+def alloy_components(tenants: Iterable[str]) -> list[dict[str, object]]:
+    """What a whole pipeline of Alloy has, for each tenant."""
+    return [
+        {"localID": name_, "name": name_.rpartition(".")[0], "health": {"state": "healthy"}}
+        for name_ in (
+            *("otelcol.receiver.otlp.default", "otelcol.processor.memory_limiter.default"),
+            *(
+                f"otelcol.{kind}"
+                for tenant in tenants
+                for label in (tenant.replace("-", "_"),)
+                for kind in (f"processor.filter.{label}", f"processor.batch.{label}", f"exporter.otlphttp.{label}_logs")
             ),
-            f"{url}{endpoints.TEMPO_OVERRIDES}": "---\n" + yaml.safe_dump({"overrides": overrides}),
-        }
+        )
+    ]
+
+
+def _backend(site: Site, config: HostConfig) -> dict[str, object]:
+    tenants = config.telemetry.tenants
     prometheus, gateways, mimir = config.prometheus, config.gateways, config.mimir
     assert prometheus is not None and gateways is not None and mimir is not None
     base = {
@@ -155,18 +179,6 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
     one = {"data": {"result": [{"value": [0, "1"]}]}}
     routing = {"receivers": [{"name": "alert-log", "webhook_configs": [{"url": "http://192.0.2.2:9095/alerts"}]}]}
     routing["route"] = {"receiver": "alert-log"}  # type: ignore[assignment]
-    components = [
-        {"localID": name_, "name": name_.rpartition(".")[0], "health": {"state": "healthy"}}
-        for name_ in (
-            *("otelcol.receiver.otlp.default", "otelcol.processor.memory_limiter.default"),
-            *(
-                f"otelcol.{kind}"
-                for tenant in tenants
-                for label in (tenant.replace("-", "_"),)
-                for kind in (f"processor.filter.{label}", f"processor.batch.{label}", f"exporter.otlphttp.{label}_logs")
-            ),
-        )
-    ]
     limits = {
         tenant: {
             "ingestion_rate": its.samples_per_second,
@@ -219,7 +231,7 @@ def bodies(fleet: Fleet[HostConfig], name: str) -> dict[str, object]:
             }
         ),
         f"{base['mimir']}{endpoints.RUNTIME_CONFIG}": yaml.safe_dump({"overrides": limits}),
-        f"{endpoints.base(site, config.alloy, 'ui_port')}{endpoints.COMPONENTS}": components,
+        f"{endpoints.base(site, config.alloy, 'ui_port')}{endpoints.COMPONENTS}": alloy_components(tenants),
         f"{endpoints.base(site, config.alloy, 'ui_port')}{endpoints.METRICS}": collector(2.0**30),
     }
 
