@@ -24,7 +24,7 @@ def metrics_options(flavour: str, links: Links) -> dict[str, object]:
     if links.alerts:
         found["alertmanagerUid"] = links.alerts
     if links.traces:
-        # Tempo's generator writes traceID, OpenTelemetry's libraries write trace_id.
+        # Generators of span metrics write traceID, OpenTelemetry's libraries write trace_id.
         found["exemplarTraceIdDestinations"] = [
             {"name": name, "datasourceUid": links.traces} for name in ("trace_id", "traceID")
         ]

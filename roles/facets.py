@@ -15,7 +15,7 @@ from rtinfra.config.sections import S
 from rtinfra.facts.http import Request
 from rtinfra.netloc import netloc, url
 
-#: Header in which Loki, Tempo, Mimir and what speaks like them expect the tenant.
+#: Header in which stores that keep tenants apart expect the tenant.
 TENANT_HEADER = "X-Scope-OrgID"
 #: A JSON object.
 Json = Mapping[str, Any]

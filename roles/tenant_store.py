@@ -1,4 +1,4 @@
-"""What Loki, Tempo and Mimir have in common: limits by tenant, and data on disk or in an object store."""
+"""What stores of one family have in common: limits by tenant, and data on disk or in an object store."""
 
 from __future__ import annotations
 

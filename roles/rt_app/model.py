@@ -89,7 +89,10 @@ class TracingSettings(Settings):
 
     service_name: str = Field(min_length=1)
     sampling_rate: float = Field(ge=0, le=1)
-    endpoint: str = Field(pattern=r"^http://[^\s/]+(:\d+)?$", description="OTLP over HTTP on this host, without a path")
+    endpoint: str | None = Field(
+        pattern=r"^http://[^\s/]+(:\d+)?$",
+        description="OTLP over HTTP, without a path; null: the collector on this host",
+    )
     propagator: Literal["W3C"]
     instrumentation: InstrumentationSettings
 

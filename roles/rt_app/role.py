@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from roles.agents.model import AGENTS
 from roles.base.model import BASE
 from roles.facets import Scrape
 from roles.rt_app.archive import pack
@@ -16,6 +17,7 @@ from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding
 from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.facts.host import HostState
+from rtinfra.netloc import url
 from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Managed, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render, render_json
@@ -30,6 +32,8 @@ COMPILE = Action("compile-workload", f"python3 -I {_ARCHIVE} --compile")
 # As one module, which it was; and what the Pythons of Debian 12, Ubuntu 24.04 and Debian 13 compiled that to.
 _FORMER_MODULE = f"{_LIBRARY}/mxrc_reference.py"
 _FORMER_COMPILED = [f"{_LIBRARY}/__pycache__/mxrc_reference.cpython-3{minor}.pyc" for minor in (11, 12, 13)]
+# Where every collector takes OTLP over HTTP unless told otherwise (opentelemetry.io, OTLP specification).
+_OTLP_HTTP_PORT = 4318
 _SYSUSERS = Action("sysusers-mxrc", "systemd-sysusers")
 # NUMAPolicy= of systemd.exec(5) for the words of numa_binding.json. A strict LOCAL binding is `bind`: the
 # process runs on that node's cores only, and memory from elsewhere is refused instead of preferred less.
@@ -39,10 +43,11 @@ _NUMA_POLICIES = {"LOCAL": "local", "PREFERRED": "preferred", "BIND": "bind", "I
 def state(settings: RtAppSettings, view: FleetView) -> RoleState:
     """Return the user, programs, configuration and units of both processes."""
     python = ("python3",) if settings.application.kind == "reference" else ()
+    agents = view.own(AGENTS)
     return RoleState(
         # In one operation with the other files a file could belong to a user that is only just being made.
         accounts=(_user(settings, view.required(BASE).realtime_group),),
-        files=tuple(_files(settings, view.cpus)),
+        files=tuple(_files(settings, view.cpus, agents.collector.http_port if agents else None)),
         units=(Unit(NON_RT_UNIT), Unit(RT_UNIT)),
         # What our units call, the application's libraries, Python for the workload.
         packages=("numactl", *settings.application.packages, *python),
@@ -60,7 +65,7 @@ def _user(settings: RtAppSettings, realtime_group: str) -> File:
     )
 
 
-def _files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
+def _files(settings: RtAppSettings, layout: CpuLayout, collector_port: int | None) -> list[Managed]:
     """Programs, configuration, directories and units."""
     both = (RT_UNIT, NON_RT_UNIT)
     user = settings.user
@@ -74,7 +79,7 @@ def _files(settings: RtAppSettings, layout: CpuLayout) -> list[Managed]:
                 content=render_json(content),
                 restarts=both,
             )
-            for name, content in documents(settings, layout).items()
+            for name, content in documents(settings, layout, collector_port).items()
         ),
         Directory(path=str(settings.state_dir), mode="0750", owner=user, group=user),
         Directory(path=f"{settings.state_dir}/checkpoints", mode="0750", owner=user, group=user),
@@ -142,8 +147,16 @@ def former_workload() -> list[Managed]:
     ]
 
 
-def documents(settings: RtAppSettings, layout: CpuLayout) -> dict[str, Any]:
-    """The application's four JSON files by name (RT-4 to RT-7)."""
+def trace_target(collector_port: int | None) -> str:
+    """Return where the collector on the host takes spans; at the port of OTLP where it has none of ours."""
+    return url("localhost", collector_port or _OTLP_HTTP_PORT)
+
+
+def documents(settings: RtAppSettings, layout: CpuLayout, collector_port: int | None = None) -> dict[str, Any]:
+    """The application's four JSON files by name (RT-4 to RT-7).
+
+    `collector_port` is where the collector of this host takes OTLP over HTTP; None: there is none.
+    """
     cores = {"rt_process": sorted(layout.isolated), "non_rt_process": sorted(layout.housekeeping)}
     processes = {"rt_process": settings.rt_process, "non_rt_process": settings.non_rt_process}
     tracing = settings.tracing
@@ -172,7 +185,11 @@ def documents(settings: RtAppSettings, layout: CpuLayout) -> dict[str, Any]:
         "tracing_config": {
             "service_name": tracing.service_name,
             "sampling_rate": tracing.sampling_rate,
-            "exporter": {"type": "OTLP", "protocol": "http", "endpoint": tracing.endpoint},
+            "exporter": {
+                "type": "OTLP",
+                "protocol": "http",
+                "endpoint": tracing.endpoint or trace_target(collector_port),
+            },
             "propagator": tracing.propagator,
             "instrumentation": tracing.instrumentation.to_json(),
         },

@@ -18,8 +18,8 @@ EVERY_HOST: Final = "all"
 class Section(Generic[S_co]):
     """One section of a host's settings: its name in YAML, its model, and the group whose hosts have it.
 
-    It is the typed key to those settings: `config[LOKI]` is a `LokiSettings`, and who renames a setting hears of it
-    from the type checker wherever it is used.
+    It is the typed key to those settings: `config[GRAFANA]` is a `GrafanaSettings`, and who renames a setting hears of
+    it from the type checker wherever it is used.
     """
 
     name: str

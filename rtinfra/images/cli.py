@@ -111,7 +111,7 @@ def pull_images(names: _Names = None, as_json: _Json = False) -> None:
 
         rtinfra images pull
 
-        rtinfra images pull loki grafana
+        rtinfra images pull grafana
     """
     with plain_errors(_KEPT):
         store, report, console = LocalStore(), ConsoleReporter(), messages()

@@ -92,7 +92,7 @@ def ps(programs: _Programs = None, host: _Hosts = None, inventory: _Inventory = 
 
         rtinfra stack ps
 
-        rtinfra stack ps grafana loki --json
+        rtinfra stack ps grafana gateways --json
     """
     with _stack(inventory, host, programs) as (stack, connections):
         results = run.on_hosts(connections, stack.all, scripts.status_script, scripts.parse_status)

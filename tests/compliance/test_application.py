@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from roles.agents.model import AGENTS
 from roles.drift.model import DRIFT
 from roles.drift.model import SERVICE as DRIFT_SERVICE
 from roles.host import HostConfig
@@ -173,7 +174,7 @@ def test_failover_policy(application: Application, app: RtAppSettings) -> None:
 
 
 @pytest.mark.control(id="RT-7.1", severity="medium", title="The application is told what to trace and where to send it")
-def test_tracing_config(application: Application, app: RtAppSettings) -> None:
+def test_tracing_config(application: Application, app: RtAppSettings, config: HostConfig) -> None:
     document, settings = application.documents.get("tracing_config", {}), app.tracing
     wanted = {
         "service_name": settings.service_name,
@@ -181,7 +182,9 @@ def test_tracing_config(application: Application, app: RtAppSettings) -> None:
         "propagator": settings.propagator,
     }
     expect.entries(document, wanted, "tracing_config.json")
-    exporter = {"type": "OTLP", "protocol": "http", "endpoint": settings.endpoint}
+    agents = config.get(AGENTS)
+    collector = f"http://localhost:{agents.collector.http_port if agents else 4318}"
+    exporter = {"type": "OTLP", "protocol": "http", "endpoint": settings.endpoint or collector}
     expect.entries(document.get("exporter", {}), exporter, "exporter in tracing_config.json")
 
 

@@ -176,3 +176,11 @@ def test_a_lab_machine_differs_only_in_its_nodes_and_its_workload(tmp_path: Path
     lab = load_hosts(PROJECT, inventory).hosts["robot"].config[RT_APP]
     ours = {"rt_process": {"numa_node"}, "non_rt_process": {"numa_node"}, "reference": True}
     assert lab.model_dump(exclude=ours) == config[RT_APP].model_dump(exclude=ours)
+
+
+@pytest.mark.parametrize(("port", "expected"), [(None, "http://localhost:4318"), (5318, "http://localhost:5318")])
+def test_spans_go_where_the_collector_takes_them(
+    config: HostConfig, layout: CpuLayout, port: int, expected: str
+) -> None:
+    document = role.documents(config[RT_APP], layout, port)["tracing_config"]
+    assert document["exporter"]["endpoint"] == expected
