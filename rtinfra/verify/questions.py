@@ -68,44 +68,33 @@ class Questions:
 
 def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:
     """Return what to ask of a host of an inventory."""
-    return questions(host.config, compose(stand_in_view(fleet, host)), programs_of(fleet, host))
+    return questions(compose(stand_in_view(fleet, host)), programs_of(fleet, host))
 
 
-def questions(
-    config: HostConfig,
-    composed: Composition,
-    programs: Sequence[Program] = (),
-) -> Questions:
-    """Derive what to ask from a host's settings and from what its roles come to.
-
-    `programs` are the host's programs of the stack.
-    """
-    states = [batch.state for batch in composed.batches]
-    members = list(config[BASE].realtime_members)
-    application = _application(config.get(RT_APP))
-    if (app := config.get(RT_APP)) is not None:
-        members.append(app.user)
+def questions(composed: Composition, programs: Sequence[Program] = ()) -> Questions:
+    """Derive what to ask from what the roles of a host come to; `programs` are its programs of the stack."""
+    view, states = composed.view, [batch.state for batch in composed.batches]
+    base, app = view.required(BASE), view.own(RT_APP)
+    members = [*base.realtime_members, *([app.user] if app else ())]
     units = [name for state in states for name in (*(unit.name for unit in state.units), *state.slices)]
     own_services = tuple(name for state in states for name in state.own_services)
-    tuning, kernel, mirror = config.get(RT_TUNING), config.get(RT_KERNEL), composed.view.mirror
+    tuning, kernel = view.own(RT_TUNING), view.own(RT_KERNEL)
     return Questions(
         units=tuple(dict.fromkeys([*units, *OTHER_CLOCK_UNITS, *own_services])),
         own_services=own_services,
         sysctl=tuple(tuning.sysctl) if tuning else (),
         parameters=kernel.parameters if kernel else (),
         login_user=members[0] if members else None,
-        group=config[BASE].realtime_group,
-        application=application,
+        group=base.realtime_group,
+        application=_application(app) if app else None,
         programs=tuple(programs),
-        requests=_requests(composed.view, programs),
-        mirror=None if mirror is None else _about_mirror(config, mirror),
+        requests=_requests(view, programs),
+        mirror=_about_mirror(view, view.mirror) if view.mirror else None,
         private_directories=tuple(path for state in states for path in state.private_directories),
     )
 
 
-def _application(settings: RtAppSettings | None) -> ApplicationPlaces | None:
-    if settings is None:
-        return None
+def _application(settings: RtAppSettings) -> ApplicationPlaces:
     processes = (settings.rt_process, settings.non_rt_process)
     return ApplicationPlaces(
         config_dir=str(settings.config_dir),
@@ -123,6 +112,6 @@ def _requests(view: FleetView, programs: Sequence[Program]) -> tuple[Request, ..
     return tuple({request.url: request for request in (*ready, *asked)}.values())
 
 
-def _about_mirror(config: HostConfig, mirror: Mirror) -> MirrorQuestions:
-    server = config.get(MIRROR_SERVER)
+def _about_mirror(view: FleetView, mirror: Mirror) -> MirrorQuestions:
+    server = view.own(MIRROR_SERVER)
     return MirrorQuestions(mirror.place, mirror.is_used, None if server is None else server.registry_port)

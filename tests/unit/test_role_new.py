@@ -1,0 +1,93 @@
+"""What a role says of itself reaches everybody who treats all roles alike; nobody else has to hear of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from roles.catalogue import ROLES
+from roles.composition import STACK, batch_names, compose
+from roles.drift.model import EXPECTED
+from roles.facets import Member, Scrape
+from roles.shape import FleetView, Role, RoleState, Tier
+from rtinfra.config.sections import Section
+from rtinfra.config.types import Port, Settings
+from rtinfra.operations.managed import File, Unit
+from rtinfra.verify.questions import questions
+from tests.unit.telemetry_site import here, view
+
+UNIT = "an-exporter.service"
+PATH = "/etc/default/an-exporter"
+
+
+class ExporterSettings(Settings):
+    """One port."""
+
+    port: Port
+
+
+EXPORTER = Section("an_exporter", ExporterSettings)
+
+
+def state(settings: ExporterSettings, fleet: FleetView) -> RoleState:
+    """Return one file, one unit, one package."""
+    return RoleState(
+        files=(File(path=PATH, content=f"ARGS={fleet.netloc(settings.port)}\n".encode(), restarts=(UNIT,)),),
+        units=(Unit(UNIT),),
+        packages=("an-exporter",),
+        ready={UNIT: fleet.url(settings.port, "/metrics")},
+    )
+
+
+ROLE = Role(
+    section=EXPORTER,
+    state=state,
+    tier=Tier.SENDS,
+    scrapes=(Scrape(job="things", port=lambda settings: settings.port, of_tenant=True),),
+)
+
+
+@pytest.fixture
+def fleet() -> FleetView:
+    """A host with the new role and with the check of itself."""
+    found = view(base=here(), drift=here())
+    member = Member("rt1", "192.0.2.1", ExporterSettings(port=9256), "prod")
+    return replace(
+        found, roles=(*ROLES[:-1], ROLE, ROLES[-1]), by_section={**found.by_section, EXPORTER.name: (member,)}
+    )
+
+
+def test_the_deploy_brings_it_with_the_other_programs(fleet: FleetView) -> None:
+    composed = compose(fleet)
+    (batch,) = [batch for batch in composed.batches if PATH in {path.path for path in batch.state.files}]
+    assert batch.name == STACK and STACK in batch_names(fleet.roles)
+    assert "an-exporter" in composed.packages
+    assert UNIT in {unit.name for unit in composed.units}
+
+
+def test_the_host_holds_itself_against_it(fleet: FleetView) -> None:
+    (expected,) = [path for path in compose(fleet).paths if path.path == EXPECTED]
+    assert isinstance(expected, File)
+    document = json.loads(expected.content)
+    assert PATH in {entry["path"] for entry in document["files"]}
+    assert UNIT in {entry["name"] for entry in document["units"]}
+    assert "an-exporter" in document["packages"]
+
+
+def test_it_is_scraped(fleet: FleetView) -> None:
+    (job,) = [job for job in fleet.jobs() if job.name == "things"]
+    assert [(target.address, target.tenant) for target in job.targets] == [("192.0.2.1:9256", "prod")]
+    assert job.role == "an_exporter"
+
+
+def test_verification_looks_at_its_unit(fleet: FleetView) -> None:
+    assert UNIT in questions(compose(fleet)).units
+
+
+def test_a_setting_of_another_host_is_none_of_this_one(fleet: FleetView) -> None:
+    elsewhere = replace(fleet, host="rt2")
+    assert elsewhere.own(EXPORTER) is None
+    with pytest.raises(TypeError, match="rt2 has no section an_exporter: it is not in the group an_exporter"):
+        elsewhere.required(EXPORTER)
