@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,3 +113,21 @@ def refusals_without_secrets(path: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("roles.fleet.operator_secrets", FakeSecrets)
         return refusals(path)
+
+
+def test_a_section_of_a_role_that_the_host_is_not_in_is_refused_with_its_place(write: Write) -> None:
+    text = refusals(write({"plain": []}, plain={"mirror_server": {"port": 444}}))
+    assert re.search(r"hosts\.yaml:\d+: .*mirror_server", text)
+    assert "is for hosts of the group mirror_server, and this host is not in it" in text
+    assert "put the host into the group mirror_server, or remove the section" in text
+
+
+def test_settings_of_real_time_hosts_alone_are_one_mistake_for_each_section(write: Write) -> None:
+    lines = [line for line in refusals(write({"plain": ["lab"]})).splitlines() if "is for hosts of the group" in line]
+    document = YAML(typ="safe").load(PROJECT / "group_data" / "lab.yaml")
+    assert len(lines) == len(document.keys() & {"cpu", "prerequisites", "rt_kernel", "rt_tuning", "rt_app"})
+    assert all("group_data/lab.yaml:" in line for line in lines)
+
+
+def test_a_section_that_is_taken_back_is_no_section(write: Write) -> None:
+    load_checked_hosts(PROJECT, write({"plain": []}, plain={"mirror_server": None}))
