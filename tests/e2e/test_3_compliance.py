@@ -10,11 +10,11 @@ from rich.console import Console
 from rtinfra import verify
 from rtinfra.lab import Machine
 from tests.e2e import verdicts
-from tests.e2e.conftest import INVENTORY, wait_for_own_check
+from tests.e2e.conftest import INVENTORY, own_check_by_timer
 
 
 def test_every_control(machine: Machine, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    wait_for_own_check(machine)
+    own_check_by_timer(machine)
     report = verify.run(INVENTORY, disruptive=True, output=tmp_path, console=Console(width=160))
     print(report.summary)
     assert not report.problems, report.problems
