@@ -32,10 +32,10 @@ REQUIREMENTS: Final = PROJECT / "requirements" / "preflight.txt"
 HOUSE: Final = PROJECT / "wheels"
 #: Our modules that run on hosts; they import nothing else of ours (tests/unit/test_docs.py).
 MODULES: Final = (
-    *("__init__.py", "cpu.py", "paths.py", "py.typed"),
+    *("__init__.py", "paths.py", "py.typed"),
     *("config/__init__.py", "config/types.py"),
     *("local/__init__.py", "local/errors.py", "local/files.py", "local/lock.py"),
-    *("notify", "preflight"),
+    *("cpu", "notify", "preflight"),
     *("secrets/__init__.py", "secrets/chain.py", "secrets/errors.py", "secrets/local.py"),
 )
 #: What brings the wheels here.
