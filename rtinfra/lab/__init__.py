@@ -2,8 +2,9 @@
 
 from rtinfra.lab.errors import CommandFailed, LabError
 from rtinfra.lab.inventory import inventory_yaml
-from rtinfra.lab.machine import DEFAULT_GROUPS, Machine, MachineStatus, machines
+from rtinfra.lab.machine import DEFAULT_GROUPS, Machine, machines
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.lab.status import MachineStatus
 from rtinfra.lab.tools import ensure_tools
 from rtinfra.local.progress import ConsoleReporter, Reporter
 

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from rtinfra.commands import plain_errors
 from rtinfra.lab.errors import LabError
-from rtinfra.lab.machine import DEFAULT_NAME, Machine, MachineStatus, machines
+from rtinfra.lab.machine import DEFAULT_NAME, Machine, machines
 from rtinfra.lab.spec import MachineSpec
+from rtinfra.lab.status import MachineStatus
 from rtinfra.local.progress import ConsoleReporter
 from rtinfra.paths import lab_directory
 
