@@ -20,6 +20,7 @@ import pytest
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import installer, signing
 from rtinfra.mirror.bundle import SIGNED, Bundle, make_bundle, manifest_files
+from rtinfra.mirror.importer import BundleReport, import_bundle
 from rtinfra.mirror.model import (
     LOCAL,
     Blob,
@@ -151,6 +152,11 @@ def make_journey(folder: Path) -> Journey:
 def carry(made: Bundle, target: Path) -> Path:
     """Copy a bundle, as onto a stick."""
     return Path(shutil.copytree(made.folder, target / made.folder.name))
+
+
+def take(mirror: Mirror, folder: Path, journey: Journey) -> BundleReport:
+    """Import as one does the first time."""
+    return import_bundle(mirror, folder, fingerprint=journey.full.fingerprint, now=NOW, architecture=ARCHITECTURE)
 
 
 def flip(path: Path, position: int) -> None:

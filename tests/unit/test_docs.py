@@ -214,6 +214,40 @@ def test_every_module_has_its_layer() -> None:
     assert set(placed) == {"roles", *(f"rtinfra.{name}" for name in found - {"__init__"})}
 
 
+# ---- size -------------------------------------------------------------------------------------------------
+
+# In lines: what a reader can still hold in mind.
+LONGEST_FILE = 500
+LONGEST_FUNCTION = 80
+
+
+def too_long(name: str, text: str) -> Iterator[str]:
+    """What of a Python file is longer than it may be; tests and benchmarks may have long functions."""
+    if (lines := len(text.splitlines())) > LONGEST_FILE:
+        yield f"{name}: {lines} lines"
+    if name.startswith(("rtinfra/", "roles/")):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    yield f"{name}:{node.lineno}: {node.name}, {lines} lines"
+
+
+def test_files_and_functions_are_short() -> None:
+    folders = ("rtinfra", "roles", "tests", "benchmarks")
+    files = [path for folder in folders for path in sorted((PROJECT / folder).rglob("*.py"))]
+    found = [told for path in files for told in too_long(str(path.relative_to(PROJECT)), path.read_text("utf-8"))]
+    assert files and not found, "\n".join(found)
+
+
+def test_what_is_too_long_is_named() -> None:
+    longest = "class A:\n    async def f(self):\n" + "        pass\n" * (LONGEST_FUNCTION - 1)
+    assert not list(too_long("roles/a.py", longest + "#\n" * (LONGEST_FILE - LONGEST_FUNCTION - 1)))
+    assert list(too_long("roles/a.py", longest + "        pass\n")) == ["roles/a.py:2: f, 81 lines"]
+    assert list(too_long("tests/a.py", longest + "        pass\n")) == []
+    assert list(too_long("tests/a.py", "#\n" * (LONGEST_FILE + 1))) == ["tests/a.py: 501 lines"]
+
+
 # ---- what must not be in the repository -------------------------------------------------------------------
 
 
