@@ -127,6 +127,8 @@ def load_limits(path: Path) -> Limits:
 
 #: What a text may name: the limits, and what follows from one.
 NAMES: Final = frozenset(Limits.model_fields) | {"disk_used_low_ratio", "disk_used_critical_ratio"}
+#: Those of them that are numbers, or times: all but patterns.
+NUMBERS: Final = NAMES - {name for name, field in Limits.model_fields.items() if field.annotation is str}
 _PLACE = re.compile(r"\[\[([a-z_]+)(?::([a-z_]+))?\]\]")
 # Milliseconds of a unit, for people, in Korean, and in PromQL; the largest that needs no fraction is taken.
 _UNITS: Final = (

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from rtinfra.config.document import load_document
 from rtinfra.config.explain import did_you_mean
 from rtinfra.config.types import SettingError, Settings
-from rtinfra.limits import NAMES, check_places
+from rtinfra.limits import NUMBERS, check_places
 from rtinfra.metrics import metric_names
 from rtinfra.paths import PROJECT
 
@@ -36,9 +36,9 @@ def _expression(text: str) -> str:
 
 
 def _threshold(value: object) -> object:
-    if value not in (None, *NAMES) and not (type(value) is int and value == 1):
+    if value not in (None, *NUMBERS) and not (type(value) is int and value == 1):
         reason = "must be the name of a limit in metrics/limits.yaml, 1, or null"
-        raise SettingError(reason, did_you_mean(str(value), sorted(NAMES), "some are"))
+        raise SettingError(reason, did_you_mean(str(value), sorted(NUMBERS), "some are"))
     return value
 
 

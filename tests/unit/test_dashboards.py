@@ -200,6 +200,7 @@ def test_a_file_is_called_what_its_dashboard_is(path: Path) -> None:
             "rows.0.panels.5.steps.orange",
             "did you mean watchdog_silence",
         ),
+        ("red: watchdog_silence_long", "red: disk_ignored_types", "rows.0.panels.5.steps.red", "must be the name"),
         ("red: watchdog_silence_long", "red: 600", "rows.0.panels.5.steps.red", ""),
         (
             "{green: null, orange: watch",

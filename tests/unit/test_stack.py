@@ -18,6 +18,7 @@ from roles.host import TELEMETRY_ROLES, HostConfig, load_hosts
 from rtinfra.config import Fleet
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing
+from rtinfra.limits import project_limits
 from rtinfra.operations.managed import File
 from rtinfra.paths import PROJECT
 from rtinfra.programs import STARTING_ORDER, Program, programs_of
@@ -311,6 +312,16 @@ def test_every_failure_has_a_remedy(fleet: Fleet[HostConfig]) -> None:
     assert all(one.remedy for one in failed.values())
     assert failed[f"port {port}"].found.endswith("taken by nginx.service")
     assert "images build" in failed["image jaeger"].remedy
+
+
+def test_a_disk_is_full_from_where_the_alert_comes(fleet: Fleet[HostConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    full = round(100 * project_limits().disk_used_low_ratio)
+    for used, is_enough in ((full - 1, True), (full, False)):
+        assert results(fleet, seen(used_percent=used), Everything())["disk space"].ok is is_enough
+    stricter = project_limits().model_copy(update={"disk_free_low_ratio": 0.5})
+    monkeypatch.setattr(check, "project_limits", lambda: stricter)
+    found = results(fleet, seen(used_percent=50), Everything())["disk space"]
+    assert not found.ok and "above 50 %" in found.remedy
 
 
 def test_a_port_that_is_ours(fleet: Fleet[HostConfig]) -> None:
