@@ -40,7 +40,7 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import HostState
 from rtinfra.facts.http import Request
 from rtinfra.netloc import netloc, url
-from rtinfra.operations.managed import Live, Managed, PythonEnvironment, Unit
+from rtinfra.operations.resources import PythonEnvironment, Resource, RuntimeValue, Unit
 from rtinfra.quadlet import Container
 
 
@@ -95,14 +95,14 @@ class RoleState:
     """
 
     containers: tuple[Container, ...] = ()
-    files: tuple[Managed, ...] = ()
+    files: tuple[Resource, ...] = ()
     units: tuple[Unit, ...] = ()
     packages: tuple[str, ...] = ()
     local_packages: tuple[LocalPackage, ...] = ()
-    guard: tuple[Managed, ...] = ()
-    accounts: tuple[Managed, ...] = ()
+    guard: tuple[Resource, ...] = ()
+    accounts: tuple[Resource, ...] = ()
     environments: tuple[PythonEnvironment, ...] = ()
-    runtime: tuple[Live, ...] = ()
+    runtime: tuple[RuntimeValue, ...] = ()
     ready: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[Phase, Callable[[], None]] = field(default_factory=dict)
     slices: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class RoleState:
     private_directories: tuple[str, ...] = ()
 
     @property
-    def paths(self) -> tuple[Managed, ...]:
+    def paths(self) -> tuple[Resource, ...]:
         """Every path, in the order in which they are placed."""
         return (*self.guard, *self.accounts, *self.files)
 

@@ -13,7 +13,7 @@ from roles.shared import INFRA_TENANT
 from rtinfra.config import Finding
 from rtinfra.facts.http import Request
 from rtinfra.netloc import url
-from rtinfra.operations.managed import Action, Directory
+from rtinfra.operations.resources import Action, Directory
 from rtinfra.quadlet import DATA_ROOT, Account, Container, check_command, config_file, secret_file
 from rtinfra.render import render
 
@@ -39,7 +39,7 @@ class Route:
     targets: tuple[str, ...]
     """Addresses or URLs of the store."""
     by_tenant: bool = False
-    """Whether the store wants the tenant in a header."""
+    """Whether the store takes the tenant from a header."""
     index: str = ""
     token: str | None = None
     """What the store wants to see, ready for the configuration."""

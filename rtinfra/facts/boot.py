@@ -68,14 +68,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class BootState:
-    """The booted kernel and its command line, against the entry that GRUB has for the wanted kernel.
+    """The booted kernel and its command line, against the entry that GRUB has for the newest kernel of ours.
 
     `installed` are the kernel releases in /boot that match the pattern, oldest first; `next_parameters` is
     None when grub.cfg has no entry for the newest of them. Parameters are without BOOT_IMAGE, initrd and the mark of
     our own entries.
 
     `good` is None when there is no complete last known good entry; `default_is_good` whether GRUB boots it by itself.
-    `evidence` is what is left of a trial that failed, `guard` why somebody wants no reboot, None when nobody does.
+    `evidence` is what is left of a trial that failed, `guard` why somebody is against a reboot, None when nobody does.
     """
 
     boot_id: str

@@ -73,14 +73,14 @@ def parse_files_state(lines: list[str]) -> FilesState:
 class Files(FactBase[FilesState]):
     """State of the given absolute paths; paths must not contain line breaks or backslashes.
 
-    `patterns` are shell patterns of more paths, for what is there without being known by name. With `live` the host's
-    drift checker, where there is one, looks at the running kernel too: in the same round trip.
+    `patterns` are shell patterns of more paths, for what is there without being known by name. With `runtime` the
+    host's drift checker, where there is one, looks at the running kernel too: in the same round trip.
     """
 
     @override
-    def command(self, paths: Sequence[str], patterns: Sequence[str] = (), live: bool = False) -> StringCommand:
+    def command(self, paths: Sequence[str], patterns: Sequence[str] = (), runtime: bool = False) -> StringCommand:
         quoted = " ".join([*(shlex.quote(path) for path in paths), *patterns])
-        drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live"} if live else {}
+        drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live"} if runtime else {}
         return StringCommand(
             sections.script(
                 {

@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from rtinfra.images.catalogue import CATALOGUE, CatalogueImage, RegistrySource, load_catalogue
+from rtinfra.images.image_catalogue import CATALOGUE, CatalogueImage, RegistrySource, load_catalogue
+from rtinfra.images.image_store import LocalStore, Record
 from rtinfra.images.oci import ArchiveError, repack, replacing
-from rtinfra.images.store import LocalStore, Record
 from rtinfra.local import programs
 from rtinfra.local.errors import LocalError
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
 

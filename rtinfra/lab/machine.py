@@ -22,7 +22,7 @@ from rtinfra.lab.record import Record, write_atomically
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.lab.status import MachineStatus
 from rtinfra.local import archive, programs
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 from rtinfra.paths import lab_directory
 

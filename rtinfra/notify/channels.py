@@ -42,7 +42,7 @@ class Channel(Protocol):
 
     name: str
 
-    def wants(self, notification: Notification) -> bool:
+    def accepts(self, notification: Notification) -> bool:
         """Whether it is for messages of this kind."""
         ...
 
@@ -61,7 +61,7 @@ class HttpChannel:
     name: str
     lowest = Priority.P1
 
-    def wants(self, notification: Notification) -> bool:
+    def accepts(self, notification: Notification) -> bool:
         """Whether it is for messages of this kind."""
         return notification.priority <= self.lowest
 

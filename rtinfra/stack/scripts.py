@@ -11,8 +11,8 @@ from typing import Final, Literal
 
 from rtinfra.facts import http, sections
 from rtinfra.facts.http import Request
-from rtinfra.programs import Program
 from rtinfra.quadlet import DATA_ROOT
+from rtinfra.stack_programs import Program
 
 Verb = Literal["start", "stop", "restart"]
 

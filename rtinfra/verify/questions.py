@@ -19,7 +19,7 @@ from roles.stand_ins import stand_in_view
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.facts import sections
 from rtinfra.facts.http import Request
-from rtinfra.programs import Program, programs_of
+from rtinfra.stack_programs import Program, programs_of
 
 CHRONY: Final = "chrony.service"
 LOGROTATE: Final = "logrotate.timer"

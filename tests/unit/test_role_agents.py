@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from roles.agents import role as agents
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.paths import PROJECT
 from tests.unit.telemetry_site import at, document, here, managed, rt_app, shipped, telemetry, text, view
 

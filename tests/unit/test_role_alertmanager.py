@@ -10,7 +10,7 @@ import pytest
 
 from roles.alertmanager import role
 from roles.shape import RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.monitoring_tools import run
 from tests.unit.telemetry_site import at, document, here, managed, shipped, text, view
 

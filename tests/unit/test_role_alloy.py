@@ -6,7 +6,7 @@ import re
 
 from roles.alloy.role import state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.telemetry_site import here, managed, shipped, telemetry, text, view
 
 CONFIG = "/etc/rtinfra/alloy/config.alloy"

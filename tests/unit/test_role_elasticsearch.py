@@ -11,7 +11,7 @@ import pytest
 
 from roles.elasticsearch.role import document, index_template, lifecycle, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.fake_api import run, serving
 from tests.unit.telemetry_site import at, here, managed, shipped, telemetry, text, view
 
@@ -185,7 +185,7 @@ class Cluster:
         return 200, {"acknowledged": True}
 
 
-def wanted(url: str, directory: Path) -> dict[str, Any]:
+def expected(url: str, directory: Path) -> dict[str, Any]:
     """The document of a site with Kibana, its secrets in files of a directory."""
     found = document(shipped("elasticsearch"), view(elasticsearch=here(), kibana=here()))
     found["url"], found["password_file"] = url, str(directory / "password")
@@ -199,7 +199,7 @@ def wanted(url: str, directory: Path) -> dict[str, Any]:
 def test_the_setup_makes_template_lifecycle_and_users_once(tmp_path: Path) -> None:
     cluster = Cluster({"elastic": "secret-of-elastic"})
     with serving(cluster.answer) as server:
-        wish = wanted(server.url, tmp_path)
+        wish = expected(server.url, tmp_path)
         first = run("elasticsearch", wish, tmp_path)
         users = [path for _, path in server.writes if "/user/" in path]
         second = run("elasticsearch", wish, tmp_path)
@@ -219,7 +219,7 @@ def test_the_setup_makes_template_lifecycle_and_users_once(tmp_path: Path) -> No
 
 def test_a_refusal_is_said_without_a_secret(tmp_path: Path) -> None:
     with serving(Cluster({"elastic": "another"}).answer) as server:
-        done = run("elasticsearch", wanted(server.url, tmp_path), tmp_path)
+        done = run("elasticsearch", expected(server.url, tmp_path), tmp_path)
     assert done.returncode == 1
     assert "401" in done.stderr and "secret-of" not in done.stderr
 
@@ -235,5 +235,5 @@ def test_the_setup_waits_for_a_node_that_is_starting(tmp_path: Path) -> None:
         return cluster.answer(method, path, headers, body)
 
     with serving(answer) as server:
-        done = run("elasticsearch", wanted(server.url, tmp_path), tmp_path)
+        done = run("elasticsearch", expected(server.url, tmp_path), tmp_path)
     assert done.returncode == 0, done.stderr

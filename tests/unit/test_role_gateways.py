@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from roles.gateways import role as gateways
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import Directory, File
+from rtinfra.operations.resources import Directory, File
 from tests.unit.telemetry_site import FakeSecrets, at, document, managed, shipped, telemetry, view
 
 CONFIG = "/etc/rtinfra/otel-gateway-1/config.yaml"

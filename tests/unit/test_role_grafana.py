@@ -12,7 +12,7 @@ import pytest
 
 from roles.grafana.role import state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.telemetry_site import document, here, managed, shipped, telemetry, text, view
 
 SOURCES = "/etc/rtinfra/grafana/provisioning/datasources/rtinfra.yaml"
@@ -146,7 +146,7 @@ def test_it_asks_nobody_outside() -> None:
     ini.read_string(text(grafana(everything()), "/etc/rtinfra/grafana/grafana.ini"))
     assert ini["server"]["http_port"] == "3000"
     assert ini["security"]["admin_password"] == "$__file{/etc/grafana/admin_password}"
-    wanted = {
+    expected = {
         "analytics": {
             "reporting_enabled": "false",
             "check_for_updates": "false",
@@ -158,7 +158,7 @@ def test_it_asks_nobody_outside() -> None:
         "snapshots": {"external_enabled": "false"},
         "auth.anonymous": {"enabled": "false"},
     }
-    for section, values in wanted.items():
+    for section, values in expected.items():
         for name, value in values.items():
             assert ini[section][name] == value
 

@@ -6,7 +6,7 @@ import pytest
 
 from roles.jaeger import role as jaeger
 from roles.shape import RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.telemetry_site import document, managed, shipped, view
 
 CONFIG = "/etc/rtinfra/jaeger/config.yaml"

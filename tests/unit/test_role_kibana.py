@@ -10,7 +10,7 @@ import yaml
 
 from roles.kibana.role import DATA_VIEW, document, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.fake_api import run, serving
 from tests.unit.telemetry_site import at, here, managed, shipped, view
 from tests.unit.telemetry_site import document as yaml_of

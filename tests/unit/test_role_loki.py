@@ -6,7 +6,7 @@ import pytest
 
 from roles.loki.role import state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.telemetry_site import at, document, here, managed, shipped, telemetry, text, view
 
 LOKI = "/etc/rtinfra/loki/loki.yaml"

@@ -10,7 +10,7 @@ import pytest
 from roles.alertmanager.model import ALERTMANAGER
 from roles.mimir.role import replication_factor, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.telemetry_site import at, document, here, managed, shipped, view
 
 MIMIR = "/etc/rtinfra/mimir/mimir.yaml"
@@ -28,15 +28,15 @@ def test_the_row_is_met() -> None:
     assert loaded["target"] == "all,alertmanager"
     assert loaded["server"]["http_listen_port"] == 9009
     assert loaded["ruler"]["evaluation_interval"] == "1m"
-    wanted = {"prod": (10000, 50000, "360h"), "staging": (5000, 20000, "168h")}
+    expected = {"prod": (10000, 50000, "360h"), "staging": (5000, 20000, "168h")}
     assert {
         name: (
             overrides[name]["ingestion_rate"],
             overrides[name]["max_global_series_per_user"],
             overrides[name]["compactor_blocks_retention_period"],
         )
-        for name in wanted
-    } == wanted
+        for name in expected
+    } == expected
     assert overrides.keys() == {"prod", "staging", "infra-monitoring"}
     assert loaded["multitenancy_enabled"] is True
 

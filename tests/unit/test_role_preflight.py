@@ -16,7 +16,7 @@ from roles.rt_app.model import NON_RT_UNIT, RT_UNIT
 from roles.secrets import secret_names
 from roles.shape import FleetView, RoleState
 from roles.shared import TEXTFILE_DIRECTORY
-from rtinfra.operations.managed import Directory, File
+from rtinfra.operations.resources import Directory, File
 from rtinfra.preflight.main import load_json
 from rtinfra.preflight.settings import PreflightSettings
 from tests.unit.mirror_fleet import PLACE

@@ -13,7 +13,7 @@ import yaml
 from roles.prometheus import role
 from roles.shape import FleetView, RoleState
 from rtinfra.images import LocalStore
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.telemetry_site import at, document, here, managed, shipped, telemetry, text, view
 
 CONFIG = "/etc/rtinfra/prometheus/prometheus.yml"

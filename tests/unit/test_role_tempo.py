@@ -6,7 +6,7 @@ from typing import Any
 
 from roles.shape import FleetView, RoleState
 from roles.tempo.role import state
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.telemetry_site import document, here, managed, shipped, telemetry, view
 
 TEMPO = "/etc/rtinfra/tempo/tempo.yaml"

@@ -51,10 +51,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Questions]:
 
 @pytest.mark.parametrize("look", LOOKS, ids=SUBJECTS)
 def test_the_recorded_answer_has_what_is_asked_and_nothing_else(look: Look, asked: list[Questions]) -> None:
-    wanted = {name for questions in asked for name in sections_of(look, questions)}
+    expected = {name for questions in asked for name in sections_of(look, questions)}
     text = (PLACE / f"{subject_of(look)}.txt").read_text(encoding="utf-8")
     there = [line.removeprefix(sections.MARKER) for line in text.splitlines() if line.startswith(sections.MARKER)]
-    assert sorted(there) == sorted(wanted), "record it again: python -m tests.record_looks"
+    assert sorted(there) == sorted(expected), "record it again: python -m tests.record_looks"
 
 
 def test_every_recording_belongs_to_a_look() -> None:

@@ -1,4 +1,4 @@
-"""`rtinfra stack env-check`: whether the surroundings of a host's programs are as its settings want them."""
+"""`rtinfra stack env-check`: whether the surroundings of a host's programs are as its settings require."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rtinfra.config import FleetHost
 from rtinfra.facts import sections
 from rtinfra.limits import project_limits
 from rtinfra.local.errors import LocalError
-from rtinfra.operations.managed import File
-from rtinfra.programs import Program
+from rtinfra.operations.resources import File
 from rtinfra.quadlet import DATA_ROOT
 from rtinfra.secrets import SecretError
+from rtinfra.stack_programs import Program
 
 _LISTENER: Final = re.compile(r"\S+\s+\d+\s+\d+\s+\S+:(\d+)\s+\S+(?:\s+users:\((.*)\))?")
 _DEPLOY: Final = "run `pyinfra inventory deploy.py`"
