@@ -45,7 +45,7 @@ from rtinfra.quadlet import Container
 
 
 class Tier(IntEnum):
-    """When the programs of a role start; they stop the other way round."""
+    """Order in which the programs of roles start; they stop in the reverse order."""
 
     HOST = 0
     """The host itself: not started and stopped like a program of the stack."""
@@ -66,7 +66,7 @@ class Phase(Enum):
 
 
 class Secrets(Protocol):
-    """Where secrets come from."""
+    """Source of secrets for roles."""
 
     def read(self, name: str) -> bytes:
         """Return the value of a secret; raises SecretError when it is not defined."""
@@ -74,7 +74,7 @@ class Secrets(Protocol):
 
 
 class ImageStore(Protocol):
-    """What has to be on this computer already, because hosts fetch nothing: images and our own packages."""
+    """Images and our own packages on this computer; hosts fetch nothing, so all of them have to be there."""
 
     def image(self, name: str) -> str:
         """Return the pinned reference of an image of the catalogue, `repository@sha256:...`."""

@@ -1,7 +1,7 @@
 """A host's roles seen without the host, the store of images and the secrets.
 
 Roles need all three to say what their files hold. Whoever only asks for units, ports, packages and directories
-needs none: stand-ins answer in their place, and nothing that holds a stand-in is ever sent to a host.
+needs none: stand-ins answer in their place with a placeholder, and nothing that holds one is ever sent to a host.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rtinfra.cpu import stand_in_layout
 from rtinfra.deb import LocalPackage
 from rtinfra.images.image_catalogue import load_catalogue
 
-#: 64 digits satisfy whatever a role demands of a secret's form.
+#: Stands where a digest or a secret would: 64 digits satisfy whatever a role demands of a secret's form.
 PLACEHOLDER: Final = "0" * 64
 
 
 class StandInStore:
-    """Names images and packages without looking for them."""
+    """Store in which every image and package is a placeholder."""
 
     def image(self, name: str) -> str:
         """Return a reference that no image has."""
@@ -37,10 +37,10 @@ class StandInStore:
 
 
 class StandInSecrets:
-    """Knows no secret and says so to nobody."""
+    """Secrets that are all the placeholder."""
 
     def read(self, name: str) -> bytes:
-        """Return zeros."""
+        """Return the placeholder."""
         return PLACEHOLDER.encode()
 
 

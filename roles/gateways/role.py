@@ -42,7 +42,7 @@ class Route:
     """Whether the store takes the tenant from a header."""
     index: str = ""
     token: str | None = None
-    """What the store wants to see, ready for the configuration."""
+    """Credential that the store asks for, as the configuration has it."""
 
     @property
     def pipeline(self) -> str:
@@ -174,7 +174,7 @@ def _log_directory(name: str) -> Directory:
 
 
 def _problems(settings: GatewaysSettings, view: FleetView) -> Iterator[Finding]:
-    """A store that everything is sent to and that no host runs."""
+    """Refuse a store that everything is sent to and that no host runs."""
     for signal in _SIGNALS:
         name = getattr(view.telemetry, signal.value)
         role = next((role for role in view.roles if role.stored is signal and role.name == name), None)

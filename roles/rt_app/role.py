@@ -253,7 +253,7 @@ def _findings(settings: RtAppSettings) -> Iterator[Finding]:
 
 
 def _refusals(settings: RtAppSettings, view: FleetView, state: HostState) -> Iterator[CpuFinding]:
-    """Memory of a node that the process' cores are not on."""
+    """Refuse memory of a node that the process' cores are not on."""
     layout = view.layout
     if layout is None:
         return

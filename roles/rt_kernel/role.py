@@ -44,7 +44,7 @@ def state(settings: RtKernelSettings, view: FleetView) -> RoleState:
 def _guard(
     settings: RtKernelSettings, layout: CpuLayout, image_pattern: str, watchdog: WatchdogSettings | None
 ) -> list[Resource]:
-    """What keeps a host on its last known good kernel until another has proven itself.
+    """Files that keep a host on its last known good kernel until another has proven itself.
 
     Placed before any package: a kernel that is installed must not be booted by the next power cut already.
     """
@@ -92,7 +92,7 @@ def _guard(
 
 
 def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Resource]:
-    """A kernel that hangs before systemd runs is reset too: the initramfs arms the watchdog."""
+    """Hooks by which the initramfs arms the watchdog: a kernel that hangs before systemd runs is reset too."""
     paths = {
         "/etc/initramfs-tools/hooks/rtinfra-watchdog": "watchdog-hook.sh.j2",
         "/etc/initramfs-tools/scripts/init-top/rtinfra-watchdog": "watchdog-init.sh.j2",

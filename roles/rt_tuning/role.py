@@ -107,7 +107,7 @@ def _latency(layout: CpuLayout, priority: int, may_measure: bool) -> File:
 
 
 def _cgroups(layout: CpuLayout) -> list[Resource]:
-    """Everything but the real-time application stays on the housekeeping cores, by cgroup cpuset."""
+    """Cpusets of the control groups: all but the real-time application stays on the housekeeping cores."""
     drop_in = "/etc/systemd/system/{unit}.d/60-rtinfra.conf"
     housekeeping: list[Resource] = [
         File(
@@ -130,7 +130,7 @@ def _cgroups(layout: CpuLayout) -> list[Resource]:
 
 
 def _watchdog(settings: RtTuningSettings) -> list[Resource]:
-    """systemd feeds the hardware watchdog; off where the settings say so."""
+    """Files that let systemd feed the hardware watchdog; their absence where it is off."""
     config = "/etc/systemd/system.conf.d/60-rtinfra.conf"
     modules = "/etc/modules-load.d/60-rtinfra.conf"
     watchdog = settings.watchdog
@@ -152,7 +152,7 @@ def _watchdog(settings: RtTuningSettings) -> list[Resource]:
 
 
 def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Resource]:
-    """What only exists while the kernel runs: applied by a service at boot, IRQs again on link changes."""
+    """Programs and units for what only exists while the kernel runs: set at boot, interrupts again on link changes."""
     programs: list[Resource] = [
         File(
             path=f"/usr/local/lib/rtinfra/{name}",
@@ -245,7 +245,7 @@ def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[RuntimeValue
 
 
 def _cpuset(unit: str, cpus: str) -> Action:
-    """Make systemd write a unit's cpuset again. It does so with a drop-in for this boot, which would hide ours."""
+    """Action that makes systemd write a unit's cpuset again; its drop-in for this boot would hide ours, and goes."""
     drop_in = f"/run/systemd/system.control/{unit}.d/50-AllowedCPUs.conf"
     return Action(
         f"cpuset-{unit}",

@@ -215,7 +215,7 @@ def _write_layer(entries: Iterable[Entry], layer: Path) -> str:
 
 
 class _Hashing(io.RawIOBase):
-    """Passes on what is written and hashes it."""
+    """Writer that hashes what passes through it."""
 
     def __init__(self, target: IO[bytes] | gzip.GzipFile) -> None:
         self.hash = hashlib.sha256()

@@ -223,7 +223,7 @@ def guest_address(uri: str) -> str:
 
 
 def _is_debian(source: Source) -> bool:
-    """Others publish for Debian under the same suite names; those sign with a key of their own."""
+    """Whether an entry is Debian's own: others use the same names of suites, and sign with a key of their own."""
     if "debian-archive" in source.signed_by:
         return True
     return any("debian" in urlsplit(uri).path for uri in source.uris)

@@ -111,7 +111,7 @@ def bases(archive: Archive, suite: str) -> tuple[str, ...]:
 
 
 class AptRoot:
-    """The isolated root."""
+    """Root directory for apt and dpkg in which nothing is installed, in `directory`."""
 
     def __init__(self, directory: Path, archive: Archive, settings: MirrorSettings, report: Reporter) -> None:
         self._directory = directory
@@ -418,7 +418,7 @@ def _locked(stanza: str, origin: str, why: tuple[str, ...]) -> LockedPackage:
 
 
 def _shortened(why: set[str]) -> tuple[str, ...]:
-    """What everybody has needs no other reason."""
+    """The reasons of a package; where everybody has it, that one alone."""
     for reason in (BASE_SET, EVERY_HOST):
         if reason in why:
             return (reason,)

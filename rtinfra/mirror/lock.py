@@ -67,7 +67,7 @@ class Locked:
 def lock(
     required: Required, path: Path, mirror: Mirror, sources: Sources, report: Reporter, *, renew: bool = False
 ) -> Locked:
-    """Find out what `required` come to today and write it to `path`; a file that says so already is left alone.
+    """Find out what `required` comes to today and write it to `path`; a file that says so already is left alone.
 
     Everything that is no package of an archive is in the pool afterwards; `fetch` brings the packages.
 
@@ -216,7 +216,7 @@ def _require_newer(before: Lock, solution: Solution, path: Path) -> None:
 
 
 def _dated_after(before: Lock, found: Lock, path: Path) -> Lock:
-    """Bundles are ordered by the time of their locks."""
+    """Return `found` with a time after that of `before`: bundles are ordered by the time of their locks."""
     if before.created > found.created:
         raise MirrorError(
             f"{path.name} is of {before.created:%Y-%m-%d %H:%M} UTC, and this computer's clock says"

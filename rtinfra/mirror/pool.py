@@ -48,7 +48,7 @@ class Pool:
             return False
 
     def missing(self, contents: Iterator[Content] | tuple[Content, ...]) -> list[Content]:
-        """Those that are not there."""
+        """Return the contents that the pool lacks."""
         return [content for content in contents if not self.has(content.sha256, content.size)]
 
     def read(self, sha256: str) -> bytes:

@@ -338,7 +338,7 @@ def _found(path: Path) -> str:
 
 
 def _require_clock(lock: Lock, last: datetime | None, now: datetime) -> None:
-    """Clients take no release of a time that is ahead of their own clock, and none older than what they have."""
+    """Refuse a clock that is behind the last release or the lock: clients take no release older than what they have."""
     limits = [("the last release is dated", last), (f"lock {lock.id} was made", lock.created)]
     for what, limit in limits:
         if limit is not None and now + TOLERANCE < limit:

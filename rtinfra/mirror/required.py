@@ -1,4 +1,4 @@
-"""What a mirror has to hold for an inventory, found out without touching a host or asking for a secret."""
+"""What a mirror is required to hold for an inventory, found out without touching a host or asking for a secret."""
 
 from __future__ import annotations
 

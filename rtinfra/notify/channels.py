@@ -30,7 +30,7 @@ _ON_CALL_DESCRIPTION = 15_000
 
 
 class Secrets(Protocol):
-    """Where credentials come from."""
+    """Source of credentials for channels."""
 
     def get(self, name: str) -> SecretStr:
         """Return a secret; raises SecretError."""
@@ -165,7 +165,7 @@ class Telegram(HttpChannel):
         return utf16_units(document["text"]) <= _TELEGRAM_UNITS
 
     def accepted(self, answer: httpx.Response) -> bool:
-        """Telegram says `ok` in the document too."""
+        """Whether the document says `ok` too."""
         try:
             return bool(answer.json()["ok"])
         except (ValueError, KeyError, TypeError):

@@ -122,7 +122,7 @@ def obstacle(state: BootState, allowed: bool) -> str | None:
 
 @dataclass
 class _Turns:
-    """Who may reboot: a few hosts at a time, and nobody after the first that failed."""
+    """Turns to reboot: the hosts that have one, and the first that failed; after it nobody gets one."""
 
     rebooting: set[str] = field(default_factory=set)
     failed: str | None = None
@@ -148,7 +148,7 @@ _turns: WeakKeyDictionary[State, _Turns] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class _Desired:
-    """What a reboot is to come to."""
+    """Desired kernel (shell pattern of its image) and command line, and how long hosts may take, how many at once."""
 
     image_pattern: str
     parameters: Sequence[str]

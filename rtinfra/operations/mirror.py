@@ -156,7 +156,7 @@ def _alternative(name: str) -> str:
 
 @operation()
 def barrier(server: str) -> Generator[StringCommand, None, None]:
-    """Do nothing, on the mirror's host once it serves and on its clients before they are pointed at it.
+    """Barrier: the mirror's host reaches it once it serves, its clients before they are pointed at it. Does nothing.
 
     pyinfra orders the operations of different hosts by those they have in common, not by their lines in deploy.py: this
     is the one that the mirror's host and its clients share.

@@ -129,7 +129,7 @@ class Absent(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeValue:
-    """A value that exists only while the kernel runs, which no file shows: somebody may have changed it by hand.
+    """A value of the running kernel that no file shows: somebody may have changed it by hand.
 
     `paths` is a shell pattern of files with that value, or of names of kernel threads for the form `fifo`. `form` says
     how it is compared: as words (`text`), as the chosen one of several (`choice`), as a list or mask of CPUs, as a

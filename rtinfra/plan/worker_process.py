@@ -38,7 +38,7 @@ class WorkerEnded(LocalError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What would happen, and the hosts that could not be asked, with what was said of them."""
+    """A plan, the hosts that could not be asked (`failed`), and what was said of them (`log`)."""
 
     plan: Plan
     failed: tuple[str, ...]

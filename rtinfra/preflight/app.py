@@ -34,7 +34,7 @@ RUNBOOKS = {Status.FAIL: "PreflightNotReady", Status.WARN: "PreflightWarns"}
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line changes.
+    """Options of the command line.
 
     Attributes:
         metrics: count this run, and write the textfile.
