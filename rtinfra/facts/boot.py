@@ -9,7 +9,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 #: What a changed GRUB drop-in asks a "restart" of: the host.
 BOOT = "boot"
@@ -110,7 +110,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 def parse_boot_state(lines: list[str]) -> BootState:
     """Build a BootState from the fact's output."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
 
     def one(name: str) -> str:
         values = found.get(name) or [""]
@@ -167,7 +167,7 @@ class Boot(FactBase[BootState]):
         if not _PATTERN.match(image_pattern):
             raise ValueError(f"{image_pattern!r} is not a pattern of a kernel release")
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     "boot_id": "cat /proc/sys/kernel/random/boot_id",
                     "release": "uname -r",

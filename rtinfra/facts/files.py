@@ -10,7 +10,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 #: Restarts that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
 #: everything with the new files, so nothing is pending after one. What the drift checker asks for is here too.
@@ -51,7 +51,7 @@ class FilesState:
 
 def parse_files_state(lines: list[str]) -> FilesState:
     """Build a FilesState from the fact's output."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
     hashes = {}
     for line in found.get("sha256", []):
         digest, _, path = line.partition("  ")
@@ -82,7 +82,7 @@ class Files(FactBase[FilesState]):
         quoted = " ".join([*(shlex.quote(path) for path in paths), *patterns])
         drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live"} if runtime else {}
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     **drift,
                     "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",

@@ -14,7 +14,7 @@ from roles.secrets import secret_names
 from roles.shape import AnyRole, ImageStore, Secrets
 from roles.shared import TELEMETRY
 from rtinfra.config import FleetHost
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.limits import project_limits
 from rtinfra.local.errors import LocalError
 from rtinfra.operations.resources import File
@@ -56,7 +56,7 @@ def script(programs: Sequence[Program]) -> str:
     """Return a script that looks at a host; its output is for `parse`."""
     files = " ".join(shlex.quote(file.path) for program in programs for file in program.config) or "/dev/null"
     units = " ".join(shlex.quote(program.unit) for program in programs)
-    return sections.script(
+    return output_sections.script(
         {
             "hashes": f"sha256sum -- {files}",
             # The change of the inode: by this host's clock, which is also that of `started`.
@@ -75,7 +75,7 @@ def script(programs: Sequence[Program]) -> str:
 
 def parse(text: str) -> Surroundings:
     """Return what `script` saw."""
-    found = sections.parse(text.split("\n"))
+    found = output_sections.parse(text.split("\n"))
 
     def pairs(name: str) -> Iterator[tuple[str, str]]:
         for line in found.get(name, []):

@@ -25,7 +25,7 @@ from roles.stand_ins import stand_in_view
 from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.hosts import HostsError, fleet_in, selected
 from rtinfra.stack_programs import Program, programs_of
 from rtinfra.verify import expect, snapshot
@@ -364,7 +364,7 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
     """
     started = time.monotonic()
     # What programs and files say is printed raw: with a marker that they cannot know they cannot forge a section.
-    asked = replace(questions_of(fleet, host), marker=sections.unguessable_marker())
+    asked = replace(questions_of(fleet, host), marker=output_sections.unguessable_marker())
     seen = snapshot.parse(connections.feed(host.name, snapshot.script(asked)).text, asked.marker)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []
