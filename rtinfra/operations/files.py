@@ -18,7 +18,7 @@ from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, FilesState
 from rtinfra.operations import change
 from rtinfra.operations.change import ActionRun, FileChange, RuntimeValueChange
-from rtinfra.operations.changes import predicted, record, wants_contents
+from rtinfra.operations.changes import predicted, record, needs_contents
 from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, RuntimeValue
 
 # The script is the same for every role and every run.
@@ -78,7 +78,7 @@ def changes(
             raise OperationError(f"{path.path} {difference}; move it away, then run the deploy again")
         logger.info("%s%s: %s", host.print_prefix, path.path, difference)
     has_diffs = bool(state.config.DIFF)
-    contents = _contents(changed, found) if wants_contents() or has_diffs else {}
+    contents = _contents(changed, found) if needs_contents() or has_diffs else {}
     said = [_said(path, difference, contents) for path, difference in changed]
     if has_diffs:
         _show_diffs(said)
