@@ -18,7 +18,7 @@ from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, FilesState
 from rtinfra.operations import change
 from rtinfra.operations.change import ActionRun, FileChange, RuntimeValueChange
-from rtinfra.operations.changes import predicted, record, needs_contents
+from rtinfra.operations.changes import needs_contents, predicted, record
 from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, RuntimeValue
 
 # The script is the same for every role and every run.

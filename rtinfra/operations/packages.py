@@ -12,7 +12,7 @@ from pyinfra.api.operation import operation
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.packages import Packages, PackagesState, Simulation, SimulationState
 from rtinfra.operations.change import Change, Step, Unknown, package
-from rtinfra.operations.changes import predicted, record, needs_contents
+from rtinfra.operations.changes import needs_contents, predicted, record
 
 # Never a question, never a changed configuration file replaced, never a wait without end for another apt.
 APT = (
