@@ -135,7 +135,7 @@ def view(
     )
 
 
-def managed(state: RoleState, path: str) -> Resource:
+def resource(state: RoleState, path: str) -> Resource:
     """Return what a part puts at a path of the host, containers' files included."""
     everything = [*state.files, *(file for container in state.containers for file in container.config)]
     (found,) = [item for item in everything if item.path == path]
@@ -144,7 +144,7 @@ def managed(state: RoleState, path: str) -> Resource:
 
 def text(state: RoleState, path: str) -> str:
     """Return the content of a file of a part."""
-    file = managed(state, path)
+    file = resource(state, path)
     assert isinstance(file, File)
     return file.content.decode()
 

@@ -13,7 +13,7 @@ from roles.elasticsearch.role import document, index_template, lifecycle, state
 from roles.shape import FleetView, RoleState
 from rtinfra.operations.resources import File
 from tests.unit.fake_api import run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, telemetry, text, view
+from tests.unit.telemetry_site import at, here, resource, shipped, telemetry, text, view
 
 TLS = {"ca_secret": "es_ca", "certificate_secret": "es_cert", "key_secret": "es_key"}
 OTHERS = (at("es2", "192.0.2.2"), at("es3", "192.0.2.3"))
@@ -78,7 +78,7 @@ def test_security_is_on_and_the_password_is_only_in_a_file() -> None:
     (container,) = config.containers
     assert container.environment["xpack.security.enabled"] == "true"
     assert container.environment["ELASTIC_PASSWORD_FILE"] == f"{container.config_mount}/password"
-    password = managed(config, "/etc/rtinfra/elasticsearch/password")
+    password = resource(config, "/etc/rtinfra/elasticsearch/password")
     assert isinstance(password, File)
     assert (password.content, password.mode, password.secret) == (b"value-of-elastic_password", "0600", True)
     for file in config.files:
@@ -102,7 +102,7 @@ def test_several_nodes_find_each_other_and_prove_who_they_are() -> None:
     assert values["cluster.initial_master_nodes"] == "rt1,es2,es3"
     assert "discovery.type" not in values
     assert values["xpack.security.transport.ssl.enabled"] == "true"
-    key = managed(config, "/etc/rtinfra/elasticsearch/node.key")
+    key = resource(config, "/etc/rtinfra/elasticsearch/node.key")
     assert isinstance(key, File) and key.secret
     assert values["xpack.security.transport.ssl.key"] == f"{container.config_mount}/node.key"
 
@@ -124,7 +124,7 @@ def test_only_one_member_sets_the_cluster_up() -> None:
 def test_heap_and_kernel_are_as_it_wants_them() -> None:
     config = elasticsearch(view(elasticsearch=here()), heap_mb=700)
     assert text(config, "/etc/rtinfra/elasticsearch/java.env") == "ES_JAVA_OPTS=-Xms700m -Xmx700m\n"
-    file = managed(config, "/etc/sysctl.d/60-rtinfra-elasticsearch.conf")
+    file = resource(config, "/etc/sysctl.d/60-rtinfra-elasticsearch.conf")
     assert isinstance(file, File)
     assert b"vm.max_map_count = 1048576\n" in file.content
     assert [action.command for action in file.actions] == [f"sysctl -q -p {file.path}"]
@@ -141,7 +141,7 @@ def test_the_setup_runs_again_when_what_it_makes_changes() -> None:
     assert "Requires=elasticsearch.service\nAfter=elasticsearch.service" in unit
     assert "RemainAfterExit=yes" in unit
     for path in ("/etc/rtinfra/elasticsearch/setup.json", SETUP_UNIT):
-        assert managed(config, path).restarts == ("rtinfra-elasticsearch-setup.service",)
+        assert resource(config, path).restarts == ("rtinfra-elasticsearch-setup.service",)
     assert json.loads(text(config, "/etc/rtinfra/elasticsearch/setup.json"))["user"] == "elastic"
 
 

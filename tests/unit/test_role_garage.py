@@ -12,7 +12,7 @@ from roles.garage.role import document, replication_factor, state
 from roles.shape import FleetView, RoleState
 from rtinfra.operations.resources import File
 from tests.unit.fake_api import Server, run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, text, view
+from tests.unit.telemetry_site import at, here, resource, shipped, text, view
 
 OTHERS = (at("s2", "192.0.2.2"), at("s3", "192.0.2.3"))
 TOML = "/etc/rtinfra/garage/garage.toml"
@@ -42,7 +42,7 @@ def test_secrets_are_files_only_garage_reads() -> None:
     config = garage(view(garage=here()))
     loaded = tomllib.loads(text(config, TOML))
     for inside in (loaded["rpc_secret_file"], loaded["admin"]["admin_token_file"]):
-        file = managed(config, inside.replace("/etc/garage", "/etc/rtinfra/garage"))
+        file = resource(config, inside.replace("/etc/garage", "/etc/rtinfra/garage"))
         assert isinstance(file, File)
         assert (file.mode, file.owner, file.secret) == ("0600", "rtinfra-garage", True)
 

@@ -13,7 +13,7 @@ import pytest
 from roles.grafana.role import state
 from roles.shape import FleetView, RoleState
 from rtinfra.operations.resources import File
-from tests.unit.telemetry_site import document, here, managed, shipped, telemetry, text, view
+from tests.unit.telemetry_site import document, here, resource, shipped, telemetry, text, view
 
 SOURCES = "/etc/rtinfra/grafana/provisioning/datasources/rtinfra.yaml"
 EVERYTHING = ("prometheus", "alertmanager", "jaeger", "loki", "tempo", "mimir", "elasticsearch")
@@ -133,7 +133,7 @@ def test_a_single_dollar_is_only_used_to_read_a_file() -> None:
 def test_passwords_are_in_files_only_grafana_reads() -> None:
     config = grafana(everything())
     for name, secret in (("admin_password", "grafana_admin_password"), ("elastic_reader", "elastic_reader_password")):
-        file = managed(config, f"/etc/rtinfra/grafana/{name}")
+        file = resource(config, f"/etc/rtinfra/grafana/{name}")
         assert isinstance(file, File)
         assert (file.content, file.mode, file.secret) == (f"value-of-{secret}".encode(), "0600", True)
     (container,) = config.containers

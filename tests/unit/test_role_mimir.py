@@ -11,7 +11,7 @@ from roles.alertmanager.model import ALERTMANAGER
 from roles.mimir.role import replication_factor, state
 from roles.shape import FleetView, RoleState
 from rtinfra.operations.resources import File
-from tests.unit.telemetry_site import at, document, here, managed, shipped, view
+from tests.unit.telemetry_site import at, document, here, resource, shipped, view
 
 MIMIR = "/etc/rtinfra/mimir/mimir.yaml"
 OVERRIDES = "/etc/rtinfra/mimir/overrides.yaml"
@@ -116,7 +116,7 @@ def test_alerts_of_its_rules_go_to_the_alertmanagers() -> None:
 
 def test_it_is_checked_by_mimir_before_it_goes_live_and_reports_nothing() -> None:
     config = mimir(view(mimir=here()))
-    file = managed(config, MIMIR)
+    file = resource(config, MIMIR)
     assert isinstance(file, File) and file.validate is not None
     assert file.validate.endswith("/bin/mimir -modules -config.file=/etc/mimir/checked")
     assert document(config, MIMIR)["usage_stats"]["enabled"] is False
