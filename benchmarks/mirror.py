@@ -39,8 +39,8 @@ from rtinfra.mirror.bundle import Bundle, make_bundle
 from rtinfra.mirror.fetch import CONNECTIONS, addresses, fetch
 from rtinfra.mirror.model import LOCAL, Content, Lock
 from rtinfra.mirror.release import publish
+from rtinfra.mirror.required import PackageSet, load_required
 from rtinfra.mirror.store import Mirror
-from rtinfra.mirror.wanted import Want, load_wants
 from rtinfra.paths import PROJECT, lab_inventory
 
 #: Of the throughput of plain parallel downloads.
@@ -215,9 +215,9 @@ def _publish(mirror: Mirror, lock: Lock, rounds: int, console: Console) -> list[
 def _delta(full: Bundle, inventory: str, file: Path, mirror: Mirror, archive: Archive) -> Bundle:
     """Lock the inventory with one package more, and make the bundle that brings the difference."""
     place, store = PROJECT / inventory, LocalStore()
-    wants = load_wants(PROJECT, source(place, lab_inventory()) if place.is_dir() else place, store)
-    added = Want((*wants.settings.base_patterns, ADDED_PACKAGE), (), ("benchmark",))
-    more = replace(wants, packages=(*wants.packages, added))
+    required = load_required(PROJECT, source(place, lab_inventory()) if place.is_dir() else place, store)
+    added = PackageSet((*required.settings.base_patterns, ADDED_PACKAGE), (), ("benchmark",))
+    more = replace(required, packages=(*required.packages, added))
     lock = locking.lock(more, file, mirror, locking.Sources(archive, store, PROJECT), Reporter()).lock
     fetch(lock, mirror, archive, Reporter())
     return make_bundle(mirror, lock, full.manifest.id)

@@ -40,7 +40,7 @@ from roles.fleet import load_checked_hosts
 from rtinfra.adapters import read_no_sources
 from rtinfra.config import Fleet
 from rtinfra.images import LocalStore, debian, oci
-from rtinfra.images.store import Record
+from rtinfra.images.image_store import Record
 from rtinfra.inventory import FLEET_DATA_KEY, HOST_DATA_KEY
 from rtinfra.operations import changes
 from rtinfra.operations.changes import Recorder

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.record import Desired
 from rtinfra.config import SshSettings
-from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
+from rtinfra.operations.resources import Absent, Directory, File, Resource, Unit
 
 #: File names of the two playbooks, by the name they have in reports.
 PLAYBOOKS = {"ansible, a task per file": "tasks.yml", "ansible, loops": "loops.yml"}
@@ -103,7 +103,7 @@ def _packages(names: Iterable[str]) -> _Task:
     return {"name": "packages", _APT: {"name": plain, "state": "present", "install_recommends": False}}
 
 
-def _path(path: Managed) -> tuple[str, dict[str, Any]]:
+def _path(path: Resource) -> tuple[str, dict[str, Any]]:
     """Return the module for a path and its arguments."""
     match path:
         case File():

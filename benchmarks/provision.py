@@ -31,7 +31,7 @@ from benchmarks.record import Desired, Observation
 from benchmarks.script import STAGE, shell_script
 from rtinfra.lab import ConsoleReporter, Machine
 from rtinfra.local.errors import LocalError
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.paths import PROJECT
 from rtinfra.runner import deploy
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rtinfra.operations.managed import Managed, Unit
+from rtinfra.operations.resources import Resource, Unit
 
 
 @dataclass
 class Desired:
     """The very values that deploy.py handed to the operations, so that nobody has to list them again."""
 
-    paths: list[Managed] = field(default_factory=list)
+    paths: list[Resource] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
 

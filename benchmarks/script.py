@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 
 from benchmarks.record import Desired
-from rtinfra.operations.managed import Absent, Directory, File, Managed, Owned
+from rtinfra.operations.resources import Absent, Directory, File, Owned, Resource
 
 #: Begins the line with which the script says what it does next.
 STAGE = "@ "
@@ -67,7 +67,7 @@ def archive(desired: Desired) -> bytes:
     return packed.getvalue()
 
 
-def _member(path: Managed) -> tarfile.TarInfo | None:
+def _member(path: Resource) -> tarfile.TarInfo | None:
     member = tarfile.TarInfo(path.path.lstrip("/"))
     match path:
         case File():

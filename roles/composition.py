@@ -13,7 +13,7 @@ from roles.shape import AnyRole, FleetView, Labels, RoleState, Tier
 from roles.shared import BackendsSettings
 from rtinfra import quadlet
 from rtinfra.deb import LocalPackage
-from rtinfra.operations.managed import DAEMON_RELOAD, Directory, File, Live, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Directory, File, Resource, RuntimeValue, Unit
 from rtinfra.render import render
 
 #: Name of the operations that all programs of the stack share: round trips are the cost.
@@ -81,17 +81,17 @@ class Composition:
         return [unit for batch in self.placed for unit in batch.state.units]
 
     @property
-    def paths(self) -> list[Managed]:
+    def paths(self) -> list[Resource]:
         """Every path of all roles that is known before the run begins."""
         return [path for batch in self.batches for path in batch.state.paths]
 
     @property
-    def guard(self) -> list[tuple[Batch, Sequence[Managed]]]:
+    def guard(self) -> list[tuple[Batch, Sequence[Resource]]]:
         """What comes before any package."""
         return [(batch, batch.state.guard) for batch in self.placed if batch.state.guard]
 
     @property
-    def runtime(self) -> list[Live]:
+    def runtime(self) -> list[RuntimeValue]:
         """What the roles make of the running kernel."""
         return [value for batch in self.batches for value in batch.state.runtime]
 
@@ -152,7 +152,7 @@ def _batch(
 def _joined(view: FleetView, parts: Sequence[RoleState], images: Mapping[str, str]) -> RoleState:
     """Return several states as one, their containers as what they are on the host."""
     containers = [container for part in parts for container in part.containers]
-    files: list[Managed] = [*(_common(view.backends) if containers else ())]
+    files: list[Resource] = [*(_common(view.backends) if containers else ())]
     files += [path for part in parts for path in part.files]
     for container in containers:
         files += quadlet.paths(container, images[container.image])
@@ -176,7 +176,7 @@ def _joined(view: FleetView, parts: Sequence[RoleState], images: Mapping[str, st
     )
 
 
-def _common(settings: BackendsSettings) -> Sequence[Managed]:
+def _common(settings: BackendsSettings) -> Sequence[Resource]:
     return (
         Directory(path=quadlet.CONFIG_ROOT),
         Directory(path=quadlet.DATA_ROOT),

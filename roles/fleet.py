@@ -126,7 +126,7 @@ def address_of(host: FleetHost[HostConfig]) -> str:
 
 
 class _NotingStore:
-    """The store of this computer, for a look at everything that a host needs of it: misses are noted, not raised."""
+    """The store of this computer with its misses noted, not raised: all that a host needs of it is found at once."""
 
     def __init__(self) -> None:
         self._store = LocalStore()
@@ -148,7 +148,7 @@ class _NotingStore:
 
 
 class _NoSecrets:
-    """Whether a fleet fits together is asked without any secret."""
+    """Secrets that must not be read: whether a fleet fits together is found out without any."""
 
     def read(self, name: str) -> bytes:
         raise TypeError(f"{name} is asked for while nobody may ask for secrets")

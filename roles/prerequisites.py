@@ -59,7 +59,7 @@ def _general(fleet_host: FleetHost[HostConfig], state: HostState) -> Iterator[Pr
 
 
 def _few_cores(isolated: str, layout: CpuLayout) -> Iterator[CpuFinding]:
-    """RT-1 asks for two real-time cores; one is an operator's choice, but not one to make unawares."""
+    """Warn of a single real-time core: RT-1 asks for two, and one is a choice not to make unawares."""
     if layout.topology.core_count(layout.isolated) < _RT_CORES:
         reason = f"isolates one core; {_RT_CORES} are what the application is made for (RT-1)"
         yield CpuFinding("warning", "cpu.isolated", isolated, reason, "isolate another core of the same NUMA node")

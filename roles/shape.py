@@ -40,12 +40,12 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import HostState
 from rtinfra.facts.http import Request
 from rtinfra.netloc import netloc, url
-from rtinfra.operations.managed import Live, Managed, PythonEnvironment, Unit
+from rtinfra.operations.resources import PythonEnvironment, Resource, RuntimeValue, Unit
 from rtinfra.quadlet import Container
 
 
 class Tier(IntEnum):
-    """When the programs of a role start; they stop the other way round."""
+    """Order in which the programs of roles start; they stop in the reverse order."""
 
     HOST = 0
     """The host itself: not started and stopped like a program of the stack."""
@@ -66,7 +66,7 @@ class Phase(Enum):
 
 
 class Secrets(Protocol):
-    """Where secrets come from."""
+    """Source of secrets for roles."""
 
     def read(self, name: str) -> bytes:
         """Return the value of a secret; raises SecretError when it is not defined."""
@@ -74,7 +74,7 @@ class Secrets(Protocol):
 
 
 class ImageStore(Protocol):
-    """What has to be on this computer already, because hosts fetch nothing: images and our own packages."""
+    """Images and our own packages on this computer; hosts fetch nothing, so all of them have to be there."""
 
     def image(self, name: str) -> str:
         """Return the pinned reference of an image of the catalogue, `repository@sha256:...`."""
@@ -95,14 +95,14 @@ class RoleState:
     """
 
     containers: tuple[Container, ...] = ()
-    files: tuple[Managed, ...] = ()
+    files: tuple[Resource, ...] = ()
     units: tuple[Unit, ...] = ()
     packages: tuple[str, ...] = ()
     local_packages: tuple[LocalPackage, ...] = ()
-    guard: tuple[Managed, ...] = ()
-    accounts: tuple[Managed, ...] = ()
+    guard: tuple[Resource, ...] = ()
+    accounts: tuple[Resource, ...] = ()
     environments: tuple[PythonEnvironment, ...] = ()
-    runtime: tuple[Live, ...] = ()
+    runtime: tuple[RuntimeValue, ...] = ()
     ready: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[Phase, Callable[[], None]] = field(default_factory=dict)
     slices: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class RoleState:
     private_directories: tuple[str, ...] = ()
 
     @property
-    def paths(self) -> tuple[Managed, ...]:
+    def paths(self) -> tuple[Resource, ...]:
         """Every path, in the order in which they are placed."""
         return (*self.guard, *self.accounts, *self.files)
 

@@ -1,7 +1,7 @@
 """A host's roles seen without the host, the store of images and the secrets.
 
-Roles need all three to say what their files hold. Whoever only wants to know units, ports, packages and directories
-needs none: stand-ins answer in their place, and nothing that holds a stand-in is ever sent to a host.
+Roles need all three to say what their files hold. Whoever only asks for units, ports, packages and directories
+needs none: stand-ins answer in their place with a placeholder, and nothing that holds one is ever sent to a host.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from roles.shared import CPU, MIRROR
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.cpu import stand_in_layout
 from rtinfra.deb import LocalPackage
-from rtinfra.images.catalogue import load_catalogue
+from rtinfra.images.image_catalogue import load_catalogue
 
-#: 64 digits satisfy whatever a role demands of a secret's form.
-STAND_IN: Final = "0" * 64
+#: Stands where a digest or a secret would: 64 digits satisfy whatever a role demands of a secret's form.
+PLACEHOLDER: Final = "0" * 64
 
 
 class StandInStore:
-    """Names images and packages without looking for them."""
+    """Store in which every image and package is a placeholder."""
 
     def image(self, name: str) -> str:
         """Return a reference that no image has."""
-        return f"{name}@sha256:{STAND_IN}"
+        return f"{name}@sha256:{PLACEHOLDER}"
 
     def package(self, name: str) -> LocalPackage:
         """Return a package without a file, by the name that dpkg knows it by."""
         image = load_catalogue().images.get(name)
         package = image.go.package if image is not None and image.go is not None else None
-        return LocalPackage(Path(name), package or name, STAND_IN)
+        return LocalPackage(Path(name), package or name, PLACEHOLDER)
 
 
 class StandInSecrets:
-    """Knows no secret and says so to nobody."""
+    """Secrets that are all the placeholder."""
 
     def read(self, name: str) -> bytes:
-        """Return zeros."""
-        return STAND_IN.encode()
+        """Return the placeholder."""
+        return PLACEHOLDER.encode()
 
 
 def stand_in_view(

@@ -24,8 +24,8 @@ from rtinfra.operations import environments as environment_operations
 from rtinfra.operations import files as file_operations
 from rtinfra.operations import images as image_operations
 from rtinfra.operations import mirror as mirror_operations
-from rtinfra.operations.managed import Live, Managed
 from rtinfra.operations.mirror import MirrorUnreachable, asked
+from rtinfra.operations.resources import Resource, RuntimeValue
 from rtinfra.secrets import operator_secrets
 from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
 
@@ -55,7 +55,7 @@ class Target:
         self._run(Phase.SERVE)
         # No client goes on before the mirror serves.
         if self.view.mirror is not None:
-            mirror_operations.awaited(name="mirror", server=self.view.mirror.place.host)
+            mirror_operations.barrier(name="mirror", server=self.view.mirror.place.host)
         self._run(Phase.SUPPLY)
 
     def guard(self) -> None:
@@ -114,10 +114,10 @@ def _place(batch: Batch) -> None:
         _sync(batch, batch.labels.files, state.files, state.runtime)
 
 
-def _sync(batch: Batch, label: str, paths: Sequence[Managed], live: Sequence[Live] = ()) -> None:
+def _sync(batch: Batch, label: str, paths: Sequence[Resource], runtime: Sequence[RuntimeValue] = ()) -> None:
     @deploy(batch.name)
     def placed() -> None:
-        file_operations.sync(name=label, paths=paths, live=live)
+        file_operations.sync(name=label, paths=paths, runtime=runtime)
 
     placed()
 
@@ -168,12 +168,12 @@ def _observed(view: FleetView) -> FleetView:
     if mirror is None or not mirror.is_needed:
         return view
     try:
-        live = asked(mirror.place.host, mirror.place.directory)
+        served = asked(mirror.place.host, mirror.place.directory)
     except MirrorUnreachable as error:
         raise DeployError(f"{host.name} gets its packages from the mirror; nothing was changed: {error}") from error
-    view = replace(view, mirror=replace(mirror, live=live.release))
-    if mirror.is_used and live.release is not None:
-        view = replace(view, store=MirroredStore(live.release.images))
+    view = replace(view, mirror=replace(mirror, live=served.release))
+    if mirror.is_used and served.release is not None:
+        view = replace(view, store=MirroredStore(served.release.images))
     return view
 
 

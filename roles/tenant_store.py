@@ -25,7 +25,7 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TenantStore:
-    """One of them.
+    """A store of this family: what tells it from the others.
 
     The image's program expects its configuration in `mount` and keeps its data in `data`. `checker` is its own check of
     a configuration file, `{path}`, inside the image.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Action, Directory, File, Resource, Unit
 from rtinfra.render import render, render_json
 
 CONFIG_ROOT = "/etc/rtinfra"
@@ -119,7 +119,7 @@ def setup_unit(container: str) -> Unit:
     return Unit(f"rtinfra-{container}-setup.service")
 
 
-def setup(container: str, description: str, document: object) -> list[Managed]:
+def setup(container: str, description: str, document: object) -> list[Resource]:
     """Return what sets a container up through its API once it answers: script, its document, unit.
 
     The script is templates/<container>/setup.py.j2. It must be repeatable: it runs at every boot, with every restart of
@@ -158,7 +158,7 @@ def accounts_file(containers: Iterable[Container]) -> File:
     )
 
 
-def paths(container: Container, reference: str) -> list[Managed]:
+def paths(container: Container, reference: str) -> list[Resource]:
     """Return everything on the host that makes up a container; `reference` is its pinned image."""
     owner = container.account.name
     nested = {str(PurePosixPath(file.path).parent) for file in container.config} - {container.config_dir}

@@ -34,7 +34,7 @@ HOUSE: Final = PROJECT / "wheels"
 MODULES: Final = (
     *("__init__.py", "paths.py", "py.typed"),
     *("config/__init__.py", "config/types.py"),
-    *("local/__init__.py", "local/errors.py", "local/files.py", "local/lock.py"),
+    *("local/__init__.py", "local/errors.py", "local/files.py", "local/file_lock.py"),
     *("cpu", "notify", "preflight"),
     *("secrets/__init__.py", "secrets/chain.py", "secrets/errors.py", "secrets/local.py"),
 )
@@ -87,7 +87,7 @@ class Wheelhouse:
         """Return the wheels for one Python, `3.13`.
 
         Raises:
-            WheelsMissing: they have not been fetched, or not for the versions wanted now.
+            WheelsMissing: they have not been fetched, or not for the versions required now.
         """
         place = self._place(python)
         if not place.is_dir():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from rtinfra.connection import Connections
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.hosts import fleet_in, selected
 from rtinfra.verify import snapshot
 from rtinfra.verify.questions import Questions, questions_of
@@ -40,14 +40,14 @@ SUBJECTS: Final = tuple(subject_of(look) for look in LOOKS)
 
 def sections_of(look: Look, questions: Questions) -> list[str]:
     """Return the sections that a look asks for, those of scripts within its commands included."""
-    script = sections.script(look.ask(questions), questions.marker)
+    script = output_sections.script(look.ask(questions), questions.marker)
     return re.findall(rf"^echo {re.escape(questions.marker)}(.+)$", script, re.MULTILINE)
 
 
 def recorded(subjects: Iterable[str]) -> str:
     """Return the recorded answers to some looks, as a host gives them in one."""
     texts = [(PLACE / f"{subject}.txt").read_text(encoding="utf-8") for subject in subjects]
-    return "".join([*texts, f"{sections.MARKER}end\nreached\n"]).replace(VISIBLE_NUL, "\0")
+    return "".join([*texts, f"{output_sections.MARKER}end\nreached\n"]).replace(VISIBLE_NUL, "\0")
 
 
 def rt_host() -> str:
@@ -58,10 +58,10 @@ def rt_host() -> str:
 def files(text: str, questions: Questions) -> Iterator[tuple[str, str]]:
     """Yield the recordings in a host's answer: the subject and its text; ids of disks are replaced by numbers."""
     numbers: dict[str, str] = {}
-    found = sections.parse(text.removesuffix("\n").split("\n"), questions.marker)
+    found = output_sections.parse(text.removesuffix("\n").split("\n"), questions.marker)
     for look in LOOKS:
         names = sections_of(look, questions)
-        lines = [line for name in names for line in (f"{sections.MARKER}{name}", *found.get(name, ()))]
+        lines = [line for name in names for line in (f"{output_sections.MARKER}{name}", *found.get(name, ()))]
         body = _UUID.sub(
             lambda match: numbers.setdefault(match[0], f"00000000-0000-4000-8000-{len(numbers) + 1:012}"),
             "\n".join(lines).replace("\0", VISIBLE_NUL),
@@ -79,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     fleet = fleet_in(arguments.inventory)
     host = selected(fleet, [arguments.host])[arguments.host]
-    asked = replace(questions_of(fleet, host), marker=sections.unguessable_marker())
+    asked = replace(questions_of(fleet, host), marker=output_sections.unguessable_marker())
     connections = Connections([host])
     try:
         text = connections.feed(host.name, snapshot.script(asked)).text

@@ -15,7 +15,7 @@ from roles.shared import AGENTS_SLICE, TEXTFILE_DIRECTORY
 from rtinfra.config import Finding
 from rtinfra.cpu import parse_cpu_list
 from rtinfra.facts.http import Request, loopback
-from rtinfra.operations.managed import DAEMON_RELOAD, Action, File, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Action, File, Resource, Unit
 from rtinfra.quadlet import WAIT_READY
 from rtinfra.render import render
 
@@ -79,7 +79,7 @@ def _threads(view: FleetView) -> int:
     return len(parse_cpu_list(view.housekeeping, None)) if view.housekeeping else _THREADS
 
 
-def _slice(settings: AgentsSettings, view: FleetView) -> list[Managed]:
+def _slice(settings: AgentsSettings, view: FleetView) -> list[Resource]:
     return [
         File(
             path=f"{_UNITS}/{AGENTS_SLICE}",
@@ -101,7 +101,7 @@ def _drop_in(unit: str, view: FleetView) -> File:
     )
 
 
-def _node_exporter(settings: AgentsSettings, view: FleetView) -> list[Managed]:
+def _node_exporter(settings: AgentsSettings, view: FleetView) -> list[Resource]:
     return [
         _drop_in(NODE_EXPORTER_UNIT, view),
         File(
@@ -117,7 +117,7 @@ def _node_exporter(settings: AgentsSettings, view: FleetView) -> list[Managed]:
     ]
 
 
-def _collector(settings: AgentsSettings, view: FleetView, application: RtAppSettings | None) -> list[Managed]:
+def _collector(settings: AgentsSettings, view: FleetView, application: RtAppSettings | None) -> list[Resource]:
     """Return the collector's files; `application` is whose log files it reads, None for nobody's."""
     addresses, port = gateways(view)
     restarts = (COLLECTOR_UNIT,)
@@ -164,7 +164,7 @@ def _collector(settings: AgentsSettings, view: FleetView, application: RtAppSett
     ]
 
 
-def _filebeat(settings: AgentsSettings, view: FleetView, application: RtAppSettings) -> list[Managed]:
+def _filebeat(settings: AgentsSettings, view: FleetView, application: RtAppSettings) -> list[Resource]:
     assert settings.filebeat.password_secret is not None  # the model sees to it
     return [
         _drop_in(FILEBEAT_UNIT, view),

@@ -9,7 +9,7 @@ from roles.alertmanager.model import ALERTMANAGER, LOG_METRICS_PAGE, STATUS_PAGE
 from roles.facets import Datasource, Scrape, Signal
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.facts.http import Request
-from rtinfra.operations.managed import DAEMON_RELOAD, Directory, File, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Directory, File, Resource, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import Account, Container, check_command, config_file, secret_file
 from rtinfra.render import render
@@ -102,7 +102,7 @@ def _secrets(settings: AlertmanagerSettings, view: FleetView) -> Iterator[File]:
             yield secret_file(NAME, file, view.secrets.read(secret), ACCOUNT)
 
 
-def _alert_log(settings: AlertmanagerSettings, view: FleetView) -> Iterator[Managed]:
+def _alert_log(settings: AlertmanagerSettings, view: FleetView) -> Iterator[Resource]:
     program = Path(__file__).parent / "alert_log" / "alert_log.py"
     yield File(path=_ALERT_LOG, content=program.read_bytes(), restarts=(ALERT_LOG_UNIT,))
     yield File(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roles.base.model import BASE, BaseSettings
 from roles.shape import FleetView, Role, RoleState
-from rtinfra.operations.managed import Action, Directory, File, Managed, Unit
+from rtinfra.operations.resources import Action, Directory, File, Resource, Unit
 from rtinfra.render import render
 
 _SYSUSERS = Action("sysusers", "systemd-sysusers")
@@ -22,7 +22,7 @@ def state(settings: BaseSettings, view: FleetView) -> RoleState:
     return RoleState(files=_files(settings), units=_UNITS, packages=settings.packages)
 
 
-def _files(settings: BaseSettings) -> tuple[Managed, ...]:
+def _files(settings: BaseSettings) -> tuple[Resource, ...]:
     return (
         # The whole file: the one that the distribution ships names servers on the internet.
         File(

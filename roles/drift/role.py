@@ -14,7 +14,7 @@ from roles.shape import FleetView, Role, RoleState
 from roles.shared import TEXTFILE_DIRECTORY
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.files import DRIFT_CHECKER, PENDING_DIR
-from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Live, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Directory, File, Resource, RuntimeValue, Unit
 from rtinfra.render import render
 
 _PROGRAM = Path(__file__).parent / "checker" / "drift.py"
@@ -39,11 +39,11 @@ class Expectation:
 
     host: str
     settings_sha256: str
-    paths: Sequence[Managed] = field(repr=False)
+    paths: Sequence[Resource] = field(repr=False)
     units: Sequence[Unit]
     packages: Sequence[str]
     local_packages: Sequence[LocalPackage]
-    live: Sequence[Live]
+    runtime: Sequence[RuntimeValue]
     kernel: Kernel | None
 
 
@@ -71,12 +71,12 @@ def _expectation(view: FleetView, own: RoleState) -> Expectation:
         units=[unit for state in every for unit in state.units],
         packages=[name for state in every for name in state.packages],
         local_packages=[package for state in every for package in state.local_packages],
-        live=[value for state in every for value in state.runtime],
+        runtime=[value for state in every for value in state.runtime],
         kernel=kernel,
     )
 
 
-def _files(settings: DriftSettings, housekeeping: str | None, expected: Expectation) -> list[Managed]:
+def _files(settings: DriftSettings, housekeeping: str | None, expected: Expectation) -> list[Resource]:
     if not settings.enabled:
         wanted_by = f"/etc/systemd/system/timers.target.wants/{TIMER}"
         gone = (wanted_by, f"/etc/systemd/system/{TIMER}", f"/etc/systemd/system/{SERVICE}", EXPECTED, RESULT, METRICS)
@@ -89,7 +89,7 @@ def _files(settings: DriftSettings, housekeeping: str | None, expected: Expectat
         "state": STATE,
         "textfiles": TEXTFILE_DIRECTORY,
     }
-    own: list[Managed] = [
+    own: list[Resource] = [
         File(path=DRIFT_CHECKER, content=_PROGRAM.read_bytes(), mode="0755"),
         Directory(path=STATE, mode="0700"),
         *(
@@ -114,7 +114,7 @@ def _files(settings: DriftSettings, housekeeping: str | None, expected: Expectat
     ]
 
 
-def document(expected: Expectation, own: Sequence[Managed]) -> dict[str, Any]:
+def document(expected: Expectation, own: Sequence[Resource]) -> dict[str, Any]:
     """Return what the checker reads; `own` are this role's paths, without that of the document itself."""
     packages: dict[str, str | None] = {name.partition("/")[0]: None for name in expected.packages}
     packages |= {package.name: package.version for package in expected.local_packages}
@@ -135,7 +135,7 @@ def document(expected: Expectation, own: Sequence[Managed]) -> dict[str, Any]:
                 "value": value.value,
                 "action": value.action.name if value.action else "",
             }
-            for value in expected.live
+            for value in expected.runtime
         ],
         "kernel": {"release": expected.kernel.release, "words": list(expected.kernel.words)}
         if expected.kernel
@@ -143,7 +143,7 @@ def document(expected: Expectation, own: Sequence[Managed]) -> dict[str, Any]:
     }
 
 
-def _path(path: Managed) -> Mapping[str, str]:
+def _path(path: Resource) -> Mapping[str, str]:
     match path:
         case File():
             own = {"kind": "file", "sha256": path.sha256}

@@ -14,7 +14,7 @@ from roles.kibana.model import KIBANA
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
 from rtinfra.facts.http import Request
-from rtinfra.operations.managed import Action, File
+from rtinfra.operations.resources import Action, File
 from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
 from rtinfra.render import render
 

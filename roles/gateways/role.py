@@ -13,7 +13,7 @@ from roles.shared import INFRA_TENANT
 from rtinfra.config import Finding
 from rtinfra.facts.http import Request
 from rtinfra.netloc import url
-from rtinfra.operations.managed import Action, Directory
+from rtinfra.operations.resources import Action, Directory
 from rtinfra.quadlet import DATA_ROOT, Account, Container, check_command, config_file, secret_file
 from rtinfra.render import render
 
@@ -39,10 +39,10 @@ class Route:
     targets: tuple[str, ...]
     """Addresses or URLs of the store."""
     by_tenant: bool = False
-    """Whether the store wants the tenant in a header."""
+    """Whether the store takes the tenant from a header."""
     index: str = ""
     token: str | None = None
-    """What the store wants to see, ready for the configuration."""
+    """Credential that the store asks for, as the configuration has it."""
 
     @property
     def pipeline(self) -> str:
@@ -174,7 +174,7 @@ def _log_directory(name: str) -> Directory:
 
 
 def _problems(settings: GatewaysSettings, view: FleetView) -> Iterator[Finding]:
-    """A store that everything is sent to and that no host runs."""
+    """Refuse a store that everything is sent to and that no host runs."""
     for signal in _SIGNALS:
         name = getattr(view.telemetry, signal.value)
         role = next((role for role in view.roles if role.stored is signal and role.name == name), None)

@@ -11,7 +11,7 @@ from rtinfra.config.document import load_document
 from rtinfra.config.explain import did_you_mean
 from rtinfra.config.types import SettingError, Settings
 from rtinfra.limits import NUMBERS, check_places
-from rtinfra.metrics import metric_names
+from rtinfra.metric_catalogue import metric_names
 from rtinfra.paths import PROJECT
 
 DASHBOARDS: Final = PROJECT / "metrics" / "dashboards"

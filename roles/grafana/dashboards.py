@@ -10,7 +10,7 @@ from functools import cache
 
 from roles.facets import Signal
 from roles.grafana.dashboard_file import DASHBOARDS, DashboardFile, load_dashboard
-from roles.grafana.datasources import uid
+from roles.grafana.datasource_file import uid
 from roles.grafana.panels import Dashboard
 from roles.shape import FleetView
 from roles.shared import INFRA_TENANT

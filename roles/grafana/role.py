@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from roles.facets import Scrape
 from roles.grafana.dashboards import dashboards
-from roles.grafana.datasources import PASSWORDS, provisioning
+from roles.grafana.datasource_file import PASSWORDS, provisioning
 from roles.grafana.model import GRAFANA, GrafanaSettings
 from roles.grafana.panels import to_json
 from roles.shape import FleetView, Role, RoleState, Tier
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.quadlet import Account, Container, config_file, secret_file
 from rtinfra.render import render, render_json
 
@@ -65,7 +65,7 @@ def state(settings: GrafanaSettings, view: FleetView) -> RoleState:
 
 
 def _reader_passwords(view: FleetView) -> tuple[File, ...]:
-    """The password of each store that wants to know who reads."""
+    """The password of each store that asks who reads."""
     return tuple(
         secret_file(NAME, file, view.secrets.read(secret), ACCOUNT)
         for source in view.datasources()

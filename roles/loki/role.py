@@ -56,7 +56,7 @@ def _records(document: Json) -> str:
 
 
 def _links(links: Links) -> dict[str, object]:
-    """The id in a record leads to its trace, be it structured metadata or in the JSON of the line."""
+    """Link from the id in a record to its trace, be it structured metadata or in the JSON of the line."""
     if links.traces is None:
         return {}
     link = trace_link(links.traces)

@@ -28,7 +28,7 @@ from roles.shape import FleetView, Phase, Role, RoleState
 from rtinfra.config import Finding
 from rtinfra.facts.mirror import MirrorState
 from rtinfra.operations import mirror as mirror_operations
-from rtinfra.operations.managed import File, Managed
+from rtinfra.operations.resources import File, Resource
 from rtinfra.render import render, render_json
 
 # Images that come as files are those that somebody with root's rights brought.
@@ -50,19 +50,19 @@ def state(settings: MirrorClientSettings, view: FleetView) -> RoleState:
     )
 
 
-def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Managed]:
+def files(place: MirrorPlace, is_same_host: bool, served: MirrorState) -> list[Resource]:
     """Every path this role manages.
 
     Raises:
         ValueError: the mirror has no release or no certificate.
     """
-    if live.release is None or live.authority is None:
+    if served.release is None or served.authority is None:
         raise ValueError("the mirror has no release or no certificate")
-    index = live.release.index
+    index = served.release.index
     return [
-        File(path=KEY, content=live.release.key),
-        File(path=AUTHORITY, content=live.authority.pem),
-        File(path=_registry_authority(place), content=live.authority.pem),
+        File(path=KEY, content=served.release.key),
+        File(path=AUTHORITY, content=served.authority.pem),
+        File(path=_registry_authority(place), content=served.authority.pem),
         *settled_files(place),
         File(path=PREFERENCES, content=render("mirror_client/preferences.j2", index=index, priority=PRIORITY)),
         File(
@@ -77,7 +77,7 @@ def files(place: MirrorPlace, is_same_host: bool, live: MirrorState) -> list[Man
     ]
 
 
-def settled_files(place: MirrorPlace) -> list[Managed]:
+def settled_files(place: MirrorPlace) -> list[Resource]:
     """Those of `files` that are the same whatever the mirror's host answers."""
     return [
         File(

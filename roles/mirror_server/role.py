@@ -14,7 +14,7 @@ from rtinfra.operations import files as file_operations
 from rtinfra.operations import mirror as mirror_operations
 from rtinfra.operations import packages as package_operations
 from rtinfra.operations import units as unit_operations
-from rtinfra.operations.managed import DAEMON_RELOAD, File, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, File, Resource, Unit
 from rtinfra.render import render
 
 #: The source this host takes nginx and the registry from; apt is told of it for that alone.
@@ -42,7 +42,7 @@ def state(settings: MirrorServerSettings, view: FleetView) -> RoleState:
     )
 
 
-def source(place: MirrorPlace, index: Index) -> list[Managed]:
+def source(place: MirrorPlace, index: Index) -> list[Resource]:
     """Return the apt source of this host's own packages: a folder of its own disk."""
     return [
         File(
@@ -57,7 +57,7 @@ def source(place: MirrorPlace, index: Index) -> list[Managed]:
     ]
 
 
-def files(settings: MirrorServerSettings, place: MirrorPlace) -> list[Managed]:
+def files(settings: MirrorServerSettings, place: MirrorPlace) -> list[Resource]:
     """Every path this role manages besides certificates and source."""
     return [
         # Whole files: those that Debian ships serve a page over plain HTTP, and take pushed images from everywhere.
@@ -106,7 +106,7 @@ def units() -> list[Unit]:
 
 
 def serve(
-    settings: MirrorServerSettings, place: MirrorPlace, own_source: Sequence[Managed], paths: Sequence[Managed]
+    settings: MirrorServerSettings, place: MirrorPlace, own_source: Sequence[Resource], paths: Sequence[Resource]
 ) -> None:
     """Serve the live release; all of it before any client of the mirror is worked on.
 

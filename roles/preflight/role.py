@@ -15,7 +15,7 @@ from roles.secrets import secret_names
 from roles.shape import FleetView, Role, RoleState, Tier
 from roles.shared import AGENTS_SLICE, TEXTFILE_DIRECTORY
 from rtinfra.facts.http import loopback
-from rtinfra.operations.managed import DAEMON_RELOAD, Action, Directory, File, Managed, PythonEnvironment, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Action, Directory, File, PythonEnvironment, Resource, Unit
 from rtinfra.preflight.settings import CONFIGURATION
 from rtinfra.render import render, render_json
 
@@ -59,7 +59,7 @@ def state(settings: PreflightSettings, view: FleetView) -> RoleState:
     )
 
 
-def _configuration(settings: PreflightSettings, view: FleetView) -> Iterator[Managed]:
+def _configuration(settings: PreflightSettings, view: FleetView) -> Iterator[Resource]:
     """Settings and secrets: for the account alone. They are read at every run, so a change restarts nothing."""
     pages = [member.url(member.settings.log_port, "/runbooks") for member in view.members(ALERTMANAGER)]
     application = view.own(RT_APP)
@@ -87,7 +87,7 @@ def _private(name: str, content: bytes, secret: bool = False) -> File:
     )
 
 
-def _units(settings: PreflightSettings, view: FleetView, environment: PythonEnvironment) -> Iterator[Managed]:
+def _units(settings: PreflightSettings, view: FleetView, environment: PythonEnvironment) -> Iterator[Resource]:
     values = {
         "settings": settings,
         "account": ACCOUNT,

@@ -25,7 +25,7 @@ from roles.shape import FleetView, Role, RoleState, Tier
 from roles.shared import INFRA_TENANT
 from rtinfra.facts.http import Request
 from rtinfra.limits import Limits, filled, project_limits
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import Account, Container, check_command, config_file
 from rtinfra.render import render

@@ -9,8 +9,8 @@ from typing import Any
 from roles.agents.model import AGENTS
 from roles.base.model import BASE
 from roles.facets import Scrape
-from roles.rt_app.archive import pack
 from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, RtAppSettings
+from roles.rt_app.workload_archive import pack
 from roles.shape import FleetView, Labels, Role, RoleState
 from rtinfra.config import Finding
 from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding
@@ -18,7 +18,7 @@ from rtinfra.deb import LocalPackage
 from rtinfra.deb import read as read_deb
 from rtinfra.facts.host import HostState
 from rtinfra.netloc import url
-from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Directory, File, Resource, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render, render_json
 
@@ -65,7 +65,7 @@ def _user(settings: RtAppSettings, realtime_group: str) -> File:
     )
 
 
-def _files(settings: RtAppSettings, layout: CpuLayout, collector_port: int | None) -> list[Managed]:
+def _files(settings: RtAppSettings, layout: CpuLayout, collector_port: int | None) -> list[Resource]:
     """Programs, configuration, directories and units."""
     both = (RT_UNIT, NON_RT_UNIT)
     user = settings.user
@@ -116,11 +116,11 @@ def _files(settings: RtAppSettings, layout: CpuLayout, collector_port: int | Non
     ]
 
 
-def _programs(settings: RtAppSettings) -> list[Managed]:
+def _programs(settings: RtAppSettings) -> list[Resource]:
     """The two programs, unless a Debian package brings them."""
     application = settings.application
     both = (RT_UNIT, NON_RT_UNIT)
-    archive: list[Managed] = []
+    archive: list[Resource] = []
     match application.kind:
         case "reference":
             archive = [File(path=_ARCHIVE, content=pack(_WORKLOAD), actions=(COMPILE,), restarts=both)]
@@ -138,7 +138,7 @@ def _programs(settings: RtAppSettings) -> list[Managed]:
     ]
 
 
-def former_workload() -> list[Managed]:
+def former_workload() -> list[Resource]:
     """What hosts have of the reference workload that were deployed when it was one module: nothing may start it."""
     return [
         # With what the units are restarted for, so that it comes back should they not start without it.
@@ -253,7 +253,7 @@ def _findings(settings: RtAppSettings) -> Iterator[Finding]:
 
 
 def _refusals(settings: RtAppSettings, view: FleetView, state: HostState) -> Iterator[CpuFinding]:
-    """Memory of a node that the process' cores are not on."""
+    """Refuse memory of a node that the process' cores are not on."""
     layout = view.layout
     if layout is None:
         return

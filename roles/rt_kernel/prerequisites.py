@@ -70,7 +70,7 @@ def refusals(settings: RtKernelSettings, view: FleetView, state: HostState) -> I
 
 
 def _boot_environment(view: FleetView, state: HostState) -> Iterator[Finding]:
-    """GRUB has to clear the mark of a trial boot before it boots: otherwise a kernel that hangs is tried for ever."""
+    """Refuse a /boot/grub that GRUB cannot write to: a kernel that hangs would be tried for ever."""
     place, advice = "", "put /boot on a partition of its own with ext4, without LVM, RAID or encryption"
     if state.grub_filesystem and state.grub_filesystem not in _WRITABLE_BY_GRUB:
         place = state.grub_filesystem

@@ -12,7 +12,7 @@ from rtinfra.cpu import CpuLayout
 from rtinfra.deb import read as read_deb
 from rtinfra.facts.boot import BOOT, BOOT_PROGRAM, DEFAULT_ENTRY_FILE
 from rtinfra.operations import boot
-from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Directory, File, Resource, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.render import render
 
@@ -43,8 +43,8 @@ def state(settings: RtKernelSettings, view: FleetView) -> RoleState:
 
 def _guard(
     settings: RtKernelSettings, layout: CpuLayout, image_pattern: str, watchdog: WatchdogSettings | None
-) -> list[Managed]:
-    """What keeps a host on its last known good kernel until another has proven itself.
+) -> list[Resource]:
+    """Files that keep a host on its last known good kernel until another has proven itself.
 
     Placed before any package: a kernel that is installed must not be booted by the next power cut already.
     """
@@ -91,8 +91,8 @@ def _guard(
     ]
 
 
-def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Managed]:
-    """A kernel that hangs before systemd runs is reset too: the initramfs arms the watchdog."""
+def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Resource]:
+    """Hooks by which the initramfs arms the watchdog: a kernel that hangs before systemd runs is reset too."""
     paths = {
         "/etc/initramfs-tools/hooks/rtinfra-watchdog": "watchdog-hook.sh.j2",
         "/etc/initramfs-tools/scripts/init-top/rtinfra-watchdog": "watchdog-init.sh.j2",
@@ -123,7 +123,7 @@ def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Ma
     ]
 
 
-def _files(settings: RtKernelSettings, layout: CpuLayout) -> list[Managed]:
+def _files(settings: RtKernelSettings, layout: CpuLayout) -> list[Resource]:
     """The GRUB drop-in: our words of the kernel command line, for the entries that a trial is made from."""
     parameters = settings.command_line(layout)
     return [

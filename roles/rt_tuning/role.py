@@ -19,7 +19,7 @@ from roles.rt_tuning.model import (
 from roles.shape import FleetView, Role, RoleState
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.boot import BOOT_PROGRAM
-from rtinfra.operations.managed import DAEMON_RELOAD, Absent, Action, Directory, File, Live, Managed, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Directory, File, Resource, RuntimeValue, Unit
 from rtinfra.render import render
 
 # Re-executing is the only way that makes a running systemd read its own settings (systemd-system.conf(5)).
@@ -62,7 +62,7 @@ def state(settings: RtTuningSettings, view: FleetView) -> RoleState:
 
 def _files(
     settings: RtTuningSettings, layout: CpuLayout, realtime_group: str, priority: int, may_measure: bool
-) -> list[Managed]:
+) -> list[Resource]:
     """Return every path; `priority` is that of the real-time process."""
     return [
         Directory(path="/usr/local/lib/rtinfra"),
@@ -106,10 +106,10 @@ def _latency(layout: CpuLayout, priority: int, may_measure: bool) -> File:
     )
 
 
-def _cgroups(layout: CpuLayout) -> list[Managed]:
-    """Everything but the real-time application stays on the housekeeping cores, by cgroup cpuset."""
+def _cgroups(layout: CpuLayout) -> list[Resource]:
+    """Cpusets of the control groups: all but the real-time application stays on the housekeeping cores."""
     drop_in = "/etc/systemd/system/{unit}.d/60-rtinfra.conf"
-    housekeeping: list[Managed] = [
+    housekeeping: list[Resource] = [
         File(
             path=drop_in.format(unit=unit),
             content=render(
@@ -129,14 +129,14 @@ def _cgroups(layout: CpuLayout) -> list[Managed]:
     return [*housekeeping, rt_slice]
 
 
-def _watchdog(settings: RtTuningSettings) -> list[Managed]:
-    """systemd feeds the hardware watchdog; off where the settings say so."""
+def _watchdog(settings: RtTuningSettings) -> list[Resource]:
+    """Files that let systemd feed the hardware watchdog; their absence where it is off."""
     config = "/etc/systemd/system.conf.d/60-rtinfra.conf"
     modules = "/etc/modules-load.d/60-rtinfra.conf"
     watchdog = settings.watchdog
     if not watchdog.enabled:
         return [Absent(path=config, actions=(_DAEMON_REEXEC,)), Absent(path=modules)]
-    found: list[Managed] = [
+    found: list[Resource] = [
         File(
             path=config,
             content=render("rt_tuning/system.conf.j2", watchdog=watchdog, device=WATCHDOG_DEVICE),
@@ -151,9 +151,9 @@ def _watchdog(settings: RtTuningSettings) -> list[Managed]:
     return [File(path=modules, content=content, actions=(load,)), *found]
 
 
-def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Managed]:
-    """What only exists while the kernel runs: applied by a service at boot, IRQs again on link changes."""
-    programs: list[Managed] = [
+def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Resource]:
+    """Programs and units for what only exists while the kernel runs: set at boot, interrupts again on link changes."""
+    programs: list[Resource] = [
         File(
             path=f"/usr/local/lib/rtinfra/{name}",
             content=render(f"rt_tuning/{name}.sh.j2"),
@@ -183,7 +183,7 @@ def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Managed]:
     ]
 
 
-def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[Live]:
+def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[RuntimeValue]:
     """What this role makes of the running kernel, and what puts it back when somebody changed it by hand."""
     tune = Action("tune", f"systemctl restart {TUNE}")
     housekeeping, isolated, mask = layout.housekeeping_list, layout.isolated_list, layout.housekeeping_mask
@@ -191,10 +191,12 @@ def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[Live]:
     priorities = settings.kthread_priorities
     return [
         *(
-            Live(kind="sysctl", name=key, paths=f"/proc/sys/{key.replace('.', '/')}", value=str(value), action=_SYSCTL)
+            RuntimeValue(
+                kind="sysctl", name=key, paths=f"/proc/sys/{key.replace('.', '/')}", value=str(value), action=_SYSCTL
+            )
             for key, value in settings.sysctl.items()
         ),
-        Live(
+        RuntimeValue(
             kind="memory",
             name="transparent huge pages",
             paths="/sys/kernel/mm/transparent_hugepage/enabled",
@@ -202,26 +204,28 @@ def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[Live]:
             form="choice",
             action=tune,
         ),
-        Live(
+        RuntimeValue(
             kind="governor",
             paths="/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
             value=settings.governor,
             action=tune,
         ),
-        Live(kind="workqueue", paths=f"{workqueues}/cpumask", value=mask, form="mask", action=tune),
-        Live(kind="workqueue", paths=f"{workqueues}/*/cpumask", value=mask, form="workqueue", action=tune),
-        Live(kind="interrupt", paths="/proc/irq/default_smp_affinity", value=mask, form="mask", action=tune),
-        Live(
+        RuntimeValue(kind="workqueue", paths=f"{workqueues}/cpumask", value=mask, form="mask", action=tune),
+        RuntimeValue(kind="workqueue", paths=f"{workqueues}/*/cpumask", value=mask, form="workqueue", action=tune),
+        RuntimeValue(kind="interrupt", paths="/proc/irq/default_smp_affinity", value=mask, form="mask", action=tune),
+        RuntimeValue(
             kind="interrupt",
             paths="/proc/irq/[0-9]*/smp_affinity_list",
             value=housekeeping,
             form="interrupt",
             action=tune,
         ),
-        Live(kind="kernel thread", paths="ksoftirqd/*", value=str(priorities.ksoftirqd), form="fifo", action=tune),
-        Live(kind="kernel thread", paths="ktimers/*", value=str(priorities.ktimers), form="fifo", action=tune),
+        RuntimeValue(
+            kind="kernel thread", paths="ksoftirqd/*", value=str(priorities.ksoftirqd), form="fifo", action=tune
+        ),
+        RuntimeValue(kind="kernel thread", paths="ktimers/*", value=str(priorities.ktimers), form="fifo", action=tune),
         *(
-            Live(
+            RuntimeValue(
                 kind="cgroup",
                 name=unit,
                 paths=f"/sys/fs/cgroup/{unit}/cpuset.cpus.effective",
@@ -235,13 +239,13 @@ def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[Live]:
             )
         ),
         # What the kernel was told when it started; only a reboot changes it.
-        Live(kind="isolation", paths="/sys/devices/system/cpu/isolated", value=isolated, form="cpus"),
-        Live(kind="isolation", paths="/sys/devices/system/cpu/nohz_full", value=isolated, form="cpus"),
+        RuntimeValue(kind="isolation", paths="/sys/devices/system/cpu/isolated", value=isolated, form="cpus"),
+        RuntimeValue(kind="isolation", paths="/sys/devices/system/cpu/nohz_full", value=isolated, form="cpus"),
     ]
 
 
 def _cpuset(unit: str, cpus: str) -> Action:
-    """Make systemd write a unit's cpuset again. It does so with a drop-in for this boot, which would hide ours."""
+    """Action that makes systemd write a unit's cpuset again; its drop-in for this boot would hide ours, and goes."""
     drop_in = f"/run/systemd/system.control/{unit}.d/50-AllowedCPUs.conf"
     return Action(
         f"cpuset-{unit}",

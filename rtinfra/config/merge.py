@@ -1,7 +1,7 @@
 """Configuration as trees that remember where every value was written, and their deep merge.
 
 Layers are merged all < group < host: mappings merge key by key, everything else replaces. A value keeps the
-place of the layer it came from, so that a problem found after merging, even on the live host, can cite the
+place of the layer it came from, so that a problem found after merging, even on the observed host, can cite the
 line the operator has to change.
 """
 

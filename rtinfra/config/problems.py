@@ -18,7 +18,7 @@ _LONGEST_VALUE = 100
 
 
 class _Absent:
-    """Stands for "there is no value to show", since None is a value an operator can write."""
+    """Type of ABSENT, "no value to show": None is a value that an operator can write."""
 
     def __repr__(self) -> str:
         return "ABSENT"

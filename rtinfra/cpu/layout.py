@@ -260,19 +260,19 @@ def _core_findings(
 
 
 def _cpu0_finding(iso: frozenset[int], value: str, topology: Topology, min_housekeeping_cores: int) -> CpuFinding:
-    wanted = min(topology.core_count(iso), len(topology.cores) - min_housekeeping_cores)
-    last_cores = [core for core in topology.cores if 0 not in core][-wanted:] if wanted > 0 else []
+    required = min(topology.core_count(iso), len(topology.cores) - min_housekeeping_cores)
+    last_cores = [core for core in topology.cores if 0 not in core][-required:] if required > 0 else []
     cpus = format_cpu_list(cpu for core in last_cores for cpu in core)
     return CpuFinding("warning", ISOLATED_KEY, value, _CPU0_REASON, f"isolate {cpus}" if cpus else None)
 
 
 def _nearest_isolation(iso: frozenset[int], topology: Topology, min_housekeeping_cores: int) -> frozenset[int] | None:
-    """Return whole cores close to what was wanted that leave enough for housekeeping, or None.
+    """Return whole cores close to what was required that leave enough for housekeeping, or None.
 
     Cores are given back from the lowest number on, since the kernel's own work gathers there.
     """
-    wanted = [core for core in topology.cores if core & iso]
-    keep = min(len(wanted), len(topology.cores) - min_housekeeping_cores)
+    required = [core for core in topology.cores if core & iso]
+    keep = min(len(required), len(topology.cores) - min_housekeeping_cores)
     if keep <= 0:
         return None
-    return frozenset().union(*wanted[-keep:])
+    return frozenset().union(*required[-keep:])

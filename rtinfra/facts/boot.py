@@ -9,7 +9,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 #: What a changed GRUB drop-in asks a "restart" of: the host.
 BOOT = "boot"
@@ -68,14 +68,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class BootState:
-    """The booted kernel and its command line, against the entry that GRUB has for the wanted kernel.
+    """The booted kernel and its command line, against the entry that GRUB has for the newest kernel of ours.
 
     `installed` are the kernel releases in /boot that match the pattern, oldest first; `next_parameters` is
     None when grub.cfg has no entry for the newest of them. Parameters are without BOOT_IMAGE, initrd and the mark of
     our own entries.
 
     `good` is None when there is no complete last known good entry; `default_is_good` whether GRUB boots it by itself.
-    `evidence` is what is left of a trial that failed, `guard` why somebody wants no reboot, None when nobody does.
+    `evidence` is what is left of a trial that failed, `guard` why somebody is against a reboot, None when nobody does.
     """
 
     boot_id: str
@@ -110,7 +110,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 def parse_boot_state(lines: list[str]) -> BootState:
     """Build a BootState from the fact's output."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
 
     def one(name: str) -> str:
         values = found.get(name) or [""]
@@ -167,7 +167,7 @@ class Boot(FactBase[BootState]):
         if not _PATTERN.match(image_pattern):
             raise ValueError(f"{image_pattern!r} is not a pattern of a kernel release")
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     "boot_id": "cat /proc/sys/kernel/random/boot_id",
                     "release": "uname -r",

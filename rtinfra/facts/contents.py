@@ -10,7 +10,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 
 class Contents(FactBase[Mapping[str, bytes]]):
@@ -18,8 +18,10 @@ class Contents(FactBase[Mapping[str, bytes]]):
 
     @override
     def command(self, paths: Sequence[str]) -> StringCommand:
-        return StringCommand(sections.script({path: f"base64 -- {shlex.quote(path)}" for path in paths}))
+        return StringCommand(output_sections.script({path: f"base64 -- {shlex.quote(path)}" for path in paths}))
 
     @override
     def process(self, output: list[str]) -> Mapping[str, bytes]:
-        return {path: base64.b64decode("".join(lines)) for path, lines in sections.parse(output).items() if lines}
+        return {
+            path: base64.b64decode("".join(lines)) for path, lines in output_sections.parse(output).items() if lines
+        }

@@ -10,7 +10,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 #: Wheels that were carried to a host.
 CACHE = "/var/cache/rtinfra/wheels"
@@ -34,7 +34,7 @@ class Environment(FactBase[EnvironmentState]):
     def command(self, directory: str) -> StringCommand:
         current = shlex.quote(f"{directory}/current")
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     "python": "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'",
                     # An interpreter that an upgrade of the distribution has taken away is no environment.
@@ -46,7 +46,7 @@ class Environment(FactBase[EnvironmentState]):
 
     @override
     def process(self, output: list[str]) -> EnvironmentState:
-        found = sections.parse(list(output))
+        found = output_sections.parse(list(output))
         wheels = (line.split("  ", 1) for line in found.get("wheels", []) if "  " in line)
         return EnvironmentState(
             python="".join(found.get("python", [])).strip(),

@@ -10,7 +10,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 #: Restarts that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
 #: everything with the new files, so nothing is pending after one. What the drift checker asks for is here too.
@@ -51,7 +51,7 @@ class FilesState:
 
 def parse_files_state(lines: list[str]) -> FilesState:
     """Build a FilesState from the fact's output."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
     hashes = {}
     for line in found.get("sha256", []):
         digest, _, path = line.partition("  ")
@@ -73,16 +73,16 @@ def parse_files_state(lines: list[str]) -> FilesState:
 class Files(FactBase[FilesState]):
     """State of the given absolute paths; paths must not contain line breaks or backslashes.
 
-    `patterns` are shell patterns of more paths, for what is there without being known by name. With `live` the host's
-    drift checker, where there is one, looks at the running kernel too: in the same round trip.
+    `patterns` are shell patterns of more paths, for what is there without being known by name. With `runtime` the
+    host's drift checker, where there is one, looks at the running kernel too: in the same round trip.
     """
 
     @override
-    def command(self, paths: Sequence[str], patterns: Sequence[str] = (), live: bool = False) -> StringCommand:
+    def command(self, paths: Sequence[str], patterns: Sequence[str] = (), runtime: bool = False) -> StringCommand:
         quoted = " ".join([*(shlex.quote(path) for path in paths), *patterns])
-        drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live"} if live else {}
+        drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live"} if runtime else {}
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     **drift,
                     "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",

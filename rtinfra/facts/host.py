@@ -11,7 +11,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.cpu import Topology, parse_cpu_list
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d+)/\S+:(?P<list>\S+)$")
 
@@ -67,7 +67,7 @@ class HostState:
 
 def parse_host_state(lines: list[str]) -> HostState:
     """Build a HostState from the script's output; raises ValueError as `state_of`."""
-    return state_of(sections.parse(lines))
+    return state_of(output_sections.parse(lines))
 
 
 def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
@@ -118,7 +118,7 @@ class Host(FactBase[HostState]):
 
     @override
     def command(self) -> StringCommand:
-        return StringCommand(sections.script(COMMANDS))
+        return StringCommand(output_sections.script(COMMANDS))
 
     @override
     def process(self, output: list[str]) -> HostState:

@@ -6,7 +6,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 
 class Images(FactBase[frozenset[str]]):
@@ -15,9 +15,9 @@ class Images(FactBase[frozenset[str]]):
     @override
     def command(self) -> StringCommand:
         listing = "podman image ls --digests --no-trunc --format '{{.Repository}}@{{.Digest}}'"
-        return StringCommand(sections.script({"images": listing}))
+        return StringCommand(output_sections.script({"images": listing}))
 
     @override
     def process(self, output: list[str]) -> frozenset[str]:
-        lines = sections.parse(list(output)).get("images", [])
+        lines = output_sections.parse(list(output)).get("images", [])
         return frozenset(line.strip() for line in lines if "@sha256:" in line)

@@ -14,7 +14,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 #: Certificates and their keys on the mirror host.
 CERTIFICATES = "/etc/rtinfra/mirror"
@@ -110,7 +110,7 @@ def parse_index(lines: Iterable[str]) -> Index | None:
 
 def parse_mirror_state(lines: Iterable[str]) -> MirrorState:
     """Build a MirrorState from the fact's output."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
     return MirrorState(
         clock=datetime.fromtimestamp(int("".join(found.get("clock", [])) or 0), UTC),
         release=_release(found),
@@ -164,7 +164,7 @@ class LiveMirror(FactBase[MirrorState]):
         about = f"openssl x509 {ABOUT} -in"
         authority, server = f"{CERTIFICATES}/authority.crt", f"{CERTIFICATES}/server.crt"
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     "clock": "date +%s",
                     "release": f"cat {live}/release.json; echo",

@@ -11,7 +11,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PackagesState:
 
 def parse_packages_state(lines: list[str]) -> PackagesState:
     """Build a PackagesState from the fact's output."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
     installed = {}
     for line in found.get("query", []):
         name, version, status = line.split("\t")
@@ -40,7 +40,7 @@ class Packages(FactBase[PackagesState]):
     def command(self, names: Sequence[str]) -> StringCommand:
         quoted = " ".join(shlex.quote(name) for name in names)
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     "query": f"dpkg-query -W -f '${{Package}}\\t${{Version}}\\t${{db:Status-Abbrev}}\\n' {quoted}",
                     # The updates directory holds the journal of a dpkg that was killed.
@@ -92,7 +92,7 @@ class SimulationState:
 
 def parse_simulation(lines: list[str]) -> SimulationState:
     """Build a SimulationState from the fact's output."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
     install = found.get("install", [])
     newest, now = (int("".join(found.get(name, [])).strip() or 0) for name in ("lists", "clock"))
     return SimulationState(
@@ -114,7 +114,7 @@ class Simulation(FactBase[SimulationState]):
         quiet = "-o Debug::NoLocking=true -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
         names = " ".join(shlex.quote(request) for request in requests)
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     "install": (
                         f"LC_ALL=C apt-get -s -y -q --no-install-recommends {quiet}{options} --allow-downgrades"

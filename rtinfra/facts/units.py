@@ -10,7 +10,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.facts.files import PENDING_DIR
 
 _PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload"
@@ -37,7 +37,7 @@ class UnitsState:
 
 def parse_units_state(names: Sequence[str], lines: list[str]) -> UnitsState:
     """Build a UnitsState; systemctl answers in the order of `names`, with an empty line between units."""
-    found = sections.parse(lines)
+    found = output_sections.parse(lines)
     blocks: list[dict[str, str]] = [{}]
     for line in found.get("show", []):
         if not line.strip():
@@ -70,7 +70,7 @@ class Units(FactBase[UnitsState]):
         self._names = names
         quoted = " ".join(shlex.quote(name) for name in names)
         return StringCommand(
-            sections.script(
+            output_sections.script(
                 {
                     "show": f"systemctl show --no-pager -p {_PROPERTIES} -- {quoted}",
                     "pending": f"ls -1 {PENDING_DIR}",

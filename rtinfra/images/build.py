@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rtinfra.images import debian
-from rtinfra.images.catalogue import CatalogueImage, DebianSource, GoSource
+from rtinfra.images.image_catalogue import CatalogueImage, DebianSource, GoSource
+from rtinfra.images.image_store import LocalStore, Record
 from rtinfra.images.oci import Entry, Image, write
-from rtinfra.images.store import LocalStore, Record
 from rtinfra.local import bootstrap, programs
 from rtinfra.local.archive import discover
 from rtinfra.local.errors import LocalError
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 from rtinfra.paths import PROJECT
 
@@ -296,13 +296,13 @@ def _unpack_debian(
 
 
 def _extract(tar: Path, tree: Path, keep: Sequence[str], *, with_authorities: bool) -> list[Entry]:
-    """Take the wanted paths, what their links lead to and the C library out of the tar of a whole system."""
-    wanted = [*keep, *_C_LIBRARY, *([_AUTHORITIES] if with_authorities else [])]
+    """Take the paths to keep, what their links lead to and the C library out of the tar of a whole system."""
+    required = [*keep, *_C_LIBRARY, *([_AUTHORITIES] if with_authorities else [])]
     with tarfile.open(tar, mode="r:") as opened:
         members = {posixpath.normpath(member.name): member for member in opened}
         chosen: dict[str, Entry] = {}
-        while wanted:
-            top = wanted.pop()
+        while required:
+            top = required.pop()
             below = [path for path in members if path == top or path.startswith(f"{top}/")]
             if not below:
                 raise LocalError(f"the Debian packages have no {top}", "correct `keep` in images/catalogue.yaml")
@@ -311,7 +311,7 @@ def _extract(tar: Path, tree: Path, keep: Sequence[str], *, with_authorities: bo
                 mode = member.mode & 0o755  # nothing in an image runs with other rights than its caller's
                 if member.issym():
                     target = _link_target(path, member.linkname)
-                    wanted.append(target)
+                    required.append(target)
                     chosen[path] = Entry(path, link=member.linkname)
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.symlink_to(os.path.relpath(tree / target, place.parent))

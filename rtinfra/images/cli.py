@@ -12,9 +12,9 @@ from rich.table import Table
 
 from rtinfra.commands import EXIT_FAILED, messages, plain_errors, tell
 from rtinfra.images.build import BuildUnavailable, build_image
+from rtinfra.images.image_store import LocalStore, how_to_get
 from rtinfra.images.oci import ArchiveError, read_digest, verify
 from rtinfra.images.pull import pull
-from rtinfra.images.store import LocalStore, how_to_get
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import ConsoleReporter
 
@@ -115,12 +115,12 @@ def pull_images(names: _Names = None, as_json: _Json = False) -> None:
     """
     with plain_errors(_KEPT):
         store, report, console = LocalStore(), ConsoleReporter(), messages()
-        wanted = _chosen(store, names)
+        chosen = _chosen(store, names)
         if not names:
-            wanted = [name for name in wanted if store.catalogue.image(name).registry is not None]
+            chosen = [name for name in chosen if store.catalogue.image(name).registry is not None]
         results: list[dict[str, object]] = []
         failed = False
-        for name in wanted:
+        for name in chosen:
             try:
                 store, was_there = pull(name, store, report)
             except LocalError as error:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rtinfra.deb import LocalPackage
-from rtinfra.images.catalogue import REPOSITORY, Catalogue, ImageMissing, load_catalogue
+from rtinfra.images.image_catalogue import REPOSITORY, Catalogue, ImageMissing, load_catalogue
 
 
 class MirroredStore:

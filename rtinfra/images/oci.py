@@ -129,7 +129,7 @@ def verify(archive: Path) -> None:
     Raises:
         ArchiveError: it is damaged.
     """
-    wanted = {read_digest(archive)}
+    required = {read_digest(archive)}
     found = set()
     try:
         with tarfile.open(archive, mode="r:") as tar:
@@ -146,10 +146,10 @@ def verify(archive: Path) -> None:
                 if name != f"sha256:{hashed.hexdigest()}":
                     raise ArchiveError(f"{archive} is damaged: the content of {name} does not match its name")
                 found.add(name)
-                wanted |= set(references(beginning)) if member.size < _BLOCK else set()
+                required |= set(references(beginning)) if member.size < _BLOCK else set()
     except (OSError, tarfile.TarError) as error:
         raise ArchiveError(f"{archive} is damaged: {error}") from error
-    if missing := wanted - found:
+    if missing := required - found:
         raise ArchiveError(f"{archive} is damaged: {', '.join(sorted(missing))} is missing")
 
 
@@ -215,7 +215,7 @@ def _write_layer(entries: Iterable[Entry], layer: Path) -> str:
 
 
 class _Hashing(io.RawIOBase):
-    """Passes on what is written and hashes it."""
+    """Writer that hashes what passes through it."""
 
     def __init__(self, target: IO[bytes] | gzip.GzipFile) -> None:
         self.hash = hashlib.sha256()

@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from rtinfra.images.catalogue import CATALOGUE, CatalogueImage, RegistrySource, load_catalogue
+from rtinfra.images.image_catalogue import CATALOGUE, CatalogueImage, RegistrySource, load_catalogue
+from rtinfra.images.image_store import LocalStore, Record
 from rtinfra.images.oci import ArchiveError, repack, replacing
-from rtinfra.images.store import LocalStore, Record
 from rtinfra.local import programs
 from rtinfra.local.errors import LocalError
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
 
@@ -82,7 +82,7 @@ def _fetch(name: str, image: CatalogueImage, store: LocalStore, report: Reporter
 
 
 def _require_platform(name: str, layout: Path) -> None:
-    """A digest may be that of another processor's image."""
+    """Refuse the image of another processor: a digest may be that of any."""
     try:
         (entry,) = json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"]
         manifest = json.loads((layout / "blobs" / Path(*entry["digest"].split(":"))).read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def _asked(name: str, source: RegistrySource, command: list[str]) -> str:
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as it was written; ruamel.yaml leaves it away."""
+    """YAML writer that keeps `null`; ruamel.yaml leaves it away."""
 
     def represent_none(self, data: None) -> ScalarNode:
         """Return the node of a null."""

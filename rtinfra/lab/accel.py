@@ -66,7 +66,7 @@ def weakness() -> str | None:
 
 
 def weakness_of(said: str) -> str | None:
-    """The same of what `qemu-system-x86_64 --version` says."""
+    """The weakness of the emulator that says this of its version (`qemu-system-x86_64 --version`); None when none."""
     found = re.search(r"version (\d+)\.(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) >= _TRANSLATES_SAFELY:
         return None

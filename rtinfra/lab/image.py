@@ -19,7 +19,7 @@ from rtinfra.local import programs
 from rtinfra.local.archive import Archive, guest_sources
 from rtinfra.local.bootstrap import bootstrap
 from rtinfra.local.errors import LocalError
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 
 # Raised when the way of building changes without a change in packages, files or commands.

@@ -22,7 +22,7 @@ from rtinfra.lab.record import Record, write_atomically
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.lab.status import MachineStatus
 from rtinfra.local import archive, programs
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 from rtinfra.paths import lab_directory
 
@@ -65,7 +65,7 @@ class Machine:
         self.disk_path = self.directory / "disk.qcow2"
         self._record = Record(self.directory / "machine.json")
         self._host_key_path = self.directory / "host_key"
-        self._wanted = spec
+        self._required = spec
         self._report = report or Reporter()
 
     # ---- what it is -------------------------------------------------------------------------------------
@@ -73,8 +73,8 @@ class Machine:
     @property
     def spec(self) -> MachineSpec:
         """The shape asked for, else the one the machine was made with, else the default."""
-        if self._wanted is not None:
-            return self._wanted
+        if self._required is not None:
+            return self._required
         stored = self._record.read().get("spec")
         return MachineSpec.from_json(stored) if stored else MachineSpec()
 

@@ -20,7 +20,7 @@ class QmpError(LabError):
 
 
 class Qmp:
-    """One conversation with a running QEMU, as a context manager.
+    """Connection to the monitor of a running QEMU (QMP), as a context manager.
 
     ``timeout`` bounds, in seconds, the wait for each answer. QEMU serves one client at a time, so keep
     conversations short. Raises QmpError.

@@ -80,7 +80,7 @@ class Login:
 class Archive:
     """Where packages of Debian come from, and whose signature they carry.
 
-    `logins` are for servers that want one, `authorities` the files with those who sign for servers, by host; that of
+    `logins` are for servers that ask for one, `authorities` the files with those who sign for servers, by host; that of
     the empty host is for all others.
     """
 
@@ -165,9 +165,9 @@ def read_sources(apt_directory: Path) -> list[Source]:
 def parse_apt_config(dump: str) -> dict[str, str]:
     """The options the guest needs too, out of the text of ``apt-config dump``."""
     values = {}
-    wanted = {name.lower(): name for name in _OPTIONS}
+    required = {name.lower(): name for name in _OPTIONS}
     for match in re.finditer(r'^(\S+) "(.*)";$', dump, re.MULTILINE):
-        name = wanted.get(match[1].lower())
+        name = required.get(match[1].lower())
         if name and match[2]:
             values[name] = match[2]
     return values
@@ -223,7 +223,7 @@ def guest_address(uri: str) -> str:
 
 
 def _is_debian(source: Source) -> bool:
-    """Others publish for Debian under the same suite names; those sign with a key of their own."""
+    """Whether an entry is Debian's own: others use the same names of suites, and sign with a key of their own."""
     if "debian-archive" in source.signed_by:
         return True
     return any("debian" in urlsplit(uri).path for uri in source.uris)

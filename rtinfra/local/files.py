@@ -33,7 +33,7 @@ def _alone_with(path: Path) -> BinaryIO:
         # Nobody else may read it before its mode is set: the content may be secret.
         file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
         fcntl.flock(file, fcntl.LOCK_EX)
-        # Whoever had it before may have renamed it meanwhile: then this is the live file, and not to be written to.
+        # Whoever had it before may have renamed it meanwhile: then this is the file in use, and not to be written to.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 return file

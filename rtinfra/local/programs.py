@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtinfra.local.errors import LocalError
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 
-# Where administration programs live; not in everybody's PATH.
+# Where administration programs are; not in everybody's PATH.
 _ADMIN_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 _APT_LOCK = Path("/run/lock/rtinfra-apt.lock")
 
@@ -42,8 +42,8 @@ def ensure(tools: Iterable[Tool], report: Reporter) -> None:
 
     Raises LocalError when packages are missing and cannot be installed.
     """
-    wanted = tuple(tools)
-    packages = _missing(wanted)
+    required = tuple(tools)
+    packages = _missing(required)
     if not packages:
         return
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
@@ -62,7 +62,7 @@ def ensure(tools: Iterable[Tool], report: Reporter) -> None:
         if attempt.returncode != 0:
             _apt(["apt-get", "update"])
             attempt = _apt(command)
-    left = _missing(wanted)
+    left = _missing(required)
     if left:
         raise LocalError(
             f"apt-get could not install {', '.join(left)}",

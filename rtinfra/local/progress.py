@@ -39,7 +39,7 @@ def megabytes(value: int) -> str:
 
 
 class Reporter:
-    """Says nothing: for programs that use the lab as a library."""
+    """Silent progress, for programs that use these modules as a library; `ConsoleReporter` shows it."""
 
     def note(self, text: str) -> None:
         """One line of information."""
@@ -112,7 +112,7 @@ class ConsoleReporter(Reporter):
 
 
 class _Lines:
-    """Counts bytes of a transfer and says how far it is, now and then."""
+    """Progress of a transfer as a line every few seconds."""
 
     _EVERY_SECONDS = 10.0
 

@@ -1,4 +1,4 @@
-"""What a set of wants comes to, by apt's own solver, in a root of its own where nothing is installed.
+"""What sets of packages come to, by apt's own solver, in a root of its own where nothing is installed.
 
 The root has its own lists, cache and (empty) package database below the folder of the mirror; this computer's apt is
 not touched. Upstream locations and the way out are those that this computer's apt is configured with.
@@ -33,11 +33,11 @@ from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import LOCAL, LockedPackage, Origin, Sha256, ordered
-from rtinfra.mirror.wanted import BASE_SET, EVERY_HOST, Want
+from rtinfra.mirror.required import BASE_SET, EVERY_HOST, PackageSet
 
 TOOLS = (Tool("apt-get", "apt"), Tool("gpgv", "gpgv"), Tool("dpkg-deb", "dpkg"))
 _SECURITY = "-security"
-# Raised when the same lists and wants would be resolved to something else than before.
+# Raised when the same lists and sets would be resolved to something else than before.
 _FORMAT = 1
 _URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) \d+ SHA256:(?P<sha256>[0-9a-f]{64})$", re.MULTILINE)
 _GOOD_SIGNATURE = re.compile(r"^\[GNUPG:\] VALIDSIG .*?([0-9A-F]{40,64})$", re.MULTILINE)
@@ -45,7 +45,7 @@ _GOOD_SIGNATURE = re.compile(r"^\[GNUPG:\] VALIDSIG .*?([0-9A-F]{40,64})$", re.M
 
 @dataclass(frozen=True)
 class Solution:
-    """Packages that all wants together come to."""
+    """Packages that all sets together come to."""
 
     origins: Mapping[str, Origin]
     packages: tuple[LockedPackage, ...]
@@ -69,7 +69,7 @@ class LocalFile:
 
 
 class _Remembered(Settings):
-    """A solution on disk: the same wants, lists and apt come to the same."""
+    """A solution on disk: the same sets, lists and apt come to the same."""
 
     key: Sha256
     origins: dict[str, Origin]
@@ -77,24 +77,26 @@ class _Remembered(Settings):
     stanzas: Sha256
 
 
-def read_local(wants: Iterable[Want], architecture: str) -> tuple[LocalFile, ...]:
-    """Read the local packages of all wants.
+def read_local(sets: Iterable[PackageSet], architecture: str) -> tuple[LocalFile, ...]:
+    """Read the local packages of all sets.
 
     Raises:
         MirrorError: one is for another architecture, or unreadable.
     """
     found: dict[str, LocalFile] = {}
-    for want in wants:
-        for package in (*want.local, *want.replacements):
+    for package_set in sets:
+        for package in (*package_set.local, *package_set.replacements):
             try:
                 control = deb.control(package.path)
                 data = package.path.read_bytes()
             except (OSError, ValueError) as error:
-                raise MirrorError(f"{_who(want)} needs {package.path}: {error}", "put the file there again") from error
+                raise MirrorError(
+                    f"{_who(package_set)} needs {package.path}: {error}", "put the file there again"
+                ) from error
             own = _field(control, "Architecture")
             if own not in (architecture, "all"):
                 raise MirrorError(
-                    f"{package.path} is for {own}, the hosts are {architecture} ({_who(want)} needs it)",
+                    f"{package.path} is for {own}, the hosts are {architecture} ({_who(package_set)} needs it)",
                     f"bring the file of {package.name} for {architecture}",
                 )
             sha256 = hashlib.sha256(data).hexdigest()
@@ -109,7 +111,7 @@ def bases(archive: Archive, suite: str) -> tuple[str, ...]:
 
 
 class AptRoot:
-    """The isolated root."""
+    """Root directory for apt and dpkg in which nothing is installed, in `directory`."""
 
     def __init__(self, directory: Path, archive: Archive, settings: MirrorSettings, report: Reporter) -> None:
         self._directory = directory
@@ -117,11 +119,11 @@ class AptRoot:
         self._settings = settings
         self._report = report
 
-    def resolve(self, wants: tuple[Want, ...]) -> Solution:
-        """Bring the lists up to date and resolve each want by itself.
+    def resolve(self, sets: tuple[PackageSet, ...]) -> Solution:
+        """Bring the lists up to date and resolve each set by itself.
 
         Raises:
-            MirrorError: the archive cannot be reached or trusted, or a want cannot be satisfied; it says whose.
+            MirrorError: the archive cannot be reached or trusted, or a set cannot be installed; it says whose.
         """
         programs.ensure(TOOLS, self._report)
         if self._archive.trusted:
@@ -129,15 +131,15 @@ class AptRoot:
                 f"the archive {_shown(self._archive.main)} is configured as trusted without a signature (Trusted: yes)",
                 "a lock records whose signature its packages carry: configure the archive's key with Signed-By",
             )
-        local = read_local(wants, self._settings.architecture)
-        self._prepare(wants, local)
+        local = read_local(sets, self._settings.architecture)
+        self._prepare(sets, local)
         with self._report.step("Asking the archive what is new", usual=2):
             self._update()
-        key = self._key(wants, local)
+        key = self._key(sets, local)
         if (remembered := self._remembered(key)) is not None:
             return remembered
-        with self._report.step(f"Resolving what {len(wants)} kinds of machines install", usual=len(wants)):
-            solution = self._solve(wants, local)
+        with self._report.step(f"Resolving what {len(sets)} kinds of machines install", usual=len(sets)):
+            solution = self._solve(sets, local)
         self._remember(key, solution)
         return solution
 
@@ -147,7 +149,7 @@ class AptRoot:
     def _environment(self) -> dict[str, str]:
         return {"APT_CONFIG": str(self._directory / "apt.conf")}
 
-    def _prepare(self, wants: tuple[Want, ...], local: tuple[LocalFile, ...]) -> None:
+    def _prepare(self, sets: tuple[PackageSet, ...], local: tuple[LocalFile, ...]) -> None:
         for name in ("etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d", "etc/trusted.gpg.d", "local"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         for name in ("state/lists/partial", "cache/archives/partial"):
@@ -159,7 +161,7 @@ class AptRoot:
             ("apt.conf", self._configuration().encode()),
             ("status", b""),
             ("etc/preferences.d/local", preferences.encode()),
-            ("etc/sources.list.d/mirror.sources", self._sources(wants).encode()),
+            ("etc/sources.list.d/mirror.sources", self._sources(sets).encode()),
             ("local/Packages", index),
         ):
             place = self._directory / path
@@ -196,17 +198,17 @@ class AptRoot:
         lines.append(f'APT::Architectures {{ "{self._settings.architecture}"; }};')
         return "\n".join(lines) + "\n"
 
-    def _suites(self, wants: tuple[Want, ...]) -> tuple[str, ...]:
+    def _suites(self, sets: tuple[PackageSet, ...]) -> tuple[str, ...]:
         suite = self._settings.suite
-        named = {name.partition("/")[2] for want in wants for name in want.names if "/" in name}
+        named = {name.partition("/")[2] for package_set in sets for name in package_set.names if "/" in name}
         security = (f"{suite}{_SECURITY}",) if self._archive.security else ()
         return tuple(dict.fromkeys((suite, f"{suite}-updates", *security, *sorted(named))))
 
-    def _sources(self, wants: tuple[Want, ...]) -> str:
+    def _sources(self, sets: tuple[PackageSet, ...]) -> str:
         stanzas = [
             f"Types: deb\nURIs: {bases(self._archive, suite)[0]}\nSuites: {suite}\n"
             f"Components: {' '.join(self._settings.components)}\nSigned-By: {self._archive.keyring}\n"
-            for suite in self._suites(wants)
+            for suite in self._suites(sets)
         ]
         local = quote(str(self._directory / "local"))
         stanzas.append(f"Types: deb\nURIs: file:{local}\nSuites: ./\nTrusted: yes\n")
@@ -223,16 +225,19 @@ class AptRoot:
 
     # ---- what decides a solution ------------------------------------------------------------------------
 
-    def _key(self, wants: tuple[Want, ...], local: tuple[LocalFile, ...]) -> str:
+    def _key(self, sets: tuple[PackageSet, ...], local: tuple[LocalFile, ...]) -> str:
         decisive = {
             "format": _FORMAT,
             "apt": self._apt("--version").stdout,
             "configuration": self._configuration(),
-            "sources": self._sources(wants),
+            "sources": self._sources(sets),
             "lists": {
                 name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(self._releases.items())
             },
-            "wants": [[want.names, want.why, [str(file.path) for file in want.local]] for want in wants],
+            "wants": [
+                [package_set.names, package_set.why, [str(file.path) for file in package_set.local]]
+                for package_set in sets
+            ],
             "local": [[str(file.package.path), file.sha256] for file in local],
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -288,25 +293,25 @@ class AptRoot:
                 )
         return found
 
-    def _solve(self, wants: tuple[Want, ...], local: tuple[LocalFile, ...]) -> Solution:
+    def _solve(self, sets: tuple[PackageSet, ...], local: tuple[LocalFile, ...]) -> Solution:
         why: dict[str, set[str]] = {}
-        for want in wants:
-            for sha256 in self._install(want):
-                why.setdefault(sha256, set()).update(want.why)
+        for package_set in sets:
+            for sha256 in self._install(package_set):
+                why.setdefault(sha256, set()).update(package_set.why)
         described = self._described(set(why), local)
         packages = ordered(
             _locked(stanza, origin, _shortened(why[sha256])) for sha256, (stanza, origin) in described.items()
         )
         stanzas = "".join(described[package.sha256][0].strip("\n") + "\n\n" for package in packages)
-        self._require_use(wants, packages)
+        self._require_use(sets, packages)
         used = {package.origin for package in packages}
         origins = {suite: self._origin(suite, path) for suite, path in self._releases.items() if suite in used}
         return Solution(origins, packages, stanzas.encode("utf-8", "surrogateescape"))
 
-    def _require_use(self, wants: tuple[Want, ...], packages: tuple[LockedPackage, ...]) -> None:
+    def _require_use(self, sets: tuple[PackageSet, ...], packages: tuple[LockedPackage, ...]) -> None:
         """Refuse a replacement that replaces nothing: whoever brought it believes that hosts get it."""
         taken = {package.name for package in packages if package.origin == LOCAL}
-        for replacement in {package for want in wants for package in want.replacements}:
+        for replacement in {package for package_set in sets for package in package_set.replacements}:
             if replacement.name not in taken:
                 raise MirrorError(
                     f"{replacement.path.name} of mirror.replacements takes no package's place: nothing installs"
@@ -314,17 +319,17 @@ class AptRoot:
                     "take it out there, or add the package to a host's base.packages",
                 )
 
-    def _install(self, want: Want) -> set[str]:
-        """The hashes of everything that is installed for a want."""
-        words = [*want.names, *(f"{package.name}={package.version}" for package in want.local)]
+    def _install(self, package_set: PackageSet) -> set[str]:
+        """The hashes of everything that is installed for a set."""
+        words = [*package_set.names, *(f"{package.name}={package.version}" for package in package_set.local)]
         done = self._apt("install", "--print-uris", "--yes", "-qq", *words)
         if done.returncode != 0:
             # Quiet as above, apt leaves out which dependency it was.
-            raise self._install_error(want, self._apt("install", "--print-uris", "--yes", *words).stdout)
+            raise self._install_error(package_set, self._apt("install", "--print-uris", "--yes", *words).stdout)
         return {match["sha256"] for match in _URI_LINE.finditer(done.stdout)}
 
-    def _install_error(self, want: Want, said: str) -> MirrorError:
-        who = _who(want)
+    def _install_error(self, package_set: PackageSet, said: str) -> MirrorError:
+        who = _who(package_set)
         suites = ", ".join(self._releases)
         if unknown := re.findall(r"^E: Unable to locate package (\S+)", said, re.MULTILINE):
             return MirrorError(
@@ -343,17 +348,17 @@ class AptRoot:
             explained or "\n".join(said.splitlines()[-15:]),
         )
 
-    def _described(self, wanted: set[str], local: tuple[LocalFile, ...]) -> dict[str, tuple[str, str]]:
-        """Stanza and origin of each wanted package, by hash."""
-        found = {file.sha256: (file.stanza, LOCAL) for file in local if file.sha256 in wanted}
+    def _described(self, required: set[str], local: tuple[LocalFile, ...]) -> dict[str, tuple[str, str]]:
+        """Stanza and origin of each required package, by hash."""
+        found = {file.sha256: (file.stanza, LOCAL) for file in local if file.sha256 in required}
         for suite, _, path in self._indexes:
             for stanza in path.read_bytes().split(b"\n\n"):
                 start = stanza.find(b"\nSHA256: ") + len(b"\nSHA256: ")
                 sha256 = stanza[start : start + 64].decode("ascii", "replace")
                 # The first suite that has it, in the order of the sources.
-                if sha256 in wanted and sha256 not in found:
+                if sha256 in required and sha256 not in found:
                     found[sha256] = (stanza.decode("utf-8", "surrogateescape"), suite)
-        if lost := wanted - found.keys():
+        if lost := required - found.keys():
             raise MirrorError(
                 f"the package with sha256 {min(lost)} is in no index of the archive",
                 "the archive changed at this moment: try again",
@@ -413,7 +418,7 @@ def _locked(stanza: str, origin: str, why: tuple[str, ...]) -> LockedPackage:
 
 
 def _shortened(why: set[str]) -> tuple[str, ...]:
-    """What everybody has needs no other reason."""
+    """The reasons of a package; where everybody has it, that one alone."""
     for reason in (BASE_SET, EVERY_HOST):
         if reason in why:
             return (reason,)
@@ -426,8 +431,8 @@ def _field(text: str, name: str) -> str:
     return match[1].strip() if match else ""
 
 
-def _who(want: Want) -> str:
-    return " and ".join(want.why)
+def _who(package_set: PackageSet) -> str:
+    return " and ".join(package_set.why)
 
 
 def _shown(uris: Iterable[str]) -> str:

@@ -248,7 +248,7 @@ def _tar_size(contents: Iterable[Carried]) -> int:
 
 @dataclass
 class _Splitter(io.RawIOBase):
-    """Takes the bytes of one archive and writes them into parts."""
+    """Writer that splits one archive into parts of `part_size` bytes."""
 
     folder: Path
     part_size: int
@@ -287,7 +287,7 @@ class _Splitter(io.RawIOBase):
 
 
 class _Hashing(io.RawIOBase):
-    """Reads a file and hashes what was read."""
+    """Reader that hashes what it reads."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 from rtinfra.images import LocalStore
-from rtinfra.images.catalogue import REPOSITORY
+from rtinfra.images.image_catalogue import REPOSITORY
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Blob, Content, LockedImage

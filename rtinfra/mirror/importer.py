@@ -68,7 +68,7 @@ class BundleReport(Settings):
 
 @dataclass(frozen=True)
 class _Accepted:
-    """A bundle with nothing wrong."""
+    """A bundle that passed every check: `missing` are the contents that the pool lacks."""
 
     folder: Path
     manifest: Manifest
@@ -189,7 +189,7 @@ def _accept(
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
-    """The folder has every file of the manifest and nothing else."""
+    """Refuse a folder that lacks a file of the manifest or has another one."""
     derived = bundle.manifest_files(manifest)
     listed = {part.file for part in (*manifest.parts, *manifest.files)} | derived.keys() | {signing.PUBLIC_NAME}
     listed |= {signatures.signature_of(folder / name).name for name in bundle.SIGNED}
@@ -307,7 +307,7 @@ def _check_hashes(folder: Path, manifest: Manifest, advance: Callable[[int], Non
 
 
 class _Joined(io.RawIOBase):
-    """The parts as one file."""
+    """Reader of all parts as one file."""
 
     def __init__(self, paths: Iterable[Path], advance: Callable[[int], None]) -> None:
         self._paths, self._advance = iter(paths), advance
@@ -400,7 +400,7 @@ def _add(pool: Pool, carried: Carried, reader: IO[bytes]) -> None:
 
 
 def _check_lock(mirror: Mirror, manifest: Manifest) -> None:
-    """The lock that was brought asks for exactly what the manifest lists."""
+    """Refuse a lock that asks for anything else than what the manifest lists."""
     lock = read_document(Lock, mirror.pool.read(manifest.lock), "the lock in the bundle")
     expected = {content.sha256 for content in (lock_content(lock)[0], *lock.contents())}
     if expected != {content.sha256 for content in manifest.contents} or bundle_id(lock) != manifest.id:

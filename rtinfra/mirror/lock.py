@@ -27,8 +27,8 @@ from rtinfra.mirror.apt import AptRoot, LocalFile, Solution, read_local
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import FORMAT, Blob, Content, Lock, LockedFile, LockedWheel
 from rtinfra.mirror.pool import Pool, require_space
+from rtinfra.mirror.required import TOOL, Required, WheelSet
 from rtinfra.mirror.store import Mirror
-from rtinfra.mirror.wanted import TOOL, Wants, WheelSet
 
 _HEADER = """\
 # What the offline mirror holds: every package, image, wheel and file with its size and sha256, where it came from and
@@ -65,14 +65,14 @@ class Locked:
 
 
 def lock(
-    wants: Wants, path: Path, mirror: Mirror, sources: Sources, report: Reporter, *, renew: bool = False
+    required: Required, path: Path, mirror: Mirror, sources: Sources, report: Reporter, *, renew: bool = False
 ) -> Locked:
-    """Find out what `wants` come to today and write it to `path`; a file that says so already is left alone.
+    """Find out what `required` comes to today and write it to `path`; a file that says so already is left alone.
 
     Everything that is no package of an archive is in the pool afterwards; `fetch` brings the packages.
 
     Args:
-        wants: what the inventory asks for.
+        required: what the inventory asks for.
         path: the lock.
         mirror: its folder.
         sources: where things come from.
@@ -85,10 +85,10 @@ def lock(
     """
     before = read(path) if path.exists() else None
     with mirror.working("locking a mirror"):
-        solution = AptRoot(mirror.root / "apt", sources.archive, wants.settings, report).resolve(wants.packages)
+        solution = AptRoot(mirror.root / "apt", sources.archive, required.settings, report).resolve(required.packages)
         if before is not None:
             _require_newer(before, solution, path)
-        found = _complete(wants, solution, mirror, sources, report)
+        found = _complete(required, solution, mirror, sources, report)
         if before is not None and not renew and _same(found, before):
             return Locked(before, path, before)
         if before is not None:
@@ -132,13 +132,13 @@ def write(lock: Lock, path: Path) -> None:
 # ---- what belongs into it ---------------------------------------------------------------------------------
 
 
-def _complete(wants: Wants, solution: Solution, mirror: Mirror, sources: Sources, report: Reporter) -> Lock:
-    settings, pool = wants.settings, mirror.pool
-    _add_local(read_local(wants.packages, settings.architecture), pool)
-    locked = tuple(images.lock_image(name, sources.store, why, pool, report) for name, why in wants.images.items())
-    found = tuple(_wheels(one, settings, mirror, sources, report) for one in wants.wheels)
+def _complete(required: Required, solution: Solution, mirror: Mirror, sources: Sources, report: Reporter) -> Lock:
+    settings, pool = required.settings, mirror.pool
+    _add_local(read_local(required.packages, settings.architecture), pool)
+    locked = tuple(images.lock_image(name, sources.store, why, pool, report) for name, why in required.images.items())
+    found = tuple(_wheels(one, settings, mirror, sources, report) for one in required.wheels)
     requirements = (
-        _file(pool, one.name, (sources.project / one.requirements).read_bytes(), one.why) for one in wants.wheels
+        _file(pool, one.name, (sources.project / one.requirements).read_bytes(), one.why) for one in required.wheels
     )
     return Lock(
         format=FORMAT,
@@ -159,11 +159,11 @@ def _complete(wants: Wants, solution: Solution, mirror: Mirror, sources: Sources
 
 
 def _wheels(
-    wanted: WheelSet, settings: MirrorSettings, mirror: Mirror, sources: Sources, report: Reporter
+    wheel_set: WheelSet, settings: MirrorSettings, mirror: Mirror, sources: Sources, report: Reporter
 ) -> tuple[LockedWheel, ...]:
-    record = mirror.root / f"wheels-{Path(wanted.name).stem}.json"
-    target = wheels.Target(wanted.pythons, settings.architecture, settings.suite)
-    return wheels.resolve(sources.project / wanted.requirements, target, wanted.why, mirror.pool, record, report)
+    record = mirror.root / f"wheels-{Path(wheel_set.name).stem}.json"
+    target = wheels.Target(wheel_set.pythons, settings.architecture, settings.suite)
+    return wheels.resolve(sources.project / wheel_set.requirements, target, wheel_set.why, mirror.pool, record, report)
 
 
 def _add_local(files: tuple[LocalFile, ...], pool: Pool) -> None:
@@ -216,7 +216,7 @@ def _require_newer(before: Lock, solution: Solution, path: Path) -> None:
 
 
 def _dated_after(before: Lock, found: Lock, path: Path) -> Lock:
-    """Bundles are ordered by the time of their locks."""
+    """Return `found` with a time after that of `before`: bundles are ordered by the time of their locks."""
     if before.created > found.created:
         raise MirrorError(
             f"{path.name} is of {before.created:%Y-%m-%d %H:%M} UTC, and this computer's clock says"

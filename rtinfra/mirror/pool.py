@@ -48,7 +48,7 @@ class Pool:
             return False
 
     def missing(self, contents: Iterator[Content] | tuple[Content, ...]) -> list[Content]:
-        """Those that are not there."""
+        """Return the contents that the pool lacks."""
         return [content for content in contents if not self.has(content.sha256, content.size)]
 
     def read(self, sha256: str) -> bytes:
@@ -189,10 +189,10 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
-    wanted = needed + needed // 10
-    if free < wanted:
+    required = needed + needed // 10
+    if free < required:
         raise MirrorError(
             f"not enough disk space {purpose}: {directory} has {free / 1e6:.0f} MB free,"
-            f" {wanted / 1e6:.0f} MB are needed",
+            f" {required / 1e6:.0f} MB are needed",
             "free some space there, or choose another folder with --directory",
         )

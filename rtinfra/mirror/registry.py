@@ -56,7 +56,7 @@ def repository_name(image: LockedImage) -> str:
 
 
 def _by_digest(image: LockedImage) -> Tree:
-    """Everything but the tags."""
+    """Files of an image that are found by digest: all but its tag."""
     repository = f"repositories/{repository_name(image)}"
     links = {f"{repository}/_manifests/revisions/sha256/{image.manifest.sha256}/link": image.manifest}
     links.update({f"{repository}/_layers/sha256/{blob.sha256}/link": blob for blob in image.blobs})

@@ -75,23 +75,23 @@ class Publication:
     """False: it was live already, complete."""
 
 
-def publish(mirror: Mirror, wanted: str | None, *, now: datetime, report: Reporter, again: bool = False) -> Publication:
+def publish(mirror: Mirror, which: str | None, *, now: datetime, report: Reporter, again: bool = False) -> Publication:
     """Publish a lock whose contents are in the pool.
 
     Args:
         mirror: where.
-        wanted: id of a bundle, lock or release; None: the lock imported last.
+        which: id of a bundle, lock or release; None: the lock imported last.
         now: this machine's time.
         report: is told what happens.
         again: even if it is live, and under a newer date: so that it is good for longer.
 
     Raises:
-        MirrorError: nothing fits `wanted`, contents are missing, the clock is wrong, or it would be expired at once.
+        MirrorError: nothing fits `which`, contents are missing, the clock is wrong, or it would be expired at once.
             Nothing has changed.
     """
     with mirror.working("publishing"):
         state = recover(mirror, report)
-        return _publish(mirror, state, choose(state, wanted), now=now, report=report, again=again)
+        return _publish(mirror, state, choose(state, which), now=now, report=report, again=again)
 
 
 def rollback(mirror: Mirror, to: str | None, *, now: datetime, report: Reporter) -> Publication:
@@ -224,13 +224,13 @@ def read_lock(mirror: Mirror, sha256: str) -> Lock:
     return read_document(Lock, mirror.pool.read(sha256), f"the lock {sha256[:16]} in the pool")
 
 
-def choose(state: State, wanted: str | None) -> str:
+def choose(state: State, which: str | None) -> str:
     """Return the sha256 of the lock that is meant: by the id of a bundle, lock or release; None: imported last.
 
     Raises:
         MirrorError: nothing is known by that id; the message says what is.
     """
-    if wanted is None:
+    if which is None:
         if not state.imported:
             raise MirrorError("nothing has been imported into this mirror yet", "rtinfra mirror import FOLDER")
         return state.imported[-1].lock
@@ -238,10 +238,10 @@ def choose(state: State, wanted: str | None) -> str:
     known += [(release.name, release.lock) for release in state.published]
     for name, sha256 in reversed(known):
         # A bundle is known by its time and the id of its lock, and so is a release.
-        if wanted in (name, name.partition("-")[2], sha256):
+        if which in (name, name.partition("-")[2], sha256):
             return sha256
     names = ", ".join(dict.fromkeys(name for name, _ in known)) or "(there is none)"
-    raise MirrorError(f"this mirror knows no bundle or release {wanted}", f"name one of: {names}")
+    raise MirrorError(f"this mirror knows no bundle or release {which}", f"name one of: {names}")
 
 
 def expiry_notice(release: Published | Description, now: datetime) -> str | None:
@@ -338,7 +338,7 @@ def _found(path: Path) -> str:
 
 
 def _require_clock(lock: Lock, last: datetime | None, now: datetime) -> None:
-    """Clients take no release of a time that is ahead of their own clock, and none older than what they have."""
+    """Refuse a clock that is behind the last release or the lock: clients take no release older than what they have."""
     limits = [("the last release is dated", last), (f"lock {lock.id} was made", lock.created)]
     for what, limit in limits:
         if limit is not None and now + TOLERANCE < limit:

@@ -21,8 +21,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rtinfra.config.types import Settings
+from rtinfra.local.file_lock import locked
 from rtinfra.local.files import replace_file
-from rtinfra.local.lock import locked
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Instant, Sha256
 from rtinfra.mirror.pool import Pool

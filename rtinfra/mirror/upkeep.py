@@ -41,7 +41,7 @@ _ABANDONED = timedelta(days=1)
 
 
 class Freed(Settings):
-    """A content that goes."""
+    """A content that a collection removes or would remove; `size` in bytes."""
 
     name: str
     sha256: str
@@ -56,15 +56,14 @@ class Garbage(Settings):
     temporary: tuple[str, ...]
     """What interrupted writes left."""
     freed: int
-    """Bytes."""
+    """Bytes of disk."""
 
 
 @dataclass(frozen=True)
 class _Needed:
-    """What a collection leaves."""
+    """Records and contents that a collection keeps."""
 
     state: State
-    """The records of it."""
     contents: frozenset[str]
 
 

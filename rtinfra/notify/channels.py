@@ -30,7 +30,7 @@ _ON_CALL_DESCRIPTION = 15_000
 
 
 class Secrets(Protocol):
-    """Where credentials come from."""
+    """Source of credentials for channels."""
 
     def get(self, name: str) -> SecretStr:
         """Return a secret; raises SecretError."""
@@ -42,7 +42,7 @@ class Channel(Protocol):
 
     name: str
 
-    def wants(self, notification: Notification) -> bool:
+    def accepts(self, notification: Notification) -> bool:
         """Whether it is for messages of this kind."""
         ...
 
@@ -61,7 +61,7 @@ class HttpChannel:
     name: str
     lowest = Priority.P1
 
-    def wants(self, notification: Notification) -> bool:
+    def accepts(self, notification: Notification) -> bool:
         """Whether it is for messages of this kind."""
         return notification.priority <= self.lowest
 
@@ -165,7 +165,7 @@ class Telegram(HttpChannel):
         return utf16_units(document["text"]) <= _TELEGRAM_UNITS
 
     def accepted(self, answer: httpx.Response) -> bool:
-        """Telegram says `ok` in the document too."""
+        """Whether the document says `ok` too."""
         try:
             return bool(answer.json()["ok"])
         except (ValueError, KeyError, TypeError):

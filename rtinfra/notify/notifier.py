@@ -111,7 +111,7 @@ class Notifier:
         return Sent(notification, withheld, deliveries)
 
     def _send(self, notification: Notification) -> tuple[Delivery, ...]:
-        wanted = [channel for channel in self._channels if channel.wants(notification)]
+        receiving = [channel for channel in self._channels if channel.accepts(notification)]
         found: dict[str, Delivery] = {}
 
         def work(channel: Channel) -> None:
@@ -119,7 +119,7 @@ class Notifier:
                 channel.name, lambda: channel.send(notification, self._settings.timeout.seconds)
             )
 
-        threads = [threading.Thread(target=work, args=(channel,), daemon=True) for channel in wanted]
+        threads = [threading.Thread(target=work, args=(channel,), daemon=True) for channel in receiving]
         for thread in threads:
             thread.start()
         attempts = self._settings.attempts
@@ -130,7 +130,7 @@ class Notifier:
         done = dict(found)
         return tuple(
             done.get(channel.name) or Delivery(channel.name, False, 1, f"did not end within {limit:g} s")
-            for channel in wanted
+            for channel in receiving
         )
 
     def _write_down(

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from rtinfra.local.file_lock import locked
 from rtinfra.local.files import replace_file
-from rtinfra.local.lock import locked
 from rtinfra.notify.errors import DeliveryError
 from rtinfra.notify.settings import RecordSettings
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rtinfra.local.file_lock import locked
 from rtinfra.local.files import replace_file
-from rtinfra.local.lock import locked
 from rtinfra.notify.message import Priority
 
 _LOCK_SECONDS = 10.0

@@ -69,10 +69,10 @@ def _deviations(release: str, words: Sequence[str], state: BootState, parameters
 
 
 def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
-    """Say in words how the booted system differs from the wanted one; empty when it does not.
+    """Say in words how the booted system differs from the desired one; empty when it does not.
 
     Parameters are compared as a set, only those that `parameters` manages: what others put on the command
-    line is theirs, and a reboot stops a robot cell. A system that runs as wanted and would start as something else is
+    line is theirs, and a reboot stops a robot cell. A system that runs as desired and would start as something else is
     not proven either.
     """
     found = [f"runs {text}" for text in _deviations(state.release, state.parameters, state, parameters)]
@@ -83,7 +83,7 @@ def differences(state: BootState, parameters: Sequence[str]) -> list[str]:
 
 
 def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = "0.0") -> str | None:
-    """Return why a reboot would not lead to the wanted state, or not back from it; None when it would.
+    """Return why a reboot would not lead to the desired state, or not back from it; None when it would.
 
     Without this check a parameter that somebody sets in another file would mean a reboot in every run.
     """
@@ -112,7 +112,7 @@ def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = 
 
 
 def obstacle(state: BootState, allowed: bool) -> str | None:
-    """Return who does not want a reboot, and why; None when nobody is against it."""
+    """Return who is against a reboot, and why; None when nobody is against it."""
     if not allowed:
         return "rt_kernel.reboot is `never`"
     if state.guard is not None:
@@ -122,7 +122,7 @@ def obstacle(state: BootState, allowed: bool) -> str | None:
 
 @dataclass
 class _Turns:
-    """Who may reboot: a few hosts at a time, and nobody after the first that failed."""
+    """Turns to reboot: the hosts that have one, and the first that failed; after it nobody gets one."""
 
     rebooting: set[str] = field(default_factory=set)
     failed: str | None = None
@@ -147,8 +147,8 @@ _turns: WeakKeyDictionary[State, _Turns] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What a reboot is to come to."""
+class _Desired:
+    """Desired kernel (shell pattern of its image) and command line, and how long hosts may take, how many at once."""
 
     image_pattern: str
     parameters: Sequence[str]
@@ -173,12 +173,12 @@ def reboot_when_needed(
         OperationError: when the reboot is not allowed, would not help, or would hit the control machine.
     """
     state: BootState = current_host.get_fact(Boot, image_pattern=image_pattern)
-    wanted = _Wanted(image_pattern, parameters, timeout_seconds, at_once)
+    desired = _Desired(image_pattern, parameters, timeout_seconds, at_once)
     reasons = differences(state, parameters)
     if state.trial is not None and state.trial_is_open and pyinfra_state.is_executing:
         # The run that started it was cut off; the host goes on without it.
         logger.info("%sa trial of %s is under way", current_host.print_prefix, state.trial.release)
-        yield FunctionCommand(_await_outcome, (state.trial.id, wanted), {})
+        yield FunctionCommand(_await_outcome, (state.trial.id, desired), {})
         return
     # While pyinfra only asks what would change, the kernel and the boot loader are still the old ones.
     reboot = reboots.predicted_reboot(state, reasons, parameters, image_pattern, obstacle(state, allowed))
@@ -203,28 +203,28 @@ def reboot_when_needed(
         )
     if state.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip():
         raise OperationError("this is the control machine itself; it is never rebooted by a deploy")
-    yield FunctionCommand(_try, (why, state.boot_id, wanted), {})
+    yield FunctionCommand(_try, (why, state.boot_id, desired), {})
 
 
-def _try(state: State, host: PyinfraHost, why: str, boot_id: str, wanted: _Wanted) -> bool:
+def _try(state: State, host: PyinfraHost, why: str, boot_id: str, desired: _Desired) -> bool:
     """Start the trial when it is this host's turn, and wait for its outcome."""
     turns = _turns.setdefault(state, _Turns())
-    with turns.take(host.name, wanted.at_once) as free:
+    with turns.take(host.name, desired.at_once) as free:
         if not free:
             logger.error("%sis not rebooted, since %s did not come back as it should", host.print_prefix, turns.failed)
             return False
         logger.info("%sreboot: %s", host.print_prefix, why)
         if not _may_reboot(host):
             return False
-        trial, found = _boot_once(host, boot_id, wanted)
+        trial, found = _boot_once(host, boot_id, desired)
         if found is not None and found.trial is not None and (found.trial.id, found.trial.status) == (trial, "ended"):
             # Nothing says that it was the kernel: a power failure ends a trial in the same way.
             logger.warning("%sthe trial boot has no verdict: %s", host.print_prefix, found.trial.reason)
             logger.info("%sreboot: a second attempt tells", host.print_prefix)
             if not _may_reboot(host):
                 return False
-            trial, found = _boot_once(host, found.boot_id, wanted)
-        came_back = found is not None and _is_wanted(host, found, trial, wanted.parameters)
+            trial, found = _boot_once(host, found.boot_id, desired)
+        came_back = found is not None and _is_desired(host, found, trial, desired.parameters)
         if not came_back:
             turns.failed = host.name
         return came_back
@@ -239,7 +239,7 @@ def _may_reboot(host: PyinfraHost) -> bool:
     return done
 
 
-def _boot_once(host: PyinfraHost, boot_id: str, wanted: _Wanted) -> tuple[str, BootState | None]:
+def _boot_once(host: PyinfraHost, boot_id: str, desired: _Desired) -> tuple[str, BootState | None]:
     """Prepare the trial and reboot.
 
     Returns the trial's id and what the host says when it knows the outcome: None when it never does.
@@ -255,7 +255,7 @@ def _boot_once(host: PyinfraHost, boot_id: str, wanted: _Wanted) -> tuple[str, B
     # Its last line is the trial's id. Detached, so that the command's channel closes before the network goes away.
     done, _ = host.run_shell_command(StringCommand("systemd-run --quiet --on-active=1 systemctl reboot"))
     trial = "".join(output.stdout_lines[-1:]).removeprefix(_SAYS)
-    return trial, _outcome(host, boot_id, wanted) if done else None
+    return trial, _outcome(host, boot_id, desired) if done else None
 
 
 def _said(output: CommandOutput) -> str:
@@ -263,15 +263,15 @@ def _said(output: CommandOutput) -> str:
     return " ".join(line.removeprefix(_SAYS) for line in output.stderr_lines or output.stdout_lines)
 
 
-def _await_outcome(state: State, host: PyinfraHost, trial: str, wanted: _Wanted) -> bool:
+def _await_outcome(state: State, host: PyinfraHost, trial: str, desired: _Desired) -> bool:
     """Wait for the outcome of a trial that another run started."""
-    found = _outcome(host, "", wanted)
-    return found is not None and _is_wanted(host, found, trial, wanted.parameters)
+    found = _outcome(host, "", desired)
+    return found is not None and _is_desired(host, found, trial, desired.parameters)
 
 
-def _outcome(host: PyinfraHost, old_boot_id: str, wanted: _Wanted) -> BootState | None:
+def _outcome(host: PyinfraHost, old_boot_id: str, desired: _Desired) -> BootState | None:
     """Reconnect until the host, on another boot than `old_boot_id`, knows what became of its trial."""
-    deadline = time.monotonic() + wanted.timeout_seconds
+    deadline = time.monotonic() + desired.timeout_seconds
     report = _every(30, lambda passed: logger.info("%sstill waiting, %d s", host.print_prefix, passed))
     # Its own words about every failed attempt are no news while a host boots.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -280,14 +280,14 @@ def _outcome(host: PyinfraHost, old_boot_id: str, wanted: _Wanted) -> BootState 
         report()
         host.disconnect()
         try:
-            found = _look(host, wanted.image_pattern)
+            found = _look(host, desired.image_pattern)
         except Exception as error:  # any failure to talk to a rebooting host only means: not yet
             logger.debug("not back yet: %s", error)
         else:
             if found.boot_id not in ("", old_boot_id) and not found.trial_is_open:
                 return found
         gevent.sleep(3)
-    logger.error("%sis not back after %d s", host.print_prefix, wanted.timeout_seconds)
+    logger.error("%sis not back after %d s", host.print_prefix, desired.timeout_seconds)
     _show_console(host)
     logger.error(
         "%snext: look at its console. Switched off and on, it starts its last known good kernel", host.print_prefix
@@ -310,7 +310,7 @@ def _look(host: PyinfraHost, image_pattern: str) -> BootState:
     return parse_boot_state(output.stdout_lines)
 
 
-def _is_wanted(host: PyinfraHost, found: BootState, tried: str, parameters: Sequence[str]) -> bool:
+def _is_desired(host: PyinfraHost, found: BootState, tried: str, parameters: Sequence[str]) -> bool:
     """Tell what runs now, and why it is not what was `tried` (the trial's id)."""
     reasons = differences(found, parameters)
     has_failed = found.trial is not None and found.trial.id == tried and found.trial.status in ("failed", "ended")

@@ -69,7 +69,7 @@ class FileChange(_Change):
         return self.model_dump(mode="json", exclude={"diff"})
 
 
-class LiveChange(_Change):
+class RuntimeValueChange(_Change):
     """A value of the running kernel that somebody changed by hand, put back."""
 
     kind: Literal["live"] = "live"
@@ -128,7 +128,7 @@ class Unknown(_Change):
 
 
 Change = Annotated[
-    FileChange | LiveChange | ActionRun | PackageChange | UnitChange | ImageChange | Reboot | Step | Unknown,
+    FileChange | RuntimeValueChange | ActionRun | PackageChange | UnitChange | ImageChange | Reboot | Step | Unknown,
     Field(discriminator="kind"),
 ]
 _CHANGE: TypeAdapter[Change] = TypeAdapter(Change)

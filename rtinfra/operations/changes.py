@@ -65,7 +65,7 @@ def record(*changes: Change) -> None:
         recorder().add(_run(), change)
 
 
-def wants_contents() -> bool:
+def needs_contents() -> bool:
     """Tell whether contents, versions and the like are to be asked for: while a plan is made."""
     return recorder().contents and not _run().is_executing
 

@@ -15,7 +15,7 @@ from pyinfra.api.operation import operation
 from rtinfra.facts.environments import CACHE, Environment, EnvironmentState
 from rtinfra.operations.change import Step
 from rtinfra.operations.changes import record
-from rtinfra.operations.managed import PythonEnvironment
+from rtinfra.operations.resources import PythonEnvironment
 from rtinfra.wheelhouse import Wheel, Wheelhouse, WheelsMissing
 
 _SCRIPT = (Path(__file__).parent / "environment.sh").read_text(encoding="utf-8")

@@ -17,9 +17,9 @@ from pyinfra.api.operation import operation
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, FilesState
 from rtinfra.operations import change
-from rtinfra.operations.change import ActionRun, FileChange, LiveChange
-from rtinfra.operations.changes import predicted, record, wants_contents
-from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed
+from rtinfra.operations.change import ActionRun, FileChange, RuntimeValueChange
+from rtinfra.operations.changes import needs_contents, predicted, record
+from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, RuntimeValue
 
 # The script is the same for every role and every run.
 _SCRIPT = (Path(__file__).parent / "sync.sh").read_text(encoding="utf-8")
@@ -31,25 +31,27 @@ def restart_marker(unit: str) -> str:
 
 
 @operation()
-def sync(paths: Sequence[Managed], live: Sequence[Live] = ()) -> Generator[StringCommand, None, None]:
+def sync(paths: Sequence[Resource], runtime: Sequence[RuntimeValue] = ()) -> Generator[StringCommand, None, None]:
     """Make all `paths` what they should be.
 
     One fact reads the state of all of them, one command sends those that differ: staged in a directory only
     root can read, checked by each file's own validator, then fsynced and renamed one by one, then the
-    actions. An action that an interrupted run left undone is done too. `live` are values of the running kernel: those
-    that somebody changed by hand are put back.
+    actions. An action that an interrupted run left undone is done too. Of the values in `runtime`, those that somebody
+    changed by hand are put back.
 
     Raises:
         OperationError: when a path is given twice, or something else is where a directory should be.
     """
-    found: FilesState = host.get_fact(Files, paths=[path.path for path in paths], live=bool(live))
-    yield from changes(paths, found, live)
+    found: FilesState = host.get_fact(Files, paths=[path.path for path in paths], runtime=bool(runtime))
+    yield from changes(paths, found, runtime)
 
 
-def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = ()) -> Iterator[StringCommand]:
+def changes(
+    paths: Sequence[Resource], found: FilesState, runtime: Sequence[RuntimeValue] = ()
+) -> Iterator[StringCommand]:
     """Yield the command that makes all `paths` what they should be, for an operation that has looked itself.
 
-    `live` as for `sync`.
+    `runtime` as for `sync`.
 
     Raises:
         OperationError: when a path is given twice, or something else is where a directory should be.
@@ -63,8 +65,10 @@ def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = 
     actions |= {action.name: action for path in paths for action in path.actions if action.name in pending}
     for _, text in found.drift:
         logger.info("%s%s", host.print_prefix, text)
-    mends = {value.action.name: value.action for value in live if value.action}
-    actions |= {name: mends[name] for name in (*(name for name, _ in found.drift), *pending) if name in mends}
+    remediations = {value.action.name: value.action for value in runtime if value.action}
+    actions |= {
+        name: remediations[name] for name in (*(name for name, _ in found.drift), *pending) if name in remediations
+    }
     if not changed and not actions:
         host.noop(f"all {len(paths)} paths are as they should be")
         return
@@ -74,7 +78,7 @@ def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = 
             raise OperationError(f"{path.path} {difference}; move it away, then run the deploy again")
         logger.info("%s%s: %s", host.print_prefix, path.path, difference)
     has_diffs = bool(state.config.DIFF)
-    contents = _contents(changed, found) if wants_contents() or has_diffs else {}
+    contents = _contents(changed, found) if needs_contents() or has_diffs else {}
     said = [_said(path, difference, contents) for path, difference in changed]
     if has_diffs:
         _show_diffs(said)
@@ -84,7 +88,7 @@ def changes(paths: Sequence[Managed], found: FilesState, live: Sequence[Live] = 
     yield StringCommand(_SCRIPT, _stdin=payload)
 
 
-def bundle(paths: Sequence[Managed], actions: Sequence[Action], restarts: Sequence[str]) -> str:
+def bundle(paths: Sequence[Resource], actions: Sequence[Action], restarts: Sequence[str]) -> str:
     """Pack what sync.sh reads from standard input: base64 of a tar with a manifest and the files."""
     lines: list[tuple[str, ...]] = []
     archive = io.BytesIO()
@@ -118,7 +122,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _refuse_duplicates(paths: Sequence[Managed]) -> None:
+def _refuse_duplicates(paths: Sequence[Resource]) -> None:
     seen: set[str] = set()
     for path in paths:
         if path.path in seen:
@@ -126,10 +130,10 @@ def _refuse_duplicates(paths: Sequence[Managed]) -> None:
         seen.add(path.path)
 
 
-def _contents(changed: Sequence[tuple[Managed, str]], found: FilesState) -> Mapping[str, bytes]:
+def _contents(changed: Sequence[tuple[Resource, str]], found: FilesState) -> Mapping[str, bytes]:
     """Return what is in the files that change and are there, as far as others than root may read it.
 
-    One more round trip, for who wants to see differences.
+    One more round trip, for who asks to see differences.
     """
     # What changes in mode or owner alone needs no look.
     paths = [
@@ -140,7 +144,7 @@ def _contents(changed: Sequence[tuple[Managed, str]], found: FilesState) -> Mapp
     return host.get_fact(Contents, paths=paths) if paths else {}
 
 
-def _is_shown(path: Managed, found: FilesState) -> bool:
+def _is_shown(path: Resource, found: FilesState) -> bool:
     state = found.paths.get(path.path)
     if isinstance(path, Directory) or (isinstance(path, File) and path.secret):
         return False
@@ -148,11 +152,11 @@ def _is_shown(path: Managed, found: FilesState) -> bool:
     return state is None or (state.kind == "regular file" and state.mode[-2:] != "00")
 
 
-def _is_about_content(path: Managed, difference: str) -> bool:
+def _is_about_content(path: Resource, difference: str) -> bool:
     return isinstance(path, Absent) or "content" in difference.split(", ")
 
 
-def _said(path: Managed, difference: str, contents: Mapping[str, bytes]) -> FileChange:
+def _said(path: Resource, difference: str, contents: Mapping[str, bytes]) -> FileChange:
     """Return a difference the way a plan and a run record tell it."""
     is_new = difference == "new" or difference.startswith("replaces ")
     after = None
@@ -171,10 +175,10 @@ def _said(path: Managed, difference: str, contents: Mapping[str, bytes]) -> File
     )
 
 
-def _drifted(found: FilesState) -> Iterator[LiveChange]:
+def _drifted(found: FilesState) -> Iterator[RuntimeValueChange]:
     for _, text in found.drift:
         name, _, values = text.partition(": ")
-        yield LiveChange(name=name, text=values)
+        yield RuntimeValueChange(name=name, text=values)
 
 
 def _runs(actions: Mapping[str, Action], follow_files: Collection[str], found: FilesState) -> Iterator[ActionRun]:

@@ -33,8 +33,8 @@ from rtinfra.facts.mirror import (
 from rtinfra.operations.change import Step, Unknown
 from rtinfra.operations.changes import record
 from rtinfra.operations.files import changes, restart_marker
-from rtinfra.operations.managed import Absent, File, Managed
 from rtinfra.operations.packages import APT, AS_BEFORE, FINISH, IN_ORDER, update
+from rtinfra.operations.resources import Absent, File, Resource
 
 _SCRIPTS = Path(__file__).parent
 _CERTIFICATES_SCRIPT = (_SCRIPTS / "certificates.sh").read_text(encoding="utf-8")
@@ -93,9 +93,9 @@ def renewals(state: MirrorState, names: Collection[str], renew_days: int) -> tup
     authority = list(_ending(state.authority, soon))
     server = [*_ending(state.server, soon)]
     if state.server is not None:
-        wanted = frozenset(map(normalised, names))
-        if state.server.names != wanted:
-            server.append(f"is for {', '.join(sorted(state.server.names))}, wanted {', '.join(sorted(wanted))}")
+        required = frozenset(map(normalised, names))
+        if state.server.names != required:
+            server.append(f"is for {', '.join(sorted(state.server.names))}, wanted {', '.join(sorted(required))}")
         if not state.is_trusted:
             server.append("is not the authority's, or not of its key")
     return authority, server
@@ -155,8 +155,8 @@ def _alternative(name: str) -> str:
 
 
 @operation()
-def awaited(server: str) -> Generator[StringCommand, None, None]:
-    """Do nothing, on the mirror's host once it serves and on its clients before they are pointed at it.
+def barrier(server: str) -> Generator[StringCommand, None, None]:
+    """Barrier: the mirror's host reaches it once it serves, its clients before they are pointed at it. Does nothing.
 
     pyinfra orders the operations of different hosts by those they have in common, not by their lines in deploy.py: this
     is the one that the mirror's host and its clients share.
@@ -169,7 +169,7 @@ def awaited(server: str) -> Generator[StringCommand, None, None]:
 def pointed(
     server: str,
     directory: str,
-    files: Callable[[MirrorState], Sequence[Managed]],
+    files: Callable[[MirrorState], Sequence[Resource]],
     replaced: Collection[str],
     follow: bool,
 ) -> Generator[StringCommand, None, None]:
@@ -183,12 +183,12 @@ def pointed(
         OperationError: the mirror's host cannot be asked, or has nothing to serve or no certificate yet.
     """
     try:
-        live = asked(server, directory)
+        served = asked(server, directory)
     except MirrorUnreachable as error:
         raise OperationError(str(error)) from error
-    if live.release is None:
+    if served.release is None:
         raise OperationError(f"no release is published in {directory} of {server}")
-    if live.authority is None:
+    if served.authority is None:
         if _run().is_executing:
             raise OperationError(f"{server} has no certificate yet: deploy to it first, with `--limit {server}`")
         # It is made by an operation before this one.
@@ -198,7 +198,7 @@ def pointed(
         )
         yield StringCommand("true")
         return
-    paths = files(live)
+    paths = files(served)
     found: FilesState = host.get_fact(
         Files, paths=[RECORD, SET_ASIDE, *(path.path for path in paths)], patterns=list(SOURCES)
     )
@@ -210,10 +210,10 @@ def pointed(
         for path in others:
             logger.info("%s%s: set aside", host.print_prefix, path)
         record(Step(name="set aside", text=", ".join(path for _, path in pairs) or "nothing is there to be kept"))
-    follows = follow and (others or not _is_recorded(live.release.name, found))
+    follows = follow and (others or not _is_recorded(served.release.name, found))
     if follows:
         record(
-            Step(name="packages", text=f"are brought to the versions of release {live.release.name}"),
+            Step(name="packages", text=f"are brought to the versions of release {served.release.name}"),
             Unknown(name="packages", text="which, is known once the host uses the mirror"),
         )
     # What differs is told before the first command.
@@ -222,8 +222,8 @@ def pointed(
         yield _script(_SET_ASIDE_SCRIPT, (word for pair in pairs for word in pair))
     yield from sends
     if follows:
-        logger.info("%sfollowing release %s of the mirror", host.print_prefix, live.release.name)
-        yield from _follow(live.release.name)
+        logger.info("%sfollowing release %s of the mirror", host.print_prefix, served.release.name)
+        yield from _follow(served.release.name)
 
 
 def other_sources(found: FilesState, ours: Collection[str]) -> list[str]:

@@ -12,7 +12,7 @@ from pyinfra.api.operation import operation
 from rtinfra.deb import LocalPackage
 from rtinfra.facts.packages import Packages, PackagesState, Simulation, SimulationState
 from rtinfra.operations.change import Change, Step, Unknown, package
-from rtinfra.operations.changes import predicted, record, wants_contents
+from rtinfra.operations.changes import needs_contents, predicted, record
 
 # Never a question, never a changed configuration file replaced, never a wait without end for another apt.
 APT = (
@@ -112,10 +112,10 @@ def _said(missing: Sequence[str], uploads: Sequence[LocalPackage], found: Packag
         yield Step(name="dpkg", text="was interrupted and is completed first")
     for local in uploads:
         yield package(local.name, found.installed.get(local.name), local.version)
-    if uploads and wants_contents():
+    if uploads and needs_contents():
         yield Unknown(name="dependencies", text="what the packages of this computer need is known once they are there")
     names = {request.partition("/")[0] for request in missing}
-    if not missing or not wants_contents():
+    if not missing or not needs_contents():
         yield from (package(name, None, None) for name in sorted(names))
         return
     simulated: SimulationState = host.get_fact(Simulation, requests=missing, options=only)

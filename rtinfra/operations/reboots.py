@@ -17,7 +17,7 @@ def predicted_reboot(
 ) -> Reboot | None:
     """Return the reboot that follows from what is booted now and from what this run changes; None when there is none.
 
-    `reasons` say how the booted system differs from the wanted one, `parameters` are the wanted words of its command
+    `reasons` say how the booted system differs from the desired one, `parameters` are the desired words of its command
     line, `image_pattern` matches the release of its kernel. `obstacle` is why nobody may reboot the host now, if so.
     """
     later = predicted()

@@ -16,7 +16,7 @@ from rtinfra.facts.units import Units, UnitsState, UnitState
 from rtinfra.operations.change import Step, UnitChange
 from rtinfra.operations.changes import Predicted, predicted, record
 from rtinfra.operations.files import restart_marker
-from rtinfra.operations.managed import DAEMON_RELOAD, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Unit
 
 # The same for every unit and every run.
 _SCRIPT = (Path(__file__).parent / "start.sh").read_text(encoding="utf-8")

@@ -15,10 +15,10 @@ from rtinfra.commands import EXIT_FAILED, EXIT_WRONG, messages, plain_errors, te
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import ConsoleReporter
 from rtinfra.paths import PROJECT
-from rtinfra.plan import live, show
+from rtinfra.plan import display, show
 from rtinfra.plan.model import Plan, PlanError
-from rtinfra.plan.record import RunRecord
-from rtinfra.plan.session import Prepared, Session, WrongInput
+from rtinfra.plan.run_record import RunRecord
+from rtinfra.plan.worker_process import Prepared, WorkerProcess, WrongInput
 
 EXIT_CHANGES: Final = 2
 
@@ -64,8 +64,8 @@ def plan(
     """
     with plain_errors("Nothing was changed."):
         try:
-            with Session(inventory, host or ()) as session:
-                prepared = _prepared(session)
+            with WorkerProcess(inventory, host or ()) as worker:
+                prepared = _prepared(worker)
         except WrongInput as error:
             tell(messages(), error)
             raise typer.Exit(EXIT_FAILED) from error
@@ -107,41 +107,41 @@ def apply(
         _refuse("there is nobody to ask whether the plan is right", "add --yes, or run it on a terminal")
     with plain_errors(_AGAIN):
         try:
-            wanted = Plan.load(saved) if saved is not None else None
-            if wanted is not None:
-                inventory, host = Path(wanted.inventory), list(wanted.hosts)
-            with Session(inventory, host or (), applies=True) as session:
-                prepared = _prepared(session)
-                if wanted is not None:
+            agreed = Plan.load(saved) if saved is not None else None
+            if agreed is not None:
+                inventory, host = Path(agreed.inventory), list(agreed.hosts)
+            with WorkerProcess(inventory, host or (), applies=True) as worker:
+                prepared = _prepared(worker)
+                if agreed is not None:
                     if prepared.failed:
                         names, said = ", ".join(prepared.failed), "\n".join(prepared.log)
                         raise PlanError(f"no answer from {names}", "see that it can be reached", said)
-                    wanted.require_same(prepared.plan)
+                    agreed.require_same(prepared.plan)
                 _print(prepared.plan, diffs=False, on=messages())
                 if prepared.plan.has_changes and not yes and not typer.confirm("Do this?", err=True):
                     _refuse("nothing was changed", "run the same command again when it is right")
-                code = _carry_out(session, prepared, as_json)
+                code = _carry_out(worker, prepared, as_json)
         except (WrongInput, PlanError) as error:
             tell(messages(), error)
             raise typer.Exit(EXIT_WRONG) from error
     raise typer.Exit(code)
 
 
-def _prepared(session: Session) -> Prepared:
+def _prepared(worker: WorkerProcess) -> Prepared:
     with ConsoleReporter().step("Looking at the hosts", _USUAL_SECONDS):
-        return session.prepare()
+        return worker.prepare()
 
 
-def _carry_out(session: Session, prepared: Prepared, as_json: bool) -> int:
+def _carry_out(worker: WorkerProcess, prepared: Prepared, as_json: bool) -> int:
     """Let the worker work, show what happens, write the record; returns the exit code."""
     record, outcome = RunRecord(prepared.plan, prepared.failed), "interrupted"
     console = messages()
     try:
         if prepared.plan.has_changes:
             totals = {name: len(host.all_operations) for name, host in prepared.plan.hosts.items()}
-            session.go()
-            with live.watched(console, totals) as view:
-                for event in session.events():
+            worker.go()
+            with display.watched(console, totals) as view:
+                for event in worker.events():
                     view.tell(event)
                     if event is not None and event["event"] == "finished":
                         record.finished(event)
@@ -160,7 +160,7 @@ def _carry_out(session: Session, prepared: Prepared, as_json: bool) -> int:
         path = record.path
         shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
         console.print(f"The record of this run is {shown}")
-    console.print(live.summary(data["hosts"].items(), record.seconds))
+    console.print(display.summary(data["hosts"].items(), record.seconds))
     if as_json:
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
     if outcome == "ok":

@@ -1,4 +1,4 @@
-"""The process in which pyinfra works: `python -m rtinfra.plan.worker`, started by rtinfra.plan.session.
+"""The process in which pyinfra works: `python -m rtinfra.plan.worker`, started by rtinfra.plan.worker_process.
 
 A process of its own, because pyinfra makes the standard library of its process a cooperative one. It does what
 `pyinfra inventory deploy.py` does, in the same order and with the same settings, and tells every step as one line of

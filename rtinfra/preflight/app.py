@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtinfra.local.errors import LocalError
-from rtinfra.preflight import evidence, metrics
+from rtinfra.preflight import counts, evidence
 from rtinfra.preflight.check import Check, Context, Result, Secrets, Status
 from rtinfra.preflight.checks import all_checks
 from rtinfra.preflight.errors import PreflightError
-from rtinfra.preflight.report import Report
-from rtinfra.preflight.runner import Outcome, run_checks
+from rtinfra.preflight.parallel import Outcome, run_checks
 from rtinfra.preflight.settings import PreflightSettings
+from rtinfra.preflight.verdict import Report
 
 if TYPE_CHECKING:
     from rtinfra.notify.message import Notification
@@ -34,7 +34,7 @@ RUNBOOKS = {Status.FAIL: "PreflightNotReady", Status.WARN: "PreflightWarns"}
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line changes.
+    """Options of the command line.
 
     Attributes:
         metrics: count this run, and write the textfile.
@@ -113,7 +113,7 @@ def _kept(report: Report, settings: PreflightSettings, state: Path, options: Opt
             if not textfile.parent.is_dir():
                 raise FileNotFoundError(2, "there is no such directory", str(textfile.parent))
             copy = state / "evidence" / f"{evidence.name_of(report)}.prom"
-            metrics.record(report, state / "metrics.json", (textfile, copy), settings.namespace)
+            counts.record(report, state / "metrics.json", (textfile, copy), settings.namespace)
         _write_evidence(report, state, options)
         evidence.prune(state / "evidence", settings.evidence.keep)
     except (OSError, LocalError) as error:

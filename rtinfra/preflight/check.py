@@ -41,7 +41,7 @@ class Result:
 
 
 class Secrets(Protocol):
-    """Where a check gets secrets from."""
+    """Source of secrets for checks."""
 
     def get(self, name: str) -> SecretStr:
         """Return a secret; raises SecretError, whose text has no value in it."""
@@ -76,7 +76,7 @@ class Check:
 
 
 class Stopwatch:
-    """Measures one request."""
+    """Seconds that one request took."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

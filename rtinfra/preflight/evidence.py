@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from rtinfra.local.files import replace_file
-from rtinfra.preflight.report import Report
+from rtinfra.preflight.verdict import Report
 
 
 def name_of(report: Report) -> str:

@@ -20,8 +20,8 @@ from rtinfra.local.errors import LocalError
 from rtinfra.preflight.app import Options, preflight
 from rtinfra.preflight.check import Secrets
 from rtinfra.preflight.errors import PreflightError
-from rtinfra.preflight.report import EXIT_NO_VERDICT
 from rtinfra.preflight.settings import PreflightSettings
+from rtinfra.preflight.verdict import EXIT_NO_VERDICT
 
 _DESCRIPTION = """\
 Is this host ready for live operation? Checks variables, secrets, safety switches, Redis, PostgreSQL, other services,

@@ -18,10 +18,10 @@ from rich.table import Table
 from rtinfra.connection import Connections
 from rtinfra.hosts import HostsError
 from rtinfra.images import LocalStore
-from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import DATA_ROOT
 from rtinfra.secrets import operator_secrets
-from rtinfra.stack import check, run, scripts
+from rtinfra.stack import run, scripts, surroundings
+from rtinfra.stack_programs import Program, programs_of
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE = 2
@@ -160,12 +160,12 @@ def env_check(
     """
     with _stack(inventory, host, programs) as (stack, connections):
 
-        def parse(text: str, own: Sequence[Program]) -> list[check.Check]:
+        def parse(text: str, own: Sequence[Program]) -> list[surroundings.Check]:
             entry = stack.hosts[own[0].host]
             every = programs_of(stack.fleet, entry)
-            return check.checks(entry, own, every, check.parse(text), operator_secrets(), LocalStore())
+            return surroundings.checks(entry, own, every, surroundings.parse(text), operator_secrets(), LocalStore())
 
-        results = run.on_hosts(connections, stack.all, check.script, parse)
+        results = run.on_hosts(connections, stack.all, surroundings.script, parse)
     if as_json:
         _print_json(checks=[asdict(found) for found in results.found], results=results)
     else:
@@ -207,8 +207,8 @@ def reset(
         agreed = set(data_hosts := list(dict.fromkeys(entry.host for entry in data.found)))
         if not yes:
             agreed = {name for name in data_hosts if _agrees(name)}
-        wanted = tuple(program for program in chosen if program.host in agreed)
-        results = run.on_hosts(connections, wanted, scripts.reset_script, scripts.parse_action)
+        selected = tuple(program for program in chosen if program.host in agreed)
+        results = run.on_hosts(connections, selected, scripts.reset_script, scripts.parse_action)
     results.unreachable |= data.unreachable
     if as_json:
         deleted = [asdict(entry) for entry in data.found]

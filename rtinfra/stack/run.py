@@ -14,8 +14,8 @@ from roles.host import HostConfig
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.hosts import HostsError, fleet_in, inventory_file, selected
-from rtinfra.programs import Program, programs_of
 from rtinfra.stack import scripts
+from rtinfra.stack_programs import Program, programs_of
 
 R = TypeVar("R")
 
@@ -121,8 +121,8 @@ def act(
     """Start, stop or restart programs, wave by wave; yields what became of each wave."""
     lost: set[str] = set()
     for wave in waves(programs, down=verb == "stop"):
-        wanted = [program for program in wave if program.host not in lost]
-        results = on_hosts(connections, wanted, lambda own: scripts.action_script(verb, own), scripts.parse_action)
+        reachable = [program for program in wave if program.host not in lost]
+        results = on_hosts(connections, reachable, lambda own: scripts.action_script(verb, own), scripts.parse_action)
         lost |= results.unreachable.keys()
         yield results
 

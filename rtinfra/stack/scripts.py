@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
-from rtinfra.facts import http, sections
+from rtinfra.facts import http, output_sections
 from rtinfra.facts.http import Request
-from rtinfra.programs import Program
 from rtinfra.quadlet import DATA_ROOT
+from rtinfra.stack_programs import Program
 
 Verb = Literal["start", "stop", "restart"]
 
@@ -53,7 +53,7 @@ def status_script(programs: Sequence[Program]) -> str:
         for program in programs
         if program.container is None
     )
-    return sections.script(
+    return output_sections.script(
         {
             "units": f"systemctl show --no-pager -p {_PROPERTIES} -- {units}",
             "containers": "podman ps --all --no-trunc --format '{{.Names}} {{.Image}}'",
@@ -70,11 +70,11 @@ def status_script(programs: Sequence[Program]) -> str:
 
 def parse_status(text: str, programs: Sequence[Program]) -> list[ProgramStatus]:
     """Return the state of each program from the output of `status_script`."""
-    found = sections.parse(text.split("\n"))
-    units = {block["Id"]: block for block in sections.blocks(found.get("units", [])) if "Id" in block}
-    images = dict(sections.pairs(found.get("containers", [])))
-    labels = dict(sections.pairs(found.get("labels", [])))
-    packages = dict(sections.pairs(found.get("packages", [])))
+    found = output_sections.parse(text.split("\n"))
+    units = {block["Id"]: block for block in output_sections.blocks(found.get("units", [])) if "Id" in block}
+    images = dict(output_sections.pairs(found.get("containers", [])))
+    labels = dict(output_sections.pairs(found.get("labels", [])))
+    packages = dict(output_sections.pairs(found.get("packages", [])))
     answers = {answer.url: answer.status for answer in http.parse(found.get("ready", []))}
     return [
         ProgramStatus(
@@ -132,7 +132,7 @@ def action_script(verb: Verb, programs: Sequence[Program]) -> str:
     # A unit that gave up is allowed to try again. The start of a container ends once it answers.
     forgive = "" if verb == "stop" else "systemctl reset-failed $unit 2>/dev/null\n    "
     return f"""for unit in {units}; do
-    echo {sections.MARKER}$unit
+    echo {output_sections.MARKER}$unit
     {forgive}if systemctl {verb} $unit; then echo ok; else
         echo failed
         journalctl --no-pager -q -o cat -n {JOURNAL_LINES} -u $unit
@@ -142,7 +142,7 @@ done 2>&1"""
 
 def parse_action(text: str, programs: Sequence[Program]) -> list[Outcome]:
     """Return what became of each program from the output of `action_script`."""
-    found = sections.parse(text.split("\n"))
+    found = output_sections.parse(text.split("\n"))
     outcomes = []
     for program in programs:
         lines = [line for line in found.get(program.unit, []) if line.strip()]
@@ -204,7 +204,7 @@ exec 2>&1
 {stops}
 {deletes}
 ) || {{
-    for unit in {units}; do echo {sections.MARKER}$unit; printf '%s\\n' "$said"; done
+    for unit in {units}; do echo {output_sections.MARKER}$unit; printf '%s\\n' "$said"; done
     exit 1
 }}
 {action_script("start", programs)}"""

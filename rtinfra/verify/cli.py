@@ -11,9 +11,9 @@ from rich.console import Console
 
 from rtinfra.local.errors import LocalError
 from rtinfra.verify import compare as comparison
-from rtinfra.verify import evidence
+from rtinfra.verify import sealing
 from rtinfra.verify.report import EXIT_UNUSABLE
-from rtinfra.verify.session import REPORTS, VerifyError, run
+from rtinfra.verify.verification import REPORTS, VerifyError, run
 
 app = typer.Typer()
 
@@ -77,8 +77,8 @@ def verify(
 
 def _compare(places: tuple[Path, Path], reports: Path, as_json: bool, messages: Console) -> int:
     try:
-        key = evidence.signing_key()
-        old, new = (evidence.read_sealed(place if place.is_dir() else reports / place.name, key) for place in places)
+        key = sealing.signing_key()
+        old, new = (sealing.read_sealed(place if place.is_dir() else reports / place.name, key) for place in places)
     except LocalError as error:
         messages.print(str(error), style="bold red", markup=False, highlight=False)
         return EXIT_UNUSABLE

@@ -46,7 +46,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Explanations:
-    """All of them."""
+    """The texts of explanations.yaml by their keys: requirements, ranges of controls, controls."""
 
     _entries: Mapping[str, _Entry]
 
@@ -65,7 +65,7 @@ class Explanations:
 
 @cache
 def explanations(path: Path = EXPLANATIONS) -> Explanations:
-    """Load the file.
+    """Load explanations.yaml.
 
     Raises:
         ValueError: a key or an entry is not what the head of the file says.

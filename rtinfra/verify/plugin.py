@@ -25,9 +25,9 @@ from roles.stand_ins import stand_in_view
 from rtinfra.config import ConfigError, Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.hosts import HostsError, fleet_in, selected
-from rtinfra.programs import Program, programs_of
+from rtinfra.stack_programs import Program, programs_of
 from rtinfra.verify import expect, snapshot
 from rtinfra.verify.explained import explanations
 from rtinfra.verify.questions import questions_of
@@ -174,9 +174,9 @@ def is_for(item: pytest.Item, groups: Collection[str]) -> bool:
     return RT_GROUP in groups
 
 
-def is_selected(control_id: str, wanted: list[str]) -> bool:
-    """Tell whether an id is wanted, by itself or by its requirement (`RT-10`)."""
-    return not wanted or any(control_id == name or control_id.startswith(f"{name}.") for name in wanted)
+def is_selected(control_id: str, names: list[str]) -> bool:
+    """Tell whether a control is chosen, by its id or its requirement (`RT-10`); no names choose all."""
+    return not names or any(control_id == name or control_id.startswith(f"{name}.") for name in names)
 
 
 class Verification:
@@ -212,7 +212,7 @@ class Verification:
     # --- which controls on which hosts
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Parametrise every test that wants a host with the hosts it is for."""
+        """Parametrise every test that takes a host with the hosts it is for."""
         if "subject_name" not in metafunc.fixturenames:
             return
         names = [name for name, host in self._hosts.items() if is_for(metafunc.definition, host.groups)]
@@ -364,7 +364,7 @@ def look(fleet: Fleet[HostConfig], host: FleetHost[HostConfig], connections: Con
     """
     started = time.monotonic()
     # What programs and files say is printed raw: with a marker that they cannot know they cannot forge a section.
-    asked = replace(questions_of(fleet, host), marker=sections.unguessable_marker())
+    asked = replace(questions_of(fleet, host), marker=output_sections.unguessable_marker())
     seen = snapshot.parse(connections.feed(host.name, snapshot.script(asked)).text, asked.marker)
     layout: CpuLayout | None = None
     findings: list[CpuFinding] = []

@@ -17,9 +17,9 @@ from roles.rt_tuning.model import RT_TUNING
 from roles.shape import FleetView
 from roles.stand_ins import stand_in_view
 from rtinfra.config import Fleet, FleetHost
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.facts.http import Request
-from rtinfra.programs import Program, programs_of
+from rtinfra.stack_programs import Program, programs_of
 
 CHRONY: Final = "chrony.service"
 LOGROTATE: Final = "logrotate.timer"
@@ -63,7 +63,7 @@ class Questions:
     requests: tuple[Request, ...]
     mirror: MirrorQuestions | None
     private_directories: tuple[str, ...]
-    marker: str = sections.MARKER
+    marker: str = output_sections.MARKER
 
 
 def questions_of(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Questions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from roles.rt_app.model import NON_RT_UNIT, RT_UNIT
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.verify.look import (
     answers,
     application,
@@ -128,10 +128,10 @@ def script(questions: Questions) -> str:
     )
     asked = {**commands(questions), "end": "echo reached"}
     # ssh's own failures have the exit status 255; whatever the last command says must not look like one.
-    return "\n".join([preamble, sections.script(asked, questions.marker), "exit 0"])
+    return "\n".join([preamble, output_sections.script(asked, questions.marker), "exit 0"])
 
 
-def parse(text: str, marker: str = sections.MARKER) -> Snapshot:
+def parse(text: str, marker: str = output_sections.MARKER) -> Snapshot:
     """Build a snapshot from the output of `script`.
 
     Raises:
@@ -139,7 +139,7 @@ def parse(text: str, marker: str = sections.MARKER) -> Snapshot:
             without having looked; or one holds what its command never prints.
     """
     # Not splitlines(): names of threads may hold characters that it takes for line ends.
-    answer = Answer(sections.parse(text.split("\n"), marker))
+    answer = Answer(output_sections.parse(text.split("\n"), marker))
     for needed in _ALWAYS:
         if not answer.line(needed):
             raise SnapshotError(f"the host's answer has no {needed}: {text[-300:]!r}")

@@ -14,7 +14,7 @@ from roles.gateways.model import FILE
 from roles.shape import FleetView
 from rtinfra.config.types import Duration, SettingError
 from rtinfra.facts.http import HttpAnswer
-from rtinfra.programs import Program
+from rtinfra.stack_programs import Program
 from rtinfra.verify import expect
 from rtinfra.verify.asking import Asker, basic
 from rtinfra.verify.look.answers import Sample

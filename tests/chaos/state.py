@@ -59,10 +59,10 @@ def differences(expected: HostState, actual: HostState) -> list[Difference]:
     """Every value that is missing, is too many, or differs; ordered by section and name."""
     found = []
     for section in sorted({*expected.sections, *actual.sections}):
-        wanted, there = expected.sections.get(section, {}), actual.sections.get(section, {})
-        for name in sorted({*wanted, *there}):
-            if wanted.get(name) != there.get(name):
-                found.append(Difference(section, name, wanted.get(name, _NOTHING), there.get(name, _NOTHING)))
+        required, there = expected.sections.get(section, {}), actual.sections.get(section, {})
+        for name in sorted({*required, *there}):
+            if required.get(name) != there.get(name):
+                found.append(Difference(section, name, required.get(name, _NOTHING), there.get(name, _NOTHING)))
     return found
 
 

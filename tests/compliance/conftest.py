@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from roles.shape import FleetView
     from rtinfra.config import FleetHost
     from rtinfra.cpu import CpuLayout
-    from rtinfra.programs import Program
+    from rtinfra.stack_programs import Program
     from rtinfra.verify.asking import Asker
     from rtinfra.verify.look.answers import Answers
     from rtinfra.verify.look.application import Application

@@ -22,7 +22,7 @@ from roles.shared import AGENTS_SLICE, RT_GROUP
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.http import Request, loopback
 from rtinfra.limits import project_limits
-from rtinfra.programs import Program
+from rtinfra.stack_programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.asking import Asker, basic
 from rtinfra.verify.look.answers import Answers, samples
@@ -97,8 +97,8 @@ def test_no_restart_loop(computer: Computer, units: Units, agents: tuple[Program
 @pytest.mark.control(id="OB-5.10", severity="critical", title="All agents run within their common bounds")
 def test_slice(units: Units, agents: tuple[Program, ...]) -> None:
     groups = {program.unit: units.of(program.unit).get("ControlGroup", "") for program in agents}
-    wanted = {program.unit: f"/{AGENTS_SLICE}/{program.unit}" for program in agents}
-    expect.entries(groups, wanted, "control groups")
+    required = {program.unit: f"/{AGENTS_SLICE}/{program.unit}" for program in agents}
+    expect.entries(groups, required, "control groups")
 
 
 @pytest.mark.control(id="OB-5.11", severity="high", title="The kernel bounds the memory of all agents together")
@@ -180,8 +180,8 @@ def test_collector_reads_logs(answers: Answers, settings: AgentsSettings, view: 
 
 @pytest.mark.control(id="OB-1.2", severity="high", title="The log shipper Filebeat runs, now and after a restart")
 def test_filebeat_runs(units: Units, filebeat: FilebeatSettings) -> None:
-    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
-    expect.entries(units.of(FILEBEAT_UNIT), wanted, FILEBEAT_UNIT)
+    required = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(units.of(FILEBEAT_UNIT), required, FILEBEAT_UNIT)
 
 
 @pytest.mark.control(id="OB-1.3", severity="high", title="Filebeat itself finds no mistake in its configuration")
@@ -268,8 +268,8 @@ def shipped(asker: Asker, config: HostConfig, view: FleetView) -> Shipped:
 
 
 def _query(task: str) -> dict[str, Any]:
-    wanted = {"mxrc.task_id": task, "process.name": "verification", "log.level": "info"}
-    return {"bool": {"filter": [{"term": {name: value}} for name, value in wanted.items()]}}
+    required = {"mxrc.task_id": task, "process.name": "verification", "log.level": "info"}
+    return {"bool": {"filter": [{"term": {name: value}} for name, value in required.items()]}}
 
 
 def _ship(asker: Asker, log: str, index: str, login: dict[str, str], rate: int) -> dict[str, Any]:

@@ -85,11 +85,11 @@ def _is_for(route: Mapping[str, Any], priority: str) -> bool:
 @pytest.mark.control(id="AL-1.1", severity="high", title="Every channel that is set is known to the Alertmanager")
 def test_channels(effective: Mapping[str, Any], settings: AlertmanagerSettings) -> None:
     kinds = [kind for receiver in effective["receivers"] for kind, entries in receiver.items() if entries]
-    wanted = [kind for name, kind in _CHANNELS.items() if getattr(settings, name) is not None]
-    expect.nothing((kind for kind in wanted if kind not in kinds), "channels that are missing")
+    required = [kind for name, kind in _CHANNELS.items() if getattr(settings, name) is not None]
+    expect.nothing((kind for kind in required if kind not in kinds), "channels that are missing")
     webhooks = 1 + (settings.webhook is not None)
     expect.at_least(kinds.count("webhook_configs"), webhooks, "webhooks, the alert log among them")
-    others = [kind for kind in _CHANNELS.values() if kind in kinds and kind not in wanted]
+    others = [kind for kind in _CHANNELS.values() if kind in kinds and kind not in required]
     expect.nothing(others, "channels that are not set")
 
 

@@ -89,8 +89,8 @@ def test_non_rt_scheduling(application: Application, app: RtAppSettings) -> None
 
 @pytest.mark.control(id="RT-5.1", severity="high", title="The real-time process is told which memory to use")
 def test_rt_numa(application: Application, app: RtAppSettings, layout: CpuLayout) -> None:
-    wanted = _binding(app.rt_process, layout.isolated)
-    expect.entries(application.section("numa_binding", "rt_process"), wanted, "numa_binding.json, rt_process")
+    required = _binding(app.rt_process, layout.isolated)
+    expect.entries(application.section("numa_binding", "rt_process"), required, "numa_binding.json, rt_process")
 
 
 def _binding(process: ProcessSettings, cpus: frozenset[int]) -> dict[str, object]:
@@ -118,8 +118,8 @@ def test_rt_node_holds_the_cores(application: Application, layout: CpuLayout) ->
 def test_non_rt_numa(application: Application, app: RtAppSettings, layout: CpuLayout) -> None:
     nodes = {layout.topology.node_of(cpu) for cpu in layout.housekeeping}
     section = application.section("numa_binding", "non_rt_process")
-    wanted = _binding(app.non_rt_process, layout.housekeeping)
-    expect.entries(section, wanted, "numa_binding.json, non_rt_process")
+    required = _binding(app.non_rt_process, layout.housekeeping)
+    expect.entries(section, required, "numa_binding.json, non_rt_process")
     expect.that(section.get("numa_node") in nodes, section.get("numa_node"), sorted(nodes), "NUMA node, one of")
 
 
@@ -130,13 +130,13 @@ def test_memory_policy_in_the_kernel(memory: Memory, app: RtAppSettings, layout:
     node = layout.topology.node_of(min(layout.isolated))
     policy = _numa_policy(app.rt_process)
     # As in numa(7), which shortens one of the names. `local` names no node: it is the one the thread runs on.
-    wanted = policy if policy == "local" else f"{'prefer' if policy == 'preferred' else policy}:{node}"
-    share = memory.policy_share(wanted)
+    required = policy if policy == "local" else f"{'prefer' if policy == 'preferred' else policy}:{node}"
+    share = memory.policy_share(required)
     found = ", ".join(f"{name} {memory.policy_share(name):.1f} %" for name in sorted(memory.kb_by_policy))
     expect.that(
         share > _LIMITS.numa_local_percent,
         found or "no memory",
-        f"{wanted} for more than {_LIMITS.numa_local_percent} %",
+        f"{required} for more than {_LIMITS.numa_local_percent} %",
         "policies of the memory it has written",
     )
 
@@ -159,7 +159,7 @@ def test_local_share(memory: Memory, layout: CpuLayout) -> None:
 @pytest.mark.control(id="RT-6.1", severity="high", title="The application is told how to recover from failures")
 def test_failover_policy(application: Application, app: RtAppSettings) -> None:
     settings = app.failover
-    wanted = {
+    required = {
         "health_check_interval_ms": settings.health_check_interval_ms,
         "health_check_timeout_ms": settings.health_check_timeout_ms,
         "failure_threshold": settings.failure_threshold,
@@ -170,18 +170,18 @@ def test_failover_policy(application: Application, app: RtAppSettings) -> None:
         "checkpoint_interval_sec": settings.checkpoint_interval_sec,
         "enable_leader_election": settings.enable_leader_election,
     }
-    expect.entries(application.section("failover_policy", "rt_process"), wanted, "failover_policy.json")
+    expect.entries(application.section("failover_policy", "rt_process"), required, "failover_policy.json")
 
 
 @pytest.mark.control(id="RT-7.1", severity="medium", title="The application is told what to trace and where to send it")
 def test_tracing_config(application: Application, app: RtAppSettings, config: HostConfig) -> None:
     document, settings = application.documents.get("tracing_config", {}), app.tracing
-    wanted = {
+    required = {
         "service_name": settings.service_name,
         "sampling_rate": settings.sampling_rate,
         "propagator": settings.propagator,
     }
-    expect.entries(document, wanted, "tracing_config.json")
+    expect.entries(document, required, "tracing_config.json")
     agents = config.get(AGENTS)
     collector = f"http://localhost:{agents.collector.http_port if agents else 4318}"
     exporter = {"type": "OTLP", "protocol": "http", "endpoint": settings.endpoint or collector}
@@ -190,16 +190,16 @@ def test_tracing_config(application: Application, app: RtAppSettings, config: Ho
 
 @pytest.mark.control(id="RT-7.2", severity="low", title="The application is told which of its parts to trace")
 def test_tracing_instrumentation(application: Application, app: RtAppSettings) -> None:
-    live, settings = (
+    actual, settings = (
         application.documents.get("tracing_config", {}).get("instrumentation", {}),
         app.tracing.instrumentation,
     )
-    wanted = {
+    required = {
         "eventbus": settings.eventbus,
         "task_executor": settings.task_executor,
         "rt_cycle": settings.rt_cycle,
     }
-    expect.entries(live, wanted, "instrumentation")
+    expect.entries(actual, required, "instrumentation")
 
 
 # --- How systemd runs it (RT-8).
@@ -207,14 +207,14 @@ def test_tracing_instrumentation(application: Application, app: RtAppSettings) -
 
 @pytest.mark.control(id="RT-8.1", severity="critical", title="The real-time process runs, now and after a restart")
 def test_rt_unit_runs(units: Units) -> None:
-    wanted = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
-    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
+    required = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
+    expect.entries(units.of(RT_UNIT), required, RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.2", severity="high", title="The other process runs, now and after a restart")
 def test_non_rt_unit_runs(units: Units) -> None:
-    wanted = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
-    expect.entries(units.of(NON_RT_UNIT), wanted, NON_RT_UNIT)
+    required = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
+    expect.entries(units.of(NON_RT_UNIT), required, NON_RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.3", severity="high", title="The real-time process itself says when it is ready")
@@ -224,7 +224,7 @@ def test_notify(units: Units) -> None:
 
 @pytest.mark.control(id="RT-8.4", severity="high", title="The real-time process was started with the right files")
 def test_arguments(application: Application, app: RtAppSettings) -> None:
-    wanted = [
+    required = [
         "/usr/local/bin/rt_process",
         *("--config", f"{app.config_dir}/cpu_affinity.json"),
         *("--numa-config", f"{app.config_dir}/numa_binding.json"),
@@ -232,8 +232,8 @@ def test_arguments(application: Application, app: RtAppSettings) -> None:
         *("--tracing-config", f"{app.config_dir}/tracing_config.json"),
     ]
     # Of the running process, and without the interpreter before a script.
-    live = list(application.rt_command)
-    expect.equal(" ".join(live[-len(wanted) :]), " ".join(wanted), "command of the running process")
+    actual = list(application.rt_command)
+    expect.equal(" ".join(actual[-len(required) :]), " ".join(required), "command of the running process")
 
 
 @pytest.mark.control(
@@ -266,8 +266,8 @@ def test_start_limit_matches_the_policy(units: Units, application: Application) 
 
 @pytest.mark.control(id="RT-8.9", severity="medium", title="What the real-time process prints goes to the system log")
 def test_output(units: Units) -> None:
-    wanted = {"StandardOutput": "journal", "StandardError": "journal"}
-    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
+    required = {"StandardOutput": "journal", "StandardError": "journal"}
+    expect.entries(units.of(RT_UNIT), required, RT_UNIT)
 
 
 @pytest.mark.control(
@@ -275,18 +275,18 @@ def test_output(units: Units) -> None:
 )
 def test_scheduling_directives(units: Units, app: RtAppSettings) -> None:
     process = app.rt_process
-    wanted = {
+    required = {
         "CPUSchedulingPolicy": str(SCHED_POLICIES[process.policy]),
         "CPUSchedulingPriority": str(process.priority),
     }
-    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
+    expect.entries(units.of(RT_UNIT), required, RT_UNIT)
 
 
 @pytest.mark.control(id="RT-8.11", severity="high", title="Both processes are started on their own cores")
 def test_affinity_directives(units: Units, layout: CpuLayout) -> None:
     for unit, cpus in ((RT_UNIT, layout.isolated), (NON_RT_UNIT, layout.housekeeping)):
-        live = ",".join(units.of(unit).get("CPUAffinity", "").split())
-        expect.equal(parse_cpu_list(live, None) if live else frozenset(), cpus, f"CPUAffinity of {unit}")
+        actual = ",".join(units.of(unit).get("CPUAffinity", "").split())
+        expect.equal(parse_cpu_list(actual, None) if actual else frozenset(), cpus, f"CPUAffinity of {unit}")
 
 
 @pytest.mark.control(
@@ -294,8 +294,8 @@ def test_affinity_directives(units: Units, layout: CpuLayout) -> None:
 )
 def test_numa_directives(units: Units, app: RtAppSettings, layout: CpuLayout) -> None:
     policy, node = _numa_policy(app.rt_process), str(layout.topology.node_of(min(layout.isolated)))
-    wanted = {"NUMAPolicy": policy} if policy == "local" else {"NUMAPolicy": policy, "NUMAMask": node}
-    expect.entries(units.of(RT_UNIT), wanted, RT_UNIT)
+    required = {"NUMAPolicy": policy} if policy == "local" else {"NUMAPolicy": policy, "NUMAMask": node}
+    expect.entries(units.of(RT_UNIT), required, RT_UNIT)
 
 
 @pytest.mark.control(
@@ -309,8 +309,8 @@ def test_slice(units: Units) -> None:
     id="RT-8.14", severity="high", title="The real-time process may lock its memory and use real-time priorities"
 )
 def test_limits(application: Application) -> None:
-    wanted = {"locked memory": "unlimited", "realtime priority": "99"}
-    expect.entries(application.rt_limits, wanted, "limits of the running process")
+    required = {"locked memory": "unlimited", "realtime priority": "99"}
+    expect.entries(application.rt_limits, required, "limits of the running process")
 
 
 @pytest.mark.control(id="RT-8.15", severity="high", title="Both processes run without administrator rights")
@@ -413,8 +413,10 @@ def test_metric_values(answers: Answers, memory: Memory, app: RtAppSettings) -> 
         found = answers.metrics(process.metrics_port)
         said = [answer.json for answer in answers.at(process.health_port, "/health")]
         states = {_HEALTH_STATES.get(str(it.get("status"))) for it in said if isinstance(it, dict)}
-        live = found.get("mxrc_process_health_status")
-        expect.that(live in states, live, f"one of {sorted(filter(None, states))}", f"health of {name}, /health says")
+        actual = found.get("mxrc_process_health_status")
+        expect.that(
+            actual in states, actual, f"one of {sorted(filter(None, states))}", f"health of {name}, /health says"
+        )
         expect.entries(found, {"mxrc_tracing_sampling_rate": app.tracing.sampling_rate}, name)
     local = answers.metrics(app.rt_process.metrics_port).get("mxrc_numa_local_memory_percent")
     local = expect.found(local, "mxrc_numa_local_memory_percent", "nothing", "a number")
@@ -430,8 +432,8 @@ def test_logs(application: Application, app: RtAppSettings) -> None:
     if app.application.kind != "reference":
         expect.not_applicable("only the reference workload's log is known here")
     records = [json.loads(line) for line in application.log_tails if line.startswith("{")]
-    wanted = ("@timestamp", "log.level", "process.name", "message")
-    lacking = {key for key in wanted for record in records if not _has(record, key)}
+    required = ("@timestamp", "log.level", "process.name", "message")
+    lacking = {key for key in required for record in records if not _has(record, key)}
     expect.equal(len(records), 2, "logs whose last line is JSON")
     expect.nothing(sorted(lacking), "fields that are missing")
 
@@ -457,8 +459,8 @@ def test_rotation_by_rename(logs: Logs, app: RtAppSettings) -> None:
     id="RT-9.9", severity="medium", title="Both processes write to the log files that the log shipper reads"
 )
 def test_open_log_files(application: Application, app: RtAppSettings) -> None:
-    wanted = {f"{app.log_dir}/{name}.log" for name in ("rt_process", "non_rt_process")}
-    expect.nothing(sorted(wanted - set(application.open_logs)), "log files that nobody has open")
+    required = {f"{app.log_dir}/{name}.log" for name in ("rt_process", "non_rt_process")}
+    expect.nothing(sorted(required - set(application.open_logs)), "log files that nobody has open")
 
 
 # --- Recovery that can be seen without a failure (RT-12); test_failover.py makes some.

@@ -31,7 +31,7 @@ from roles.shape import FleetView
 from roles.tempo import model as tempo_model
 from roles.tempo.model import TEMPO
 from rtinfra.facts.http import HttpAnswer
-from rtinfra.programs import Program
+from rtinfra.stack_programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.asking import Asker, basic, known
 from rtinfra.verify.look.answers import Answers, samples

@@ -61,8 +61,8 @@ def test_no_unfinished_packages(computer: Computer) -> None:
 
 @pytest.mark.control(id="RT-1.24", severity="high", title="The clock is kept by chrony, now and after a restart")
 def test_chrony(units: Units) -> None:
-    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
-    expect.entries(units.of(CHRONY), wanted, "chrony")
+    required = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(units.of(CHRONY), required, "chrony")
 
 
 @pytest.mark.control(id="RT-1.25", severity="high", title="No second program sets the clock")
@@ -98,8 +98,8 @@ def test_journal_limits(logs: Logs, config: HostConfig) -> None:
 
 @pytest.mark.control(id="RT-1.30", severity="medium", title="Log files are rotated regularly")
 def test_logrotate_timer(units: Units) -> None:
-    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
-    expect.entries(units.of(LOGROTATE), wanted, "logrotate")
+    required = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(units.of(LOGROTATE), required, "logrotate")
 
 
 @pytest.mark.control(id="RT-1.31", severity="medium", title="The rules for rotating log files have no errors")

@@ -10,8 +10,8 @@ from roles.shape import Tier
 from roles.shared import BACKENDS
 from rtinfra.config.types import ByteSize
 from rtinfra.images import ImageMissing, LocalStore
-from rtinfra.programs import Program
 from rtinfra.quadlet import SLICE, Container
+from rtinfra.stack_programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.look.answers import Answers
 from rtinfra.verify.look.computer import Computer
@@ -65,8 +65,8 @@ def test_slice(units: Units, backends: tuple[Program, ...]) -> None:
 @pytest.mark.control(id="OF-3.4", severity="high", title="The kernel bounds the memory of every backend as it is set")
 def test_memory(slices: Slices, backends: tuple[Program, ...]) -> None:
     found = {program.unit: slices.memory_max(f"{SLICE}/{program.unit}") or "none" for program in backends}
-    wanted = {program.unit: str(ByteSize.parse(_container(program).memory_max).bytes) for program in backends}
-    expect.entries(found, wanted, "memory limits, in bytes")
+    required = {program.unit: str(ByteSize.parse(_container(program).memory_max).bytes) for program in backends}
+    expect.entries(found, required, "memory limits, in bytes")
 
 
 @on_containers
@@ -75,18 +75,18 @@ def test_processor_time(slices: Slices, backends: tuple[Program, ...]) -> None:
     shares = {}
     for program in backends:
         shares[program.unit] = slices.processor_share(f"{SLICE}/{program.unit}") or "none"
-    wanted = {program.unit: _container(program).cpu_quota for program in backends}
-    expect.entries(shares, wanted, "processor time")
+    required = {program.unit: _container(program).cpu_quota for program in backends}
+    expect.entries(shares, required, "processor time")
 
 
 @on_containers
 @pytest.mark.control(id="OF-3.6", severity="high", title="The kernel bounds the memory of all backends together")
 def test_slice_memory(computer: Computer, slices: Slices, config: HostConfig) -> None:
     limit = slices.memory_max(SLICE) or "none"
-    wanted = float(config[BACKENDS].memory_max.rstrip("%"))
+    required = float(config[BACKENDS].memory_max.rstrip("%"))
     share = 100 * int(limit) / (computer.state.memory_mb * 2**20) if limit.isdecimal() else None
     found = f"{share:.1f} %" if share is not None else limit
-    expect.that(share is not None and abs(share - wanted) < 1, found, f"{wanted:.0f} %", f"memory limit of {SLICE}")
+    expect.that(share is not None and abs(share - required) < 1, found, f"{required:.0f} %", f"memory limit of {SLICE}")
 
 
 @on_containers
@@ -109,14 +109,14 @@ def test_digests(containers: Containers, backends: tuple[Program, ...]) -> None:
 @on_containers
 @pytest.mark.control(id="OF-3.8", severity="high", title="Only a backend itself may read its data")
 def test_data_directories(containers: Containers, backends: tuple[Program, ...]) -> None:
-    wanted = {
+    required = {
         path: f"750 {_container(program).account.name} {_container(program).account.name}"
         for program in backends
         for path in program.directories
     }
-    if not wanted:
+    if not required:
         expect.not_applicable("no backend of this host keeps data")
-    expect.entries(containers.directories, wanted, "mode and owner")
+    expect.entries(containers.directories, required, "mode and owner")
 
 
 @on_containers

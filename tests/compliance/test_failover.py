@@ -178,8 +178,8 @@ def test_restart_counted_by_systemd(killed: Outage) -> None:
 
 @pytest.mark.control(id="RT-12.12", severity="high", title="The application counts the restart of a killed process")
 def test_restart_counted_by_the_application(killed: Outage, reference: None) -> None:
-    wanted = killed.health_before.get("restart_count", 0) + 1
-    expect.equal(killed.health_after.get("restart_count"), wanted, "restart_count in /health")
+    required = killed.health_before.get("restart_count", 0) + 1
+    expect.equal(killed.health_after.get("restart_count"), required, "restart_count in /health")
 
 
 @pytest.mark.control(id="RT-12.13", severity="critical", title="A killed process goes on from its last saved state")

@@ -8,7 +8,7 @@ from roles.gateways.model import GATEWAYS, METRICS_PAGE, GatewaysSettings, addre
 from roles.host import HostConfig
 from roles.shape import FleetView
 from rtinfra.limits import project_limits
-from rtinfra.programs import Program
+from rtinfra.stack_programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.look.answers import Answers, Sample, samples
 from rtinfra.verify.look.containers import Containers
@@ -58,12 +58,12 @@ def test_healthy(answers: Answers, programs: tuple[Program, ...], view: FleetVie
 )
 def test_queue_capacity(measured: dict[str, list[Sample]], settings: GatewaysSettings) -> None:
     # In bytes: a queue that counts requests would show a few thousand.
-    wanted = settings.queue_mb * 1_000_000
+    required = settings.queue_mb * 1_000_000
     for address, own in measured.items():
         queues = telemetry.queues(own)
         expect.at_least(len(queues), 1, f"queues of the gateway at {address}")
-        small = [f"{queue.exporter}: {queue.capacity:.0f}" for queue in queues if queue.capacity < wanted]
-        expect.nothing(small, f"queues at {address} for less than {wanted} bytes")
+        small = [f"{queue.exporter}: {queue.capacity:.0f}" for queue in queues if queue.capacity < required]
+        expect.nothing(small, f"queues at {address} for less than {required} bytes")
 
 
 @pytest.mark.control(

@@ -55,8 +55,8 @@ def test_no_arrivals(movable: tuple[Interrupt, ...], layout: CpuLayout) -> None:
     id="RT-10.24", severity="high", title="A watcher keeps interrupts off the real-time cores when network links change"
 )
 def test_watcher(units: Units) -> None:
-    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
-    expect.entries(units.of(IRQ_WATCH), wanted, IRQ_WATCH)
+    required = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(units.of(IRQ_WATCH), required, IRQ_WATCH)
 
 
 @pytest.mark.disruptive

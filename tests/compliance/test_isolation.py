@@ -147,9 +147,9 @@ def test_rt_slice(slices: Slices, layout: CpuLayout) -> None:
 @pytest.mark.control(id="RT-10.12", severity="medium", title="The service manager knows who may use which cores")
 def test_systemd_agrees(units: Units, layout: CpuLayout) -> None:
     # What systemd holds survives the next reload; what only the kernel holds would not.
-    wanted = dict.fromkeys(HOUSEKEEPING_GROUPS, layout.housekeeping_list) | {RT_SLICE: layout.isolated_list}
-    allowed = {unit: units.of(unit).get("AllowedCPUs", "") for unit in wanted}
-    expect.entries(allowed, wanted, "AllowedCPUs")
+    required = dict.fromkeys(HOUSEKEEPING_GROUPS, layout.housekeeping_list) | {RT_SLICE: layout.isolated_list}
+    allowed = {unit: units.of(unit).get("AllowedCPUs", "") for unit in required}
+    expect.entries(allowed, required, "AllowedCPUs")
 
 
 @pytest.mark.control(
@@ -191,9 +191,9 @@ def test_every_workqueue(cpus: Cpus, layout: CpuLayout) -> None:
 
 @pytest.mark.control(id="RT-10.17", severity="critical", title="The control loop runs with its real-time priority")
 def test_loop_thread_priority(threads: Threads, config: HostConfig) -> None:
-    wanted = (SCHED_POLICIES[config[RT_APP].rt_process.policy], config[RT_APP].rt_process.priority)
+    required = (SCHED_POLICIES[config[RT_APP].rt_process.policy], config[RT_APP].rt_process.priority)
     found = [f"{task.name} {task.policy}/{task.priority}" for task in threads.of(RT_UNIT)]
-    has_it = any((task.policy, task.priority) == wanted for task in threads.of(RT_UNIT))
+    has_it = any((task.policy, task.priority) == required for task in threads.of(RT_UNIT))
     expect.that(
         has_it,
         ", ".join(found) or "no thread",

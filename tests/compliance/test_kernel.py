@@ -120,14 +120,14 @@ def test_kernel_knows_every_parameter(kernel: Kernel, command_line: tuple[str, .
 
 @pytest.mark.control(id="RT-3.6", severity="medium", title="Settings of kernel modules took effect")
 def test_module_parameters(kernel: Kernel, config: HostConfig) -> None:
-    wanted = {
+    required = {
         path: word.partition("=")[2]
         for word in config[RT_KERNEL].parameters
         if (path := parameter_path(word)) and path in kernel.values
     }
-    if not wanted:
+    if not required:
         expect.not_applicable("this kernel shows none of these settings")
-    expect.entries(kernel.values, wanted, "settings of modules")
+    expect.entries(kernel.values, required, "settings of modules")
 
 
 @pytest.mark.control(id="RT-3.7", severity="critical", title="A restart comes back with the same kernel settings")

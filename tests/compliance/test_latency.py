@@ -106,11 +106,11 @@ def test_worst_latency(latency: Latency, computer: Computer) -> None:
 def test_measurement_is_complete(
     latency: Latency, layout: CpuLayout, request: pytest.FixtureRequest, computer: Computer
 ) -> None:
-    wanted = len(layout.isolated) * request.config.option.latency_seconds * 1000
+    required = len(layout.isolated) * request.config.option.latency_seconds * 1000
     if computer.is_virtual:
-        expect.measured(f"{latency.cycles} of {wanted}", "cycles", _why_not_judged(computer))
+        expect.measured(f"{latency.cycles} of {required}", "cycles", _why_not_judged(computer))
     else:
-        expect.at_least(latency.cycles, int(wanted * _LIMITS.measured_cycles_ratio), "cycles measured")
+        expect.at_least(latency.cycles, int(required * _LIMITS.measured_cycles_ratio), "cycles measured")
 
 
 @pytest.mark.control(id="RT-11.3", severity="high", title="The control loop misses practically no deadline")

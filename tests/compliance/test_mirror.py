@@ -103,14 +103,14 @@ def test_clock(seen: MirrorClient, computer: Computer) -> None:
 @client
 @pytest.mark.control(id="OF-1.6", severity="high", title="Expired, unsigned or undated software lists are refused")
 def test_options(seen: MirrorClient) -> None:
-    wanted = {
+    required = {
         "Acquire::Check-Valid-Until": "true",
         "Acquire::Check-Date": "true",
         "Acquire::AllowInsecureRepositories": "false",
         "APT::Get::AllowUnauthenticated": "false",
         "APT::Install-Recommends": "false",
     }
-    expect.entries(seen.options, wanted, "options of apt")
+    expect.entries(seen.options, required, "options of apt")
 
 
 @client
@@ -157,8 +157,8 @@ def test_certificate(
     served: MirrorServer, serving: MirrorServerSettings, mirror: MirrorPlace, computer: Computer
 ) -> None:
     certificate = expect.found(served.certificate, "certificate", "none that its authority vouches for")
-    wanted = {normalised(name) for name in names(serving, mirror)}
-    expect.nothing(wanted - certificate.names, "names and addresses it is not for")
+    required = {normalised(name) for name in names(serving, mirror)}
+    expect.nothing(required - certificate.names, "names and addresses it is not for")
     left = certificate.ends - datetime.fromtimestamp(computer.state.clock, UTC)
     expect.at_least(left.days, project_limits().certificate_left.seconds / 86400, "valid for", "days")
 

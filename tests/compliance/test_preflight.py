@@ -14,7 +14,7 @@ from roles.shared import AGENTS_SLICE, RT_GROUP, TEXTFILE_DIRECTORY
 from rtinfra.cpu import CpuLayout, parse_cpu_list
 from rtinfra.limits import project_limits
 from rtinfra.preflight.settings import CONFIGURATION
-from rtinfra.programs import Program
+from rtinfra.stack_programs import Program
 from rtinfra.verify import expect
 from rtinfra.verify.look.answers import Answers, Sample, samples
 from rtinfra.verify.look.private_files import PrivateFiles
@@ -58,8 +58,8 @@ def test_ready_for_live(exposed: tuple[Sample, ...], settings: PreflightSettings
 
 @pytest.mark.control(id="PF-2.1", severity="high", title="All seven measurements of the preflight are published")
 def test_seven_metrics(exposed: tuple[Sample, ...], settings: PreflightSettings) -> None:
-    wanted = {f"{settings.namespace}_preflight_{name}" for name in _METRICS}
-    expect.nothing(sorted(wanted - {one.name for one in exposed}), "metrics that are missing")
+    required = {f"{settings.namespace}_preflight_{name}" for name in _METRICS}
+    expect.nothing(sorted(required - {one.name for one in exposed}), "metrics that are missing")
 
 
 @pytest.mark.control(id="PF-2.2", severity="medium", title="Measurements name their environment in one plain word")
@@ -114,10 +114,10 @@ def test_cores(units: Units, layout: CpuLayout) -> None:
 def test_private(private_files: PrivateFiles) -> None:
     secrets = {path: text for path, text in private_files.access.items() if path.startswith(f"{CONFIGURATION}/")}
     expect.at_least(len(secrets), 1, "files of the preflight")
-    wanted = {"600", "700"}
+    required = {"600", "700"}
     others = [
         f"{path}: {text}"
         for path, text in secrets.items()
-        if text.split()[0] not in wanted or text.split()[1] != ACCOUNT
+        if text.split()[0] not in required or text.split()[1] != ACCOUNT
     ]
     expect.nothing(others, "files that others can read or own")

@@ -95,11 +95,11 @@ def test_mimir_limits(answers: Answers, config: HostConfig, view: FleetView) -> 
     overrides = _overrides(answers.last(view.url(config[MIMIR].port, mimir_model.RUNTIME_CONFIG_PAGE)), view)
     for name, tenant in view.telemetry.tenants.items():
         found = {key: float(value) for key, value in overrides[name].items() if isinstance(value, int | float)}
-        wanted = {
+        required = {
             "ingestion_rate": float(tenant.samples_per_second),
             "max_global_series_per_user": float(tenant.series),
         }
-        expect.entries(found, wanted, f"limits of {name}")
+        expect.entries(found, required, f"limits of {name}")
 
 
 @pytest.mark.on("mimir")

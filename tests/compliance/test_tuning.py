@@ -18,10 +18,10 @@ from rtinfra.verify.look.units import Units
 def test_sysctl(kernel: Kernel, config: HostConfig) -> None:
     # RT kernels leave some keys out; what is absent has no effect.
     found = {key: text for key in config[RT_TUNING].sysctl if (text := kernel.setting(key)) is not None}
-    wanted = {key: str(value) for key, value in config[RT_TUNING].sysctl.items() if key in found}
-    live = {key: " ".join(text.split()) for key, text in found.items()}
-    expect.at_least(len(wanted), 1, "kernel settings this kernel has")
-    expect.entries(live, wanted, "kernel settings")
+    required = {key: str(value) for key, value in config[RT_TUNING].sysctl.items() if key in found}
+    actual = {key: " ".join(text.split()) for key, text in found.items()}
+    expect.at_least(len(required), 1, "kernel settings this kernel has")
+    expect.entries(actual, required, "kernel settings")
 
 
 @pytest.mark.control(
@@ -55,12 +55,12 @@ def test_soft_watchdog(kernel: Kernel, config: HostConfig) -> None:
     id="RT-10.34", severity="medium", title="The kernel's detector of hard lock-ups is off: its timer would disturb"
 )
 def test_nmi_watchdog(kernel: Kernel, config: HostConfig) -> None:
-    live = kernel.setting("kernel.nmi_watchdog")
+    actual = kernel.setting("kernel.nmi_watchdog")
     if "nmi_watchdog=0" not in config[RT_KERNEL].parameters:
         expect.not_applicable("the settings leave this detector to the kernel")
-    if live is None:
+    if actual is None:
         expect.not_applicable("this kernel has no such detector")
-    expect.equal(live, "0", "kernel.nmi_watchdog")
+    expect.equal(actual, "0", "kernel.nmi_watchdog")
 
 
 def _expect_priority(threads: Threads, pattern: str, priority: int) -> None:
@@ -110,12 +110,12 @@ def test_rcub(threads: Threads, config: HostConfig) -> None:
 
 @pytest.mark.control(id="RT-10.39", severity="high", title="Time is read from the processor, not from slow chips")
 def test_clocksource(computer: Computer, kernel: Kernel, config: HostConfig) -> None:
-    live = kernel.clocksource
+    actual = kernel.clocksource
     # arch_sys_counter is the counter of ARM processors.
-    is_processor = live in ("tsc", "arch_sys_counter")
+    is_processor = actual in ("tsc", "arch_sys_counter")
     if computer.is_virtual and not is_processor:
-        expect.not_applicable(f"this virtual machine offers only {live}")
-    expect.that(is_processor, live, "tsc", "clock source")
+        expect.not_applicable(f"this virtual machine offers only {actual}")
+    expect.that(is_processor, actual, "tsc", "clock source")
 
 
 @pytest.mark.control(id="RT-10.40", severity="high", title="The kernel trusts the processor's clock")
@@ -151,8 +151,8 @@ def test_sleep_states(kernel: Kernel, cpus: Cpus, config: HostConfig) -> None:
     if driver == "none" or limit is None:
         expect.not_applicable(f"no limit applies to this processor (sleep driver: {driver})")
     module = "processor" if driver == "acpi_idle" else driver
-    live = kernel.parameter(f"{module}.max_cstate")
-    expect.equal(live, limit, f"deepest sleep state of {driver}")
+    actual = kernel.parameter(f"{module}.max_cstate")
+    expect.equal(actual, limit, f"deepest sleep state of {driver}")
 
 
 @pytest.mark.control(
@@ -181,8 +181,8 @@ def test_no_irqbalance(threads: Threads, config: HostConfig) -> None:
 
 @pytest.mark.control(id="RT-10.47", severity="high", title="The tuning is applied again at every start")
 def test_tune_service(units: Units) -> None:
-    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
-    expect.entries(units.of(TUNE), wanted, TUNE)
+    required = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(units.of(TUNE), required, TUNE)
 
 
 @pytest.mark.control(id="RT-10.48", severity="medium", title="No change of a service is waiting to be loaded")

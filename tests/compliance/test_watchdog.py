@@ -66,8 +66,8 @@ def test_fed_in_time(computer: Computer, watchdog: Watchdog, settings: WatchdogS
 @pytest.mark.control(id="RT-10.55", severity="high", title="The host restarts by itself after a kernel crash")
 def test_restarts_after_panic(kernel: Kernel, config: HostConfig) -> None:
     words = dict(word.partition("=")[::2] for word in config[RT_KERNEL].parameters)
-    wanted = str(config[RT_TUNING].sysctl.get("kernel.panic", words.get("panic", "0")))
-    if wanted == "0":
+    required = str(config[RT_TUNING].sysctl.get("kernel.panic", words.get("panic", "0")))
+    if required == "0":
         expect.not_applicable("the settings leave a crashed host down")
-    live = kernel.setting("kernel.panic")
-    expect.equal(live, wanted, "seconds until a restart after a crash (kernel.panic)")
+    actual = kernel.setting("kernel.panic")
+    expect.equal(actual, required, "seconds until a restart after a crash (kernel.panic)")

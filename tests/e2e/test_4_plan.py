@@ -96,7 +96,7 @@ def test_the_apply_does_what_the_plan_says(lab_project: Project, machine: Machin
     machine.run("dpkg --purge tree")
 
 
-def test_a_reboot_is_foreseen(lab_project: Project) -> None:
+def test_a_reboot_is_predicted(lab_project: Project) -> None:
     lab_project.edit("group_data/rt_hosts.yaml", 'isolated: "2-3"', 'isolated: "3"')
     _, plan = planned(lab_project)
     assert plan["reboot"]["needed"]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rtinfra.lab import Machine
-from rtinfra.metrics import load_catalogue
+from rtinfra.metric_catalogue import load_catalogue
 from tests.e2e.stack import CONTAINERS, Backends, eventually
 from tests.e2e.test_2_deploy import STATE, out
 from tests.project import Project
@@ -139,13 +139,13 @@ def test_every_metric_of_the_catalogue_is_there(lab_project: Project, backends: 
         "alert_log",
         "jaeger",
     }
-    wanted = {name for name, metric in load_catalogue().items() if metric.program in programs and metric.when is None}
+    expected = {name for name, metric in load_catalogue().items() if metric.program in programs and metric.when is None}
 
-    left = wanted
+    left = expected
     # Some appear with the first trace or the first evaluation of a rule.
     deadline = time.monotonic() + 240
     while left and time.monotonic() < deadline:
-        left = wanted - set(backends.get(9090, "/api/v1/label/__name__/values")["data"])
+        left = expected - set(backends.get(9090, "/api/v1/label/__name__/values")["data"])
         time.sleep(4)
     assert not left, sorted(left)
 

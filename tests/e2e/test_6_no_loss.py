@@ -101,25 +101,25 @@ def test_nothing_acknowledged_is_lost(
     outage = time.monotonic() - stopped
     time.sleep(20)
     machine.run("systemctl stop sender")
-    wanted = sent(machine)
-    assert len(wanted) > 500, "too little was sent to prove anything"
+    expected = sent(machine)
+    assert len(expected) > 500, "too little was sent to prove anything"
 
     returned = time.monotonic()
     found: dict[str, Counter[int]] = {}
     missing: dict[str, set[int]] = {}
     while time.monotonic() < returned + DRAIN_SECONDS:
         found = {"spans": spans(backends), "metric points": points(backends), "log lines": logs(backends)}
-        missing = {name: wanted - numbers.keys() for name, numbers in found.items()}
+        missing = {name: expected - numbers.keys() for name, numbers in found.items()}
         if not any(missing.values()):
             break
         time.sleep(10)
     report = {
-        "acknowledged": len(wanted),
+        "acknowledged": len(expected),
         "outage_seconds": round(outage),
         "seconds_until_complete": round(time.monotonic() - returned),
         "missing": {name: len(numbers) for name, numbers in missing.items()},
         "duplicates": {
-            name: sum(count - 1 for number, count in numbers.items() if number in wanted)
+            name: sum(count - 1 for number, count in numbers.items() if number in expected)
             for name, numbers in found.items()
         },
     }

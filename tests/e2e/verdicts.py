@@ -1,6 +1,6 @@
 """The lab host's controls and their verdicts as data (controls.yaml): what a verification has to end with, exactly.
 
-A control that turns N/A, or is not collected any more, has stopped to look; nothing else would tell. After a wanted
+A control that turns N/A, or is not collected any more, has stopped to look; nothing else would tell. After an intended
 change, of controls or of the lab host:
 
     pytest tests/e2e ... --update-controls              from the run itself

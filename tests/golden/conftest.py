@@ -1,4 +1,4 @@
-"""Option to store new golden texts after a wanted change."""
+"""Option to store new golden texts after an intended change."""
 
 import pytest
 

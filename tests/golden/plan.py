@@ -32,8 +32,8 @@ from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.facts.boot import BOOT_PROGRAM
 from rtinfra.operations import packages, units
 from rtinfra.operations.files import _SCRIPT
-from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
 from rtinfra.operations.mirror import _CERTIFICATES_SCRIPT, _SET_ASIDE_SCRIPT
+from rtinfra.operations.resources import Absent, Directory, File, Resource, Unit
 from rtinfra.operations.units import _SCRIPT as _START
 from rtinfra.paths import PROJECT
 from tests.unit.mirror_fleet import INDEX, LIVE, PLACE, served_answer
@@ -183,7 +183,7 @@ def _heading(text: str) -> Sequence[str]:
     return ["", f"# {text}", ""]
 
 
-def path_lines(path: Managed) -> list[str]:
+def path_lines(path: Resource) -> list[str]:
     """Return what a path is to be, as lines of a plan."""
     effects = [f"run {action.name}: {action.command}" for action in path.actions]
     effects += [f"restart {unit}" for unit in path.restarts]

@@ -2,7 +2,7 @@
 
 `debian-13.txt` is the plan of a bare Debian 13 host with four cores on two NUMA nodes. Every other scenario is
 stored as its difference from that one, so that a reader sees what a distribution or a setting changes.
-After a wanted change: `pytest tests/golden --update-golden`, then read the difference before committing it.
+After an intended change: `pytest tests/golden --update-golden`, then read the difference before committing it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from rtinfra.inventory import HOST_DATA_KEY
 from rtinfra.operations import changes, files
 from rtinfra.operations.change import FileChange
 from rtinfra.operations.changes import Recorder
-from rtinfra.operations.managed import Absent, Directory, File, Managed
+from rtinfra.operations.resources import Absent, Directory, File, Resource
 from rtinfra.plan import show
 from rtinfra.plan.model import HostPlan, Plan
 from rtinfra.plan.observed import Observations, host_plan
@@ -173,7 +173,7 @@ def change(plan: HostPlan, kind: str, name: str) -> Mapping[str, object]:
     return found
 
 
-def of(paths: Sequence[Managed], path: str) -> File:
+def of(paths: Sequence[Resource], path: str) -> File:
     (found,) = (file for file in paths if file.path == path)
     assert isinstance(found, File)
     return found

@@ -1,6 +1,6 @@
 """What the `preflight` role does to a bare real-time host: every command, every file, against a stored text.
 
-After a wanted change: `pytest tests/golden --update-golden`, then read the difference.
+After an intended change: `pytest tests/golden --update-golden`, then read the difference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pyinfra.api.state import State
 from roles.preflight import role as preflight
 from rtinfra.operations import environments, files, units
 from rtinfra.operations.environments import _SCRIPT
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.golden.plan import commands, path_lines
 from tests.unit.telemetry_site import at, here, shipped, view
 from tests.unit.test_wheelhouse import house

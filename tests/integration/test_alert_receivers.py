@@ -150,7 +150,7 @@ def fire(port: int, priority: str, severity: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("priority", "severity", "wanted"),
+    ("priority", "severity", "expected"),
     [
         ("P0", "critical", set(PLACES)),
         ("P1", "warning", {"alert log", *TO_PEOPLE}),
@@ -159,13 +159,13 @@ def fire(port: int, priority: str, severity: str) -> None:
     ids=["failure", "warning", "watchdog"],
 )
 def test_a_message_arrives_at_every_receiver_it_is_for(
-    listener: Listener, tmp_path: Path, priority: str, severity: str, wanted: set[str]
+    listener: Listener, tmp_path: Path, priority: str, severity: str, expected: set[str]
 ) -> None:
     port = free_port()
     with alertmanager(settled(listener, port, channels=True), listener, port, tmp_path):
         fire(port, priority, severity)
-        wait_for(lambda: listener.arrived() >= wanted, f"messages to {sorted(wanted)}")
-    assert listener.arrived() == wanted, (tmp_path / "log").read_text()
+        wait_for(lambda: listener.arrived() >= expected, f"messages to {sorted(expected)}")
+    assert listener.arrived() == expected, (tmp_path / "log").read_text()
 
 
 def test_without_channels_the_alert_log_hears_of_it_alone(listener: Listener, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from roles.catalogue import ROLES
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.quadlet import Container
 from tests.native.room import Network, Program, own, put, unpack
 from tests.unit.telemetry_site import at, shipped

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rtinfra.images.store import LocalStore
+from rtinfra.images.image_store import LocalStore
 from rtinfra.local import programs
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import ConsoleReporter

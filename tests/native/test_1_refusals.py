@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.native.fleet import IMAGES, checked, files
 from tests.native.room import put, unpack
 

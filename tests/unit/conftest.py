@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rtinfra.verify import evidence, session
+from rtinfra.verify import sealing, verification
 from rtinfra.verify.plugin import register_markers
 from tests.record_looks import ANSWERING, rt_host
 
@@ -116,9 +116,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
         with log.open("w") as sink, redirect_stdout(sink), redirect_stderr(sink):
-            pytest.main([*session.pytest_arguments(tests), "-s", "-p", "no:unraisableexception", *arguments])
+            pytest.main([*verification.pytest_arguments(tests), "-s", "-p", "no:unraisableexception", *arguments])
 
-    monkeypatch.setattr("rtinfra.verify.session._run_pytest", run_pytest)
+    monkeypatch.setattr("rtinfra.verify.verification._run_pytest", run_pytest)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -126,5 +126,5 @@ def report_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Reports of tests are signed with a key of their own."""
     path = tmp_path_factory.mktemp("key") / "report"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(evidence.KEY_VARIABLE, str(path))
+        patch.setenv(sealing.KEY_VARIABLE, str(path))
         yield path

@@ -19,7 +19,7 @@ import yaml
 from rtinfra.local import programs
 from rtinfra.local.archive import discover, mmdebstrap_source
 from rtinfra.local.errors import LocalError
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.paths import PROJECT
 
 PACKAGES = ("promtool", "prometheus-alertmanager")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from roles.catalogue import STARTING_ORDER
-from rtinfra.programs import Program
 from rtinfra.quadlet import Account, Container
+from rtinfra.stack_programs import Program
 
 INVENTORY = """hosts:
   robot: {groups: [rt_hosts, lab, agents], ssh: {address: 192.0.2.1}}

@@ -24,7 +24,7 @@ from roles.shared import BackendsSettings, TelemetrySettings
 from rtinfra.config.sections import EVERY_HOST
 from rtinfra.cpu import CpuLayout, Topology
 from rtinfra.deb import LocalPackage
-from rtinfra.operations.managed import File, Managed
+from rtinfra.operations.resources import File, Resource
 from rtinfra.paths import PROJECT
 
 
@@ -135,7 +135,7 @@ def view(
     )
 
 
-def managed(state: RoleState, path: str) -> Managed:
+def resource(state: RoleState, path: str) -> Resource:
     """Return what a part puts at a path of the host, containers' files included."""
     everything = [*state.files, *(file for container in state.containers for file in container.config)]
     (found,) = [item for item in everything if item.path == path]
@@ -144,7 +144,7 @@ def managed(state: RoleState, path: str) -> Managed:
 
 def text(state: RoleState, path: str) -> str:
     """Return the content of a file of a part."""
-    file = managed(state, path)
+    file = resource(state, path)
     assert isinstance(file, File)
     return file.content.decode()
 

@@ -30,7 +30,7 @@ from roles.alertmanager.alert_log.alert_log import (
     parse_alerts,
     render_markdown,
 )
-from rtinfra.metrics import exposed, load_catalogue
+from rtinfra.metric_catalogue import exposed, load_catalogue
 
 
 class Clock:

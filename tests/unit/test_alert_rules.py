@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from roles.prometheus.role import rule_files
 from rtinfra.limits import project_limits
-from rtinfra.metrics import exposed, load_catalogue, metric_names
+from rtinfra.metric_catalogue import exposed, load_catalogue, metric_names
 from rtinfra.paths import PROJECT
 from tests.unit.monitoring_tools import run
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from rtinfra.config import SshSettings
-from rtinfra.operations.managed import Absent, Directory, File, Unit
+from rtinfra.operations.resources import Absent, Directory, File, Unit
 from rtinfra.paths import PROJECT
 from tests.chaos.instants import USUAL
 

@@ -10,55 +10,55 @@ import pytest
 from rtinfra.facts.boot import BootState, Kept, Trial, parse_boot_state
 from rtinfra.operations.boot import _Turns, console_tail, differences, refusal
 
-WANTED = ("isolcpus=managed_irq,domain,2-3", "nohz_full=2-3", "nosoftlockup")
+DESIRED = ("isolcpus=managed_irq,domain,2-3", "nohz_full=2-3", "nosoftlockup")
 GOOD = BootState(
     boot_id="a",
     release="6.12-rt",
     is_realtime=True,
-    parameters=("root=UUID=1", "ro", *WANTED),
+    parameters=("root=UUID=1", "ro", *DESIRED),
     installed=("6.11-rt", "6.12-rt"),
-    next_parameters=("root=UUID=1", "ro", *WANTED),
-    good=Kept("6.12-rt", ("root=UUID=1", "ro", *WANTED)),
+    next_parameters=("root=UUID=1", "ro", *DESIRED),
+    good=Kept("6.12-rt", ("root=UUID=1", "ro", *DESIRED)),
     default_is_good=True,
 )
 
 
 def test_nothing_to_do() -> None:
-    assert differences(GOOD, WANTED) == []
-    assert refusal(GOOD, WANTED) is None
+    assert differences(GOOD, DESIRED) == []
+    assert refusal(GOOD, DESIRED) is None
 
 
 def test_order_and_other_parameters_are_no_reason() -> None:
-    shuffled = replace(GOOD, parameters=("quiet", *reversed(WANTED), "root=UUID=1"))
-    assert differences(shuffled, WANTED) == []
+    shuffled = replace(GOOD, parameters=("quiet", *reversed(DESIRED), "root=UUID=1"))
+    assert differences(shuffled, DESIRED) == []
 
 
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
         (replace(GOOD, release="6.12-generic"), "runs kernel 6.12-generic, wanted 6.12-rt"),
-        (replace(GOOD, parameters=WANTED[:2]), "runs a command line that lacks nosoftlockup"),
-        (replace(GOOD, parameters=(*WANTED, "nohz_full=1")), "runs a command line that has nohz_full=1"),
+        (replace(GOOD, parameters=DESIRED[:2]), "runs a command line that lacks nosoftlockup"),
+        (replace(GOOD, parameters=(*DESIRED, "nohz_full=1")), "runs a command line that has nohz_full=1"),
         # Started by hand from another entry: what runs is right, and the next power cut would bring back the old one.
-        (replace(GOOD, good=Kept("6.11-rt", WANTED)), "would start with kernel 6.11-rt, wanted 6.12-rt"),
-        (replace(GOOD, good=Kept("6.12-rt", WANTED[:2])), "would start with a command line that lacks nosoftlockup"),
+        (replace(GOOD, good=Kept("6.11-rt", DESIRED)), "would start with kernel 6.11-rt, wanted 6.12-rt"),
+        (replace(GOOD, good=Kept("6.12-rt", DESIRED[:2])), "would start with a command line that lacks nosoftlockup"),
     ],
 )
 def test_reasons(state: BootState, reason: str) -> None:
-    assert differences(state, WANTED) == [reason]
+    assert differences(state, DESIRED) == [reason]
 
 
 def test_a_parameter_taken_out_of_the_settings_is_noticed() -> None:
     """The frozen entry knows what was ours. What others put on the command line is theirs."""
     before = replace(GOOD, parameters=(*GOOD.parameters, "mce=ignore_ce"))
-    assert differences(before, WANTED) == []
-    ours = replace(before, good=Kept("6.12-rt", before.parameters, (*WANTED, "mce=ignore_ce")))
-    assert differences(ours, WANTED) == ["runs a command line that has mce=ignore_ce"]
+    assert differences(before, DESIRED) == []
+    ours = replace(before, good=Kept("6.12-rt", before.parameters, (*DESIRED, "mce=ignore_ce")))
+    assert differences(ours, DESIRED) == ["runs a command line that has mce=ignore_ce"]
 
 
 def test_an_old_kernel_is_not_booted() -> None:
-    assert refusal(GOOD, WANTED, "6.6") is None
-    assert "older than rt_kernel.minimum_release 6.13" in (refusal(GOOD, WANTED, "6.13") or "")
+    assert refusal(GOOD, DESIRED, "6.6") is None
+    assert "older than rt_kernel.minimum_release 6.13" in (refusal(GOOD, DESIRED, "6.13") or "")
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_an_old_kernel_is_not_booted() -> None:
         (replace(GOOD, next_parameters=None), "has no entry for 6.12-rt"),
         (replace(GOOD, default_is_good=False), "GRUB_DEFAULT"),
         (replace(GOOD, good=None), "would not come back to a last known good entry"),
-        (replace(GOOD, next_parameters=(*WANTED, "nohz_full=1")), "nohz_full=1"),
-        (replace(GOOD, next_parameters=(*WANTED, WANTED[0])), "GRUB would not set"),
-        (replace(GOOD, next_parameters=WANTED[:1]), "nohz_full=2-3"),
+        (replace(GOOD, next_parameters=(*DESIRED, "nohz_full=1")), "nohz_full=1"),
+        (replace(GOOD, next_parameters=(*DESIRED, DESIRED[0])), "GRUB would not set"),
+        (replace(GOOD, next_parameters=DESIRED[:1]), "nohz_full=2-3"),
     ],
 )
 def test_no_reboot_that_would_not_help(state: BootState, words: str) -> None:
     """Otherwise every run would reboot the host again."""
-    assert words in (refusal(state, WANTED) or "")
+    assert words in (refusal(state, DESIRED) or "")
 
 
 ARMED = Trial(id="abc", status="armed", release="6.13-rt", at="", boot="a", reason="not booted yet")

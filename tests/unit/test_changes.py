@@ -16,8 +16,8 @@ from rtinfra.operations.change import (
     Change,
     FileChange,
     ImageChange,
-    LiveChange,
     Reboot,
+    RuntimeValueChange,
     Step,
     UnitChange,
     Unknown,
@@ -61,7 +61,7 @@ class TestFiles:
 # The keys of each kind as docs/plan.md has them, beside those that all have.
 KINDS: dict[str, tuple[Change, set[str]]] = {
     "file": (changed(b"a\n", b"b\n"), {"content", "diff"}),
-    "live": (LiveChange(name="vm.swappiness", text="60 -> 10"), set()),
+    "live": (RuntimeValueChange(name="vm.swappiness", text="60 -> 10"), set()),
     "action": (ActionRun(name="sysctl", text="sysctl -p", consequence=True), set()),
     "package": (package("chrony", None, "4.6"), {"old", "new"}),
     "unit": (UnitChange(name="a.service", text="restart", because="/etc/a changes"), {"because"}),

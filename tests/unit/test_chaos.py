@@ -87,9 +87,9 @@ class TestComparing:
             for pair in ((HostState(one), HostState(two)), (HostState(two), HostState(one)))
         )
         assert there == back
-        wanted = {(section, name, value) for section, values in one.items() for name, value in values.items()}
+        expected = {(section, name, value) for section, values in one.items() for name, value in values.items()}
         actual = {(section, name, value) for section, values in two.items() for name, value in values.items()}
-        assert there == {entry[:2] for entry in wanted ^ actual}
+        assert there == {entry[:2] for entry in expected ^ actual}
 
     def test_a_difference_says_what(self) -> None:
         (found,) = differences(HostState({"units": {"a.service": "enabled"}}), HostState({}))

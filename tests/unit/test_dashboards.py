@@ -11,11 +11,11 @@ import pytest
 
 from roles.grafana.dashboard_file import DASHBOARDS, WIDTH, load_dashboard
 from roles.grafana.dashboards import dashboards
-from roles.grafana.datasources import datasources
+from roles.grafana.datasource_file import datasources
 from roles.grafana.panels import to_json
 from roles.shape import FleetView
 from rtinfra.config import ConfigError
-from rtinfra.metrics import load_catalogue, metric_names
+from rtinfra.metric_catalogue import load_catalogue, metric_names
 from tests.unit.telemetry_site import here, telemetry, view
 
 # OB-16.

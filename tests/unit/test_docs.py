@@ -200,6 +200,25 @@ def test_every_relative_link_leads_somewhere(name: str) -> None:
     assert not [file for file in files if file and not (PROJECT / name).parent.joinpath(file).exists()]
 
 
+# ---- glossary ---------------------------------------------------------------------------------------------
+
+
+def test_the_glossary_is_in_order_and_names_what_there_is() -> None:
+    _, _, rest = text_of("docs/architecture.md").partition("## Glossary\n")
+    rows = [line.split(" | ") for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    terms = [row[0] for row in rows]
+    assert len(terms) > 20 and terms == sorted(terms)
+    for term, _, where in rows:
+        places = re.findall(r"`([\w/]+\.py)`: (`\w+`(?:, `\w+`)*)", where)
+        assert places, term
+        for file, names in places:
+            for name in re.findall(r"\w+", names):
+                assert re.search(rf"^ *(?:(?:class|def) {name}\b|{name}\b.* = )", text_of(file), re.MULTILINE), (
+                    term,
+                    name,
+                )
+
+
 # ---- layers -----------------------------------------------------------------------------------------------
 
 

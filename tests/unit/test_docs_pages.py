@@ -17,7 +17,7 @@ from rtinfra.config.yaml import load_yaml
 from rtinfra.limits import project_limits
 from rtinfra.mirror.importer import WARN_DAYS
 from rtinfra.paths import PROJECT
-from rtinfra.preflight.report import EXIT_NO_VERDICT
+from rtinfra.preflight.verdict import EXIT_NO_VERDICT
 from rtinfra.verify.report import Status
 
 DOCS = ("README.md", *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").rglob("*.md")))

@@ -20,7 +20,7 @@ from roles.drift.role import document
 from rtinfra.cpu import format_cpu_list, format_cpu_mask
 from rtinfra.facts.files import DRIFT_CHECKER, Files, parse_files_state
 from rtinfra.facts.units import UnitState
-from rtinfra.operations.managed import Absent, Directory, File, Managed, Unit
+from rtinfra.operations.resources import Absent, Directory, File, Resource, Unit
 from rtinfra.operations.units import _steps
 from tests.unit.monitoring_tools import tool
 from tests.unit.test_role_drift import expectation
@@ -180,7 +180,7 @@ def test_another_kernel(tmp_path: Path) -> None:
 # ---- the same opinion as a deploy
 
 
-def deploy_says(paths: list[Managed]) -> set[str]:
+def deploy_says(paths: list[Resource]) -> set[str]:
     """Paths that a deploy would touch, after looking with its own fact."""
     script = Files().command([path.path for path in paths]).get_raw_value()
     lines = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split("\n")
@@ -209,7 +209,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_drift_and_deploy_agree_on_paths(change: str, tmp_path: Path) -> None:
-    paths: list[Managed] = [
+    paths: list[Resource] = [
         File(path=str(tmp_path / "file"), content=b"content", mode="0644", **ME),
         Directory(path=str(tmp_path / "directory"), mode="0755", **ME),
         Absent(path=str(tmp_path / "absent")),
@@ -354,9 +354,9 @@ def test_what_a_deploy_asks_for_is_only_what_it_can_put_back(host: Path) -> None
 
 
 def test_the_files_fact_asks_only_where_there_is_a_checker() -> None:
-    """On a bare host the section is empty and nothing fails; without `live` nobody asks at all."""
+    """On a bare host the section is empty and nothing fails; without `runtime` nobody asks at all."""
     assert DRIFT_CHECKER not in Files().command(["/etc/hosts"]).get_raw_value()
-    script = Files().command(["/etc/hosts"], live=True).get_raw_value()
+    script = Files().command(["/etc/hosts"], runtime=True).get_raw_value()
     assert f"{DRIFT_CHECKER} --live" in script
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert parse_files_state(ran.stdout.split("\n")).drift == ()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.facts.boot import Boot, parse_boot_state
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, parse_files_state
@@ -152,11 +152,11 @@ def test_a_pattern_is_no_way_into_the_shell() -> None:
 
 @given(st.lists(st.text(alphabet=st.characters(blacklist_categories=["Cc", "Cs", "Zl", "Zp"]))))
 def test_sections_keep_every_line(lines: list[str]) -> None:
-    kept = [line for line in lines if not line.startswith(sections.MARKER)]
-    assert sections.parse(["before", "@@a", *kept, "@@b"]) == {"a": kept, "b": []}
+    kept = [line for line in lines if not line.startswith(output_sections.MARKER)]
+    assert output_sections.parse(["before", "@@a", *kept, "@@b"]) == {"a": kept, "b": []}
 
 
 def test_a_failing_command_leaves_the_others() -> None:
-    script = sections.script({"one": "false; echo x", "two": "no-such-program", "three": "echo y"})
+    script = output_sections.script({"one": "false; echo x", "two": "no-such-program", "three": "echo y"})
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert sections.parse(done.stdout.splitlines()) == {"one": ["x"], "two": [], "three": ["y"]}
+    assert output_sections.parse(done.stdout.splitlines()) == {"one": ["x"], "two": [], "three": ["y"]}

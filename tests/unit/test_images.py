@@ -12,9 +12,16 @@ from rtinfra.config import ConfigError
 from rtinfra.config.merge import Located
 from rtinfra.config.yaml import load_yaml
 from rtinfra.images import ImageMissing, LocalStore
-from rtinfra.images.catalogue import CATALOGUE, Catalogue, CatalogueImage, GoSource, RegistrySource, load_catalogue
+from rtinfra.images.image_catalogue import (
+    CATALOGUE,
+    Catalogue,
+    CatalogueImage,
+    GoSource,
+    RegistrySource,
+    load_catalogue,
+)
+from rtinfra.images.image_store import Record
 from rtinfra.images.oci import Entry, Image, write
-from rtinfra.images.store import Record
 from rtinfra.paths import PROJECT
 
 DIGEST = f"sha256:{'ab' * 32}"

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from rtinfra import deb
 from rtinfra.images import ImageMissing, LocalStore, build, cli, debian
 from rtinfra.images.build import BuildUnavailable
-from rtinfra.images.catalogue import CATALOGUE, Catalogue, CatalogueImage, GoSource, load_catalogue
+from rtinfra.images.image_catalogue import CATALOGUE, Catalogue, CatalogueImage, GoSource, load_catalogue
 from rtinfra.images.oci import Entry, Image, read_digest, write
 from rtinfra.images.pull import _pin, pull
 from rtinfra.local import programs
@@ -190,7 +190,7 @@ class Workshop:
         (recipe / "go.mod").write_text("module demo\n\ngo 1.25\n\ntool example.org/demo\n")
         (root / "bin").mkdir()
         monkeypatch.setattr(build, "PROJECT", root)
-        monkeypatch.setattr("rtinfra.images.catalogue.PROJECT", root)
+        monkeypatch.setattr("rtinfra.images.image_catalogue.PROJECT", root)
         monkeypatch.setattr(CatalogueImage.recipe, "__defaults__", (root,))
         # Only our own Go: this computer's must not answer.
         monkeypatch.setenv("PATH", f"{root / 'bin'}:/usr/bin:/bin")

@@ -22,7 +22,7 @@ from rtinfra.lab.spec import MachineSpec
 from rtinfra.local import programs
 from rtinfra.local.archive import Archive
 from rtinfra.local.errors import LocalError
-from rtinfra.local.lock import locked
+from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 
 ARCHIVE = Archive(main=("http://mirror.example/debian",), security=("http://mirror.example/security",))

@@ -10,7 +10,7 @@ import pytest
 
 from rtinfra.limits import Limits, filled, project_limits
 from rtinfra.paths import PROJECT
-from rtinfra.verify.session import TESTS as COMPLIANCE
+from rtinfra.verify.verification import TESTS as COMPLIANCE
 
 SHIPPED = project_limits()
 

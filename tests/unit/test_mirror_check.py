@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror.check import Checked, check, explain_broken
+from rtinfra.mirror.completeness import Checked, check, explain_broken
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import LockedFile
 from tests.unit.mirror_archive import settings

@@ -326,9 +326,9 @@ def test_pip_installs_from_the_mirror_and_checks_hashes(here: Site, address: str
     lock = here.imported(here.lock(wheels=[wheel, other], created=now() - DAY))
     publish(here, lock)
     index = ("--index-url", f"{address}/wheels/simple/")
-    wanted = tmp_path / "requirements.txt"
-    wanted.write_text(f"Some.Thing==1.0 --hash=sha256:{wheel.sha256}\n")
-    loaded = pip("download", *index, "--require-hashes", "--dest", tmp_path / "got", "--requirement", wanted)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"Some.Thing==1.0 --hash=sha256:{wheel.sha256}\n")
+    loaded = pip("download", *index, "--require-hashes", "--dest", tmp_path / "got", "--requirement", requirements)
     assert loaded.returncode == 0, loaded.stdout
     assert (tmp_path / "got" / wheel.file).read_bytes() == here.mirror.pool.read(wheel.sha256)
     installed = pip("install", *index, "--target", tmp_path / "target", "other")

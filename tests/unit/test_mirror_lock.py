@@ -24,8 +24,8 @@ from roles.fleet import load_hosts
 from rtinfra import deb
 from rtinfra.config import ConfigError
 from rtinfra.images import LocalStore, oci
-from rtinfra.images.catalogue import Catalogue, CatalogueImage
-from rtinfra.images.store import Record
+from rtinfra.images.image_catalogue import Catalogue, CatalogueImage
+from rtinfra.images.image_store import Record
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import lock as locking
 from rtinfra.mirror import tool
@@ -33,8 +33,8 @@ from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.fetch import fetch
 from rtinfra.mirror.images import lock_image
 from rtinfra.mirror.model import Blob, Lock, LockedPackage, ordered
+from rtinfra.mirror.required import PackageSet, Required, WheelSet, host_wheels, load_required, required_by, tool_wheels
 from rtinfra.mirror.store import Mirror
-from rtinfra.mirror.wanted import Want, Wants, WheelSet, host_wheels, load_wants, tool_wheels, wants_of
 from rtinfra.paths import PROJECT
 from rtinfra.wheelhouse import REQUIREMENTS
 from tests.unit.mirror_archive import Key, Upstream, WebServer, build, settings, soon, wheel
@@ -73,7 +73,7 @@ class Place:
 
     root: Path
     upstream: Upstream
-    wants: Wants
+    required: Required
 
     @property
     def path(self) -> Path:
@@ -88,7 +88,7 @@ class Place:
         return locking.Sources(self.upstream.archive(), store_with(self.root / "store"), self.root / "project")
 
     def lock(self, renew: bool = False) -> locking.Locked:
-        return locking.lock(self.wants, self.path, self.mirror, self.sources, Reporter(), renew=renew)
+        return locking.lock(self.required, self.path, self.mirror, self.sources, Reporter(), renew=renew)
 
 
 @pytest.fixture
@@ -108,10 +108,10 @@ def place(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> Place:
     git(project, "init", "--quiet")
     git(project, "add", "--all")
     local = deb.read(build(tmp_path, "agent", Depends="chrony"))
-    base = Want(("?essential", "ssh"), (), ("base set",))
-    packages = (base, Want(("?essential",), (local,), ("rt1",)))
-    wants = Wants(settings(), packages, {"greeter": ("rt1",)}, (tool_wheels(settings()),))
-    return Place(tmp_path, upstream, wants)
+    base = PackageSet(("?essential", "ssh"), (), ("base set",))
+    packages = (base, PackageSet(("?essential",), (local,), ("rt1",)))
+    required = Required(settings(), packages, {"greeter": ("rt1",)}, (tool_wheels(settings()),))
+    return Place(tmp_path, upstream, required)
 
 
 # ---- making it --------------------------------------------------------------------------------------------
@@ -147,8 +147,8 @@ def test_hosts_with_an_environment_of_ours_have_wheels_for_their_python(place: P
     (place.root / "project" / tool.REQUIREMENTS).write_text(f"{shared}fast==1.0 {hashes}\n")
     (place.root / "project" / REQUIREMENTS.relative_to(PROJECT)).write_text(f"{shared}fast==1.0 {hashes}\n")
     chosen = settings(python=("3.12",))
-    place.wants = replace(
-        place.wants, settings=chosen, wheels=(tool_wheels(chosen), host_wheels(chosen, ("rt1", "rt2")))
+    place.required = replace(
+        place.required, settings=chosen, wheels=(tool_wheels(chosen), host_wheels(chosen, ("rt1", "rt2")))
     )
     lock = place.lock().lock
     assert {each.file: each.why for each in lock.wheels} == {
@@ -371,22 +371,22 @@ PREFLIGHT = ["agents", "gateways", "jaeger", "prometheus", "preflight"]
 def test_hosts_in_the_group_preflight_ask_for_wheels(tmp_path: Path, distribution: str, python: str) -> None:
     settings = {"settings": {"mirror": {"distribution": distribution}}}
     path = inventory(tmp_path, one={"groups": PREFLIGHT, **settings}, two=settings)
-    tools, hosts = wanted_wheels(path)
+    tools, hosts = required_wheels(path)
     assert (tools.requirements, tools.pythons) == (Path("requirements/runtime.txt"), ("3.13",))
     assert (hosts.requirements, hosts.pythons, hosts.why) == (Path("requirements/preflight.txt"), (python,), ("one",))
-    assert [one.name for one in wanted_wheels(inventory(tmp_path, one={}, two={}))] == ["requirements.txt"]
+    assert [one.name for one in required_wheels(inventory(tmp_path, one={}, two={}))] == ["requirements.txt"]
 
 
 def test_a_distribution_whose_python_is_not_known_is_told(tmp_path: Path) -> None:
     path = inventory(tmp_path, one={"groups": PREFLIGHT, "settings": {"mirror": {"distribution": "debian-14"}}})
     with pytest.raises(MirrorError) as caught:
-        wanted_wheels(path)
+        required_wheels(path)
     assert "which Python debian-14 has" in caught.value.message and "debian-13" in caught.value.next_step
 
 
-def wanted_wheels(path: Path) -> tuple[WheelSet, ...]:
+def required_wheels(path: Path) -> tuple[WheelSet, ...]:
     """What an inventory asks for, with an image and package store that has everything."""
-    return wants_of(load_hosts(PROJECT, path), cast(LocalStore, FakeStore())).wheels
+    return required_by(load_hosts(PROJECT, path), cast(LocalStore, FakeStore())).wheels
 
 
 def inventory(tmp_path: Path, **hosts: dict[str, object]) -> Path:
@@ -402,8 +402,8 @@ def inventory(tmp_path: Path, **hosts: dict[str, object]) -> Path:
 
 def test_every_host_is_one_want_and_equal_hosts_are_one_together(tmp_path: Path) -> None:
     path = inventory(tmp_path, rt1={"groups": ["rt_hosts"]}, rt2={"groups": ["rt_hosts"]}, other={})
-    wants = load_wants(PROJECT, path, LocalStore())
-    by_who = {want.why: want.names for want in wants.packages}
+    required = load_required(PROJECT, path, LocalStore())
+    by_who = {package_set.why: package_set.names for package_set in required.packages}
     assert list(by_who) == [
         ("base set",),
         ("boot loader grub-pc",),
@@ -413,23 +413,23 @@ def test_every_host_is_one_want_and_equal_hosts_are_one_together(tmp_path: Path)
         ("other",),
     ]
     assert "linux-image-rt-amd64" in by_who["rt1", "rt2"] and "chrony" in by_who["other",]
-    assert all(names[:3] == wants.settings.base_patterns for names in by_who.values())
+    assert all(names[:3] == required.settings.base_patterns for names in by_who.values())
 
 
 def test_neither_keys_nor_secrets_of_the_hosts_are_needed(tmp_path: Path) -> None:
     ssh = {"address": "192.0.2.1", "key": "/nowhere/key", "known_hosts": "/nowhere/known_hosts"}
-    assert load_wants(PROJECT, inventory(tmp_path, rt1={"ssh": ssh}), LocalStore()).packages
+    assert load_required(PROJECT, inventory(tmp_path, rt1={"ssh": ssh}), LocalStore()).packages
 
 
 def test_an_inventory_that_a_deploy_would_refuse_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no host of the inventory runs it"):
-        load_wants(PROJECT, inventory(tmp_path, gate={"groups": ["gateways"]}), LocalStore())
+        load_required(PROJECT, inventory(tmp_path, gate={"groups": ["gateways"]}), LocalStore())
 
 
 def test_an_image_that_is_not_here_is_told_with_the_host_that_runs_it(tmp_path: Path) -> None:
     path = inventory(tmp_path, backends1={"groups": ["grafana"]})
     with pytest.raises(MirrorError) as caught:
-        load_wants(PROJECT, path, LocalStore(tmp_path))
+        load_required(PROJECT, path, LocalStore(tmp_path))
     assert "backends1 needs what is not here: image grafana" in caught.value.message
     assert "rtinfra images pull grafana" in caught.value.next_step
 
@@ -437,16 +437,16 @@ def test_an_image_that_is_not_here_is_told_with_the_host_that_runs_it(tmp_path: 
 def test_hosts_that_do_not_fit_into_one_mirror_are_told(tmp_path: Path) -> None:
     path = inventory(tmp_path, one={}, two={"settings": {"mirror": {"architecture": "arm64"}}})
     with pytest.raises(MirrorError, match="one and two have different settings of the mirror"):
-        load_wants(PROJECT, path, LocalStore())
+        load_required(PROJECT, path, LocalStore())
 
 
 def test_a_distribution_without_a_kernel_is_told(tmp_path: Path) -> None:
     path = inventory(tmp_path, rt1={"groups": ["rt_hosts"], "settings": {"mirror": {"distribution": "debian-14"}}})
     with pytest.raises(MirrorError, match=r"rt1: rt_kernel.sources has no kernel for debian-14"):
-        load_wants(PROJECT, path, LocalStore())
+        load_required(PROJECT, path, LocalStore())
 
 
 def test_a_host_alone_is_named_and_all_hosts_have_one_name(tmp_path: Path) -> None:
     path = inventory(tmp_path, one={}, two={})
-    assert load_wants(PROJECT, path, LocalStore()).packages[-1].why == ("every host",)
-    assert wants_of(load_hosts(PROJECT, inventory(tmp_path, one={})), LocalStore()).packages[-1].why == ("one",)
+    assert load_required(PROJECT, path, LocalStore()).packages[-1].why == ("every host",)
+    assert required_by(load_hosts(PROJECT, inventory(tmp_path, one={})), LocalStore()).packages[-1].why == ("one",)

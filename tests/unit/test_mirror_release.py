@@ -55,8 +55,8 @@ def newer_lock(here: Site) -> Lock:
     )
 
 
-def publish(here: Site, wanted: str | None = None, **options: Any) -> release.Publication:
-    return release.publish(here.mirror, wanted, **{"now": NOW, "report": Reporter(), **options})
+def publish(here: Site, which: str | None = None, **options: Any) -> release.Publication:
+    return release.publish(here.mirror, which, **{"now": NOW, "report": Reporter(), **options})
 
 
 def rollback(here: Site, to: str | None = None, **options: Any) -> release.Publication:

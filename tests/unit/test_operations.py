@@ -19,7 +19,7 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.files import PathState
 from rtinfra.operations import boot, images, packages, units
 from rtinfra.operations.files import bundle, sync
-from rtinfra.operations.managed import Absent, Action, Directory, File, Unit
+from rtinfra.operations.resources import Absent, Action, Directory, File, Unit
 from tests.golden.plan import commands
 
 FILE = File(path="/etc/a.conf", content=b"x", actions=(Action("load", "load-it"),), restarts=("a.service",))

@@ -26,8 +26,8 @@ from roles.mirror_client import role as client
 from rtinfra.facts import mirror as facts
 from rtinfra.facts.mirror import Certificate, LiveMirror, MirrorState, normalised, parse_mirror_state
 from rtinfra.operations import images, mirror
-from rtinfra.operations.managed import File
 from rtinfra.operations.packages import AS_BEFORE, IN_ORDER
+from rtinfra.operations.resources import File
 from tests.unit.mirror_fleet import INDEX, KEY_TEXT, LIVE, NAME, NOW, PEM, PLACE, release_lines, served_answer
 from tests.unit.test_operations import run
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rtinfra.cli import app
-from rtinfra.plan import cli, live, record, session, show
+from rtinfra.plan import cli, display, run_record, show, worker_process
 from rtinfra.plan.model import HOST_ITSELF, HostPlan, Plan, PlanError
 
 SYSCTL = {
@@ -168,11 +168,11 @@ GOOD = [
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Put a program in the worker's place and run records into a folder of the test."""
-    monkeypatch.setattr(record, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(run_record, "RUNS", tmp_path / "runs")
 
     def tells(*before: object, after: list[object] | None = None) -> None:
         words = (sys.executable, "-c", WORKER, json.dumps(before), json.dumps(after or []))
-        monkeypatch.setattr(session, "_WORKER", words)
+        monkeypatch.setattr(worker_process, "_WORKER", words)
 
     return tells
 
@@ -221,7 +221,7 @@ class TestPlanCommand:
 
     def test_a_worker_that_ends_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         program = (sys.executable, "-c", "input(); raise SystemExit('out of memory')")
-        monkeypatch.setattr(session, "_WORKER", program)
+        monkeypatch.setattr(worker_process, "_WORKER", program)
         ended = run("plan")
         assert ended.exit_code == 1
         assert "out of memory" in ended.stderr
@@ -295,8 +295,10 @@ class TestApplyCommand:
         """Ctrl-C ends the worker too, and the record says so."""
         words = [sys.executable, "-c", WORKER, json.dumps([PLANNED]), json.dumps([GOOD[0], "sleep"])]
         program = (
-            "from pathlib import Path; from rtinfra.plan import session, record; from rtinfra.cli import app; "
-            f"session._WORKER = {words!r}; record.RUNS = Path({str(tmp_path / 'runs')!r}); app(['apply', '--yes'])"
+            "from pathlib import Path; from rtinfra.plan import run_record, worker_process; "
+            "from rtinfra.cli import app; "
+            f"worker_process._WORKER = {words!r}; run_record.RUNS = Path({str(tmp_path / 'runs')!r}); "
+            "app(['apply', '--yes'])"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -316,7 +318,7 @@ class TestLive:
 
     def test_a_row_for_each_host_on_a_terminal(self) -> None:
         console = Console(file=io.StringIO(), force_terminal=True, width=100)
-        with live.watched(console, self.TOTALS) as view:
+        with display.watched(console, self.TOTALS) as view:
             for event in (*GOOD[:3], finished("rt | files", "failed"), None):
                 view.tell(event)
         assert isinstance(console.file, io.StringIO)
@@ -327,7 +329,7 @@ class TestLive:
 
     def test_a_sign_of_life_in_a_log(self) -> None:
         console = Console(file=io.StringIO(), width=100)
-        with live.watched(console, self.TOTALS) as view:
+        with display.watched(console, self.TOTALS) as view:
             for event in (GOOD[0], {"event": "log", "level": "info", "text": "[robot] installing a"}, None):
                 view.tell(event)
         assert isinstance(console.file, io.StringIO)

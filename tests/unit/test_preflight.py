@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rtinfra.metrics import exposed, load_catalogue
-from rtinfra.preflight import metrics
+from rtinfra.metric_catalogue import exposed, load_catalogue
+from rtinfra.preflight import counts
 from rtinfra.preflight.check import Check, Context, Result, Status, timed
 from rtinfra.preflight.checks import all_checks, realtime
 from rtinfra.preflight.evidence import name_of, prune, write_json
-from rtinfra.preflight.report import Report
-from rtinfra.preflight.runner import Outcome, run_checks
+from rtinfra.preflight.parallel import Outcome, run_checks
 from rtinfra.preflight.settings import CheckSettings, RealtimeSettings
+from rtinfra.preflight.verdict import Report
 from rtinfra.secrets import LocalSecrets, SecretError
 
 REDIS = Check("redis", lambda _: Result(Status.PASS, ""), histogram="realcheck_redis_latency_seconds")
@@ -149,9 +149,9 @@ def values(text: str) -> dict[str, float]:
 
 def test_counts_survive_between_runs_and_environments_do_not_mix(tmp_path: Path) -> None:
     state, textfile = tmp_path / "metrics.json", tmp_path / "x.prom"
-    metrics.record(report(Status.PASS), state, [textfile], "rtinfra")
-    metrics.record(report(Status.FAIL), state, [textfile], "rtinfra")
-    metrics.record(report(Status.PASS, environment="prod"), state, [textfile], "rtinfra")
+    counts.record(report(Status.PASS), state, [textfile], "rtinfra")
+    counts.record(report(Status.FAIL), state, [textfile], "rtinfra")
+    counts.record(report(Status.PASS, environment="prod"), state, [textfile], "rtinfra")
     found = values(textfile.read_text())
     assert found['rtinfra_preflight_runs_total{env="paper"}'] == 2
     assert found['rtinfra_preflight_runs_total{env="prod"}'] == 1
@@ -164,13 +164,13 @@ def test_counts_survive_between_runs_and_environments_do_not_mix(tmp_path: Path)
 
 
 def test_names_and_kinds_are_those_of_the_catalogue(tmp_path: Path) -> None:
-    text = metrics.record(report(Status.PASS), tmp_path / "metrics.json", [], "rtinfra")
+    text = counts.record(report(Status.PASS), tmp_path / "metrics.json", [], "rtinfra")
     catalogue = {metric.name: metric.kind for metric in load_catalogue().values() if metric.program == "preflight"}
     assert exposed(text) == catalogue and len(catalogue) == 7
 
 
 def test_another_namespace(tmp_path: Path) -> None:
-    text = metrics.record(report(Status.PASS), tmp_path / "metrics.json", [], "mxrc")
+    text = counts.record(report(Status.PASS), tmp_path / "metrics.json", [], "mxrc")
     assert 'mxrc_preflight_runs_total{env="paper"} 1' in text and "rtinfra" not in text
 
 
@@ -181,7 +181,7 @@ def test_another_namespace(tmp_path: Path) -> None:
 def test_a_damaged_state_is_put_aside_and_counting_begins_again(tmp_path: Path, damaged: str) -> None:
     state = tmp_path / "metrics.json"
     state.write_text(damaged)
-    found = values(metrics.record(report(Status.PASS), state, [], "rtinfra"))
+    found = values(counts.record(report(Status.PASS), state, [], "rtinfra"))
     assert found['rtinfra_preflight_runs_total{env="paper"}'] == 1
     (aside,) = tmp_path.glob("metrics.json.damaged-*")
     assert aside.read_text() == damaged
@@ -190,11 +190,11 @@ def test_a_damaged_state_is_put_aside_and_counting_begins_again(tmp_path: Path, 
 
 @given(st.lists(st.floats(min_value=0, max_value=100, allow_nan=False), max_size=30))
 def test_a_histogram_counts_every_value_in_the_right_place(seconds: list[float]) -> None:
-    counts = metrics.Counts()
+    kept = counts.Counts()
     for value in seconds:
-        counts.add(report(Status.PASS, seconds=value))
-    found = values(metrics.exposition(counts, "n"))
-    for bound in metrics.BUCKETS["duration_seconds"] if seconds else ():
+        kept.add(report(Status.PASS, seconds=value))
+    found = values(counts.exposition(kept, "n"))
+    for bound in counts.BUCKETS["duration_seconds"] if seconds else ():
         expected = sum(value <= bound for value in seconds)
         assert found[f'n_preflight_duration_seconds_bucket{{env="paper",le="{bound}"}}'] == expected
     if seconds:

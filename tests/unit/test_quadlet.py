@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra import quadlet
-from rtinfra.operations.managed import Directory, File
+from rtinfra.operations.resources import Directory, File
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import Account, Container
 

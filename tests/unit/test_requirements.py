@@ -25,7 +25,7 @@ def pinned(name: str) -> dict[str, Requirement]:
 
 
 def needed(requirement: Requirement, python: str) -> Iterator[Requirement]:
-    """Return what an installed distribution needs on a Python on Linux, its wanted extras included."""
+    """Return what an installed distribution needs on a Python on Linux, the extras asked for included."""
     environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
     for text in requires(requirement.name) or ():
         one = Requirement(text)

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from roles.agents import role as agents
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.paths import PROJECT
-from tests.unit.telemetry_site import at, document, here, managed, rt_app, shipped, telemetry, text, view
+from tests.unit.telemetry_site import at, document, here, resource, rt_app, shipped, telemetry, text, view
 
 CONFIG = "/etc/otelcol/config.yaml"
 UNIT = "/etc/systemd/system/rtinfra-otelcol.service"
@@ -165,7 +165,7 @@ def test_sensors_that_interrupt_isolated_cores_are_not_read(rt_part: RoleState, 
 
 
 def test_the_configuration_is_checked_before_it_goes_live(rt_part: RoleState) -> None:
-    file = managed(rt_part, CONFIG)
+    file = resource(rt_part, CONFIG)
     assert isinstance(file, File)
     assert file.validate == "otelcol validate --config=file:{path}"
     assert file.restarts == ("rtinfra-otelcol.service",)

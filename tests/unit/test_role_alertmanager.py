@@ -10,9 +10,9 @@ import pytest
 
 from roles.alertmanager import role
 from roles.shape import RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.monitoring_tools import run
-from tests.unit.telemetry_site import at, document, here, managed, shipped, text, view
+from tests.unit.telemetry_site import at, document, here, resource, shipped, text, view
 
 CONFIG = "/etc/rtinfra/alertmanager/alertmanager.yml"
 CHANNELS: dict[str, Any] = {
@@ -243,7 +243,7 @@ def test_the_alert_log_is_a_service_of_its_own() -> None:
 
 def test_a_changed_program_restarts_the_alert_log_and_a_changed_page_nothing() -> None:
     found = state()
-    assert managed(found, "/usr/local/lib/rtinfra/alert_log.py").restarts == ("rtinfra-alert-log.service",)
-    page = managed(found, "/usr/share/rtinfra/runbooks/HostDown.md")
+    assert resource(found, "/usr/local/lib/rtinfra/alert_log.py").restarts == ("rtinfra-alert-log.service",)
+    page = resource(found, "/usr/share/rtinfra/runbooks/HostDown.md")
     assert isinstance(page, File)
     assert not page.restarts

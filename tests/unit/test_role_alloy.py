@@ -6,8 +6,8 @@ import re
 
 from roles.alloy.role import state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import here, managed, shipped, telemetry, text, view
+from rtinfra.operations.resources import File
+from tests.unit.telemetry_site import here, resource, shipped, telemetry, text, view
 
 CONFIG = "/etc/rtinfra/alloy/config.alloy"
 
@@ -110,6 +110,6 @@ def test_a_signal_that_nobody_stores_is_not_taken_in() -> None:
 
 
 def test_it_is_checked_by_alloy_before_it_goes_live() -> None:
-    file = managed(alloy(full()), CONFIG)
+    file = resource(alloy(full()), CONFIG)
     assert isinstance(file, File) and file.validate is not None
     assert file.validate.endswith("/bin/alloy validate /etc/alloy/checked")

@@ -20,7 +20,7 @@ from roles.target import Target
 from rtinfra.cpu import Topology
 from rtinfra.facts.files import PENDING_DIR
 from rtinfra.operations import files as file_operations
-from rtinfra.operations.managed import Absent, Action, Directory, File, Live, Managed, Unit
+from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, RuntimeValue, Unit
 from rtinfra.paths import PROJECT
 from tests.golden.plan import commands, host_with, target_of
 from tests.unit.telemetry_site import here, view
@@ -30,7 +30,7 @@ SETTINGS = DriftSettings(enabled=True, packages=("python3",), at="04:10")
 
 
 def expectation(
-    paths: Sequence[Managed] = (),
+    paths: Sequence[Resource] = (),
     units: Sequence[Unit] = (),
     packages: Sequence[str] = (),
     sysctl: Mapping[str, int] = {},
@@ -43,8 +43,8 @@ def expectation(
         units=units,
         packages=packages,
         local_packages=(),
-        live=[
-            Live(
+        runtime=[
+            RuntimeValue(
                 kind="sysctl",
                 name=key,
                 paths=f"/proc/sys/{key.replace('.', '/')}",
@@ -179,13 +179,13 @@ def sent(target: Target, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     def run(*drifted: str, pending: Sequence[str] = ()) -> list[str]:
         found: set[str] = set()
 
-        def bundle(paths: Sequence[Managed], actions: Sequence[Action], restarts: Sequence[str]) -> str:
+        def bundle(paths: Sequence[Resource], actions: Sequence[Action], restarts: Sequence[str]) -> str:
             found.update([*(path.path for path in paths), *(action.command for action in actions), *restarts])
             return ""
 
         monkeypatch.setattr(file_operations, "bundle", bundle)
         commands(
-            lambda state: add_op(state, file_operations.sync, paths=paths, live=batch.state.runtime),
+            lambda state: add_op(state, file_operations.sync, paths=paths, runtime=batch.state.runtime),
             {"echo @@": ["@@drift", *drifted, *answer, *pending]},
         )
         return sorted(found)

@@ -11,9 +11,9 @@ import pytest
 
 from roles.elasticsearch.role import document, index_template, lifecycle, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.fake_api import run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, telemetry, text, view
+from tests.unit.telemetry_site import at, here, resource, shipped, telemetry, text, view
 
 TLS = {"ca_secret": "es_ca", "certificate_secret": "es_cert", "key_secret": "es_key"}
 OTHERS = (at("es2", "192.0.2.2"), at("es3", "192.0.2.3"))
@@ -78,7 +78,7 @@ def test_security_is_on_and_the_password_is_only_in_a_file() -> None:
     (container,) = config.containers
     assert container.environment["xpack.security.enabled"] == "true"
     assert container.environment["ELASTIC_PASSWORD_FILE"] == f"{container.config_mount}/password"
-    password = managed(config, "/etc/rtinfra/elasticsearch/password")
+    password = resource(config, "/etc/rtinfra/elasticsearch/password")
     assert isinstance(password, File)
     assert (password.content, password.mode, password.secret) == (b"value-of-elastic_password", "0600", True)
     for file in config.files:
@@ -102,7 +102,7 @@ def test_several_nodes_find_each_other_and_prove_who_they_are() -> None:
     assert values["cluster.initial_master_nodes"] == "rt1,es2,es3"
     assert "discovery.type" not in values
     assert values["xpack.security.transport.ssl.enabled"] == "true"
-    key = managed(config, "/etc/rtinfra/elasticsearch/node.key")
+    key = resource(config, "/etc/rtinfra/elasticsearch/node.key")
     assert isinstance(key, File) and key.secret
     assert values["xpack.security.transport.ssl.key"] == f"{container.config_mount}/node.key"
 
@@ -124,7 +124,7 @@ def test_only_one_member_sets_the_cluster_up() -> None:
 def test_heap_and_kernel_are_as_it_wants_them() -> None:
     config = elasticsearch(view(elasticsearch=here()), heap_mb=700)
     assert text(config, "/etc/rtinfra/elasticsearch/java.env") == "ES_JAVA_OPTS=-Xms700m -Xmx700m\n"
-    file = managed(config, "/etc/sysctl.d/60-rtinfra-elasticsearch.conf")
+    file = resource(config, "/etc/sysctl.d/60-rtinfra-elasticsearch.conf")
     assert isinstance(file, File)
     assert b"vm.max_map_count = 1048576\n" in file.content
     assert [action.command for action in file.actions] == [f"sysctl -q -p {file.path}"]
@@ -141,7 +141,7 @@ def test_the_setup_runs_again_when_what_it_makes_changes() -> None:
     assert "Requires=elasticsearch.service\nAfter=elasticsearch.service" in unit
     assert "RemainAfterExit=yes" in unit
     for path in ("/etc/rtinfra/elasticsearch/setup.json", SETUP_UNIT):
-        assert managed(config, path).restarts == ("rtinfra-elasticsearch-setup.service",)
+        assert resource(config, path).restarts == ("rtinfra-elasticsearch-setup.service",)
     assert json.loads(text(config, "/etc/rtinfra/elasticsearch/setup.json"))["user"] == "elastic"
 
 
@@ -185,7 +185,7 @@ class Cluster:
         return 200, {"acknowledged": True}
 
 
-def wanted(url: str, directory: Path) -> dict[str, Any]:
+def expected(url: str, directory: Path) -> dict[str, Any]:
     """The document of a site with Kibana, its secrets in files of a directory."""
     found = document(shipped("elasticsearch"), view(elasticsearch=here(), kibana=here()))
     found["url"], found["password_file"] = url, str(directory / "password")
@@ -199,7 +199,7 @@ def wanted(url: str, directory: Path) -> dict[str, Any]:
 def test_the_setup_makes_template_lifecycle_and_users_once(tmp_path: Path) -> None:
     cluster = Cluster({"elastic": "secret-of-elastic"})
     with serving(cluster.answer) as server:
-        wish = wanted(server.url, tmp_path)
+        wish = expected(server.url, tmp_path)
         first = run("elasticsearch", wish, tmp_path)
         users = [path for _, path in server.writes if "/user/" in path]
         second = run("elasticsearch", wish, tmp_path)
@@ -219,7 +219,7 @@ def test_the_setup_makes_template_lifecycle_and_users_once(tmp_path: Path) -> No
 
 def test_a_refusal_is_said_without_a_secret(tmp_path: Path) -> None:
     with serving(Cluster({"elastic": "another"}).answer) as server:
-        done = run("elasticsearch", wanted(server.url, tmp_path), tmp_path)
+        done = run("elasticsearch", expected(server.url, tmp_path), tmp_path)
     assert done.returncode == 1
     assert "401" in done.stderr and "secret-of" not in done.stderr
 
@@ -235,5 +235,5 @@ def test_the_setup_waits_for_a_node_that_is_starting(tmp_path: Path) -> None:
         return cluster.answer(method, path, headers, body)
 
     with serving(answer) as server:
-        done = run("elasticsearch", wanted(server.url, tmp_path), tmp_path)
+        done = run("elasticsearch", expected(server.url, tmp_path), tmp_path)
     assert done.returncode == 0, done.stderr

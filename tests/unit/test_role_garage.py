@@ -10,9 +10,9 @@ import pytest
 
 from roles.garage.role import document, replication_factor, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.fake_api import Server, run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, text, view
+from tests.unit.telemetry_site import at, here, resource, shipped, text, view
 
 OTHERS = (at("s2", "192.0.2.2"), at("s3", "192.0.2.3"))
 TOML = "/etc/rtinfra/garage/garage.toml"
@@ -42,7 +42,7 @@ def test_secrets_are_files_only_garage_reads() -> None:
     config = garage(view(garage=here()))
     loaded = tomllib.loads(text(config, TOML))
     for inside in (loaded["rpc_secret_file"], loaded["admin"]["admin_token_file"]):
-        file = managed(config, inside.replace("/etc/garage", "/etc/rtinfra/garage"))
+        file = resource(config, inside.replace("/etc/garage", "/etc/rtinfra/garage"))
         assert isinstance(file, File)
         assert (file.mode, file.owner, file.secret) == ("0600", "rtinfra-garage", True)
 
@@ -122,7 +122,7 @@ class Cluster:
         return 200, {}
 
 
-def wanted(directory: Path, where: FleetView, servers: list[Server]) -> dict[str, Any]:
+def expected(directory: Path, where: FleetView, servers: list[Server]) -> dict[str, Any]:
     found = document(shipped("garage"), where)
     for key, value in (("token_file", "secret-token"), ("key_id_file", "GK01"), ("key_file", "secret-key")):
         found[key] = str(directory / key)
@@ -137,7 +137,7 @@ def test_three_nodes_become_a_cluster_with_buckets_and_a_key_once(tmp_path: Path
     cluster = Cluster()
     where = view(garage=(here(), *OTHERS))
     with serving(cluster.node(0)) as one, serving(cluster.node(1)) as two, serving(cluster.node(2)) as three:
-        wish = wanted(tmp_path, where, [one, two, three])
+        wish = expected(tmp_path, where, [one, two, three])
         done = run("garage", wish, tmp_path)
         assert done.returncode == 0, done.stderr
         connected = [body for _, path, body in one.calls if path == "/v2/ConnectClusterNodes"]
@@ -158,7 +158,7 @@ def test_three_nodes_become_a_cluster_with_buckets_and_a_key_once(tmp_path: Path
 def test_more_space_changes_the_layout_of_that_node_only(tmp_path: Path) -> None:
     cluster = Cluster()
     with serving(cluster.node(0)) as server:
-        wish = wanted(tmp_path, view(garage=here()), [server])
+        wish = expected(tmp_path, view(garage=here()), [server])
         assert run("garage", wish, tmp_path).returncode == 0
         wish["nodes"][0]["capacity"] *= 2
         done = run("garage", wish, tmp_path)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from roles.gateways import role as gateways
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import Directory, File
-from tests.unit.telemetry_site import FakeSecrets, at, document, managed, shipped, telemetry, view
+from rtinfra.operations.resources import Directory, File
+from tests.unit.telemetry_site import FakeSecrets, at, document, resource, shipped, telemetry, view
 
 CONFIG = "/etc/rtinfra/otel-gateway-1/config.yaml"
 TENANTS = ("prod", "staging", "infra-monitoring")
@@ -138,7 +138,7 @@ def test_nothing_is_acknowledged_before_it_is_on_the_disk(default: RoleState) ->
 
 
 def test_log_files_are_written_through_and_kept_as_long_as_the_tenant_says(default: RoleState) -> None:
-    directory = managed(default, "/var/lib/rtinfra-data/otel-gateway-1/logs")
+    directory = resource(default, "/var/lib/rtinfra-data/otel-gateway-1/logs")
     assert isinstance(directory, Directory)
     assert [action.command for action in directory.actions] == [f"chattr +S {directory.path}"]
     assert document(default, CONFIG)["exporters"]["file/logs-prod"] == {
@@ -189,7 +189,7 @@ def test_logs_to_elasticsearch() -> None:
     assert exporter["timeout"] == "0s"
     assert {401, 429, 503} <= set(exporter["retry"]["retry_on_status"])
     assert config["service"]["pipelines"]["logs/prod"]["processors"] == ["transform/document"]
-    file = managed(part, CONFIG)
+    file = resource(part, CONFIG)
     assert isinstance(file, File)
     assert (file.mode, file.owner, file.secret) == ("0600", "rtinfra-gateways", True)
     assert file.validate is not None
@@ -208,7 +208,7 @@ def test_elastic_apm_without_an_address_is_refused() -> None:
 
 
 def test_the_configuration_is_checked_by_the_image_before_it_goes_live(default: RoleState) -> None:
-    file = managed(default, CONFIG)
+    file = resource(default, CONFIG)
     assert isinstance(file, File)
     assert file.validate is not None
     assert "/otelcol validate --config=file:" in file.validate

@@ -12,8 +12,8 @@ import pytest
 
 from roles.grafana.role import state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import document, here, managed, shipped, telemetry, text, view
+from rtinfra.operations.resources import File
+from tests.unit.telemetry_site import document, here, resource, shipped, telemetry, text, view
 
 SOURCES = "/etc/rtinfra/grafana/provisioning/datasources/rtinfra.yaml"
 EVERYTHING = ("prometheus", "alertmanager", "jaeger", "loki", "tempo", "mimir", "elasticsearch")
@@ -133,7 +133,7 @@ def test_a_single_dollar_is_only_used_to_read_a_file() -> None:
 def test_passwords_are_in_files_only_grafana_reads() -> None:
     config = grafana(everything())
     for name, secret in (("admin_password", "grafana_admin_password"), ("elastic_reader", "elastic_reader_password")):
-        file = managed(config, f"/etc/rtinfra/grafana/{name}")
+        file = resource(config, f"/etc/rtinfra/grafana/{name}")
         assert isinstance(file, File)
         assert (file.content, file.mode, file.secret) == (f"value-of-{secret}".encode(), "0600", True)
     (container,) = config.containers
@@ -146,7 +146,7 @@ def test_it_asks_nobody_outside() -> None:
     ini.read_string(text(grafana(everything()), "/etc/rtinfra/grafana/grafana.ini"))
     assert ini["server"]["http_port"] == "3000"
     assert ini["security"]["admin_password"] == "$__file{/etc/grafana/admin_password}"
-    wanted = {
+    expected = {
         "analytics": {
             "reporting_enabled": "false",
             "check_for_updates": "false",
@@ -158,7 +158,7 @@ def test_it_asks_nobody_outside() -> None:
         "snapshots": {"external_enabled": "false"},
         "auth.anonymous": {"enabled": "false"},
     }
-    for section, values in wanted.items():
+    for section, values in expected.items():
         for name, value in values.items():
             assert ini[section][name] == value
 

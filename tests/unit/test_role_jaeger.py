@@ -6,8 +6,8 @@ import pytest
 
 from roles.jaeger import role as jaeger
 from roles.shape import RoleState
-from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import document, managed, shipped, view
+from rtinfra.operations.resources import File
+from tests.unit.telemetry_site import document, resource, shipped, view
 
 CONFIG = "/etc/rtinfra/jaeger/config.yaml"
 
@@ -57,7 +57,7 @@ def test_it_listens_where_others_look(part: RoleState) -> None:
 
 
 def test_the_configuration_is_checked_before_it_goes_live(part: RoleState) -> None:
-    file = managed(part, CONFIG)
+    file = resource(part, CONFIG)
     assert isinstance(file, File)
     assert file.validate is not None
     assert "/jaeger validate --config=file:" in file.validate

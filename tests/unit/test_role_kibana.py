@@ -10,9 +10,9 @@ import yaml
 
 from roles.kibana.role import DATA_VIEW, document, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.fake_api import run, serving
-from tests.unit.telemetry_site import at, here, managed, shipped, view
+from tests.unit.telemetry_site import at, here, resource, shipped, view
 from tests.unit.telemetry_site import document as yaml_of
 
 YML = "/etc/rtinfra/kibana/kibana.yml"
@@ -38,13 +38,13 @@ def test_it_asks_every_member_of_the_cluster() -> None:
 def test_passwords_and_keys_are_in_a_file_of_their_own() -> None:
     config = kibana(view(kibana=here(), elasticsearch=here()))
     (container,) = config.containers
-    secrets = managed(config, "/etc/rtinfra/kibana/secrets.yml")
+    secrets = resource(config, "/etc/rtinfra/kibana/secrets.yml")
     assert isinstance(secrets, File) and secrets.secret and secrets.mode == "0600"
     loaded = yaml.safe_load(secrets.content)
     assert loaded["elasticsearch.password"] == "value-of-kibana_password"
     assert loaded["xpack.encryptedSavedObjects.encryptionKey"] == "value-of-kibana_encryption_key"
     assert not any("value-of" in word for word in (*container.command, *container.environment.values()))
-    assert b"value-of" not in managed(config, YML).content  # type: ignore[attr-defined]
+    assert b"value-of" not in resource(config, YML).content  # type: ignore[attr-defined]
 
 
 def test_it_starts_after_its_user_has_a_password() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from roles.loki.role import state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import at, document, here, managed, shipped, telemetry, text, view
+from rtinfra.operations.resources import File
+from tests.unit.telemetry_site import at, document, here, resource, shipped, telemetry, text, view
 
 LOKI = "/etc/rtinfra/loki/loki.yaml"
 OVERRIDES = "/etc/rtinfra/loki/overrides.yaml"
@@ -47,7 +47,7 @@ def test_every_tenant_has_its_own_retention() -> None:
 
 
 def test_it_is_checked_by_loki_before_it_goes_live() -> None:
-    file = managed(loki(view(loki=here())), LOKI)
+    file = resource(loki(view(loki=here())), LOKI)
     assert isinstance(file, File) and file.validate is not None
     assert file.validate.endswith("/usr/bin/loki -verify-config -config.file=/etc/loki/checked")
     assert file.restarts == ("loki.service",)
@@ -69,7 +69,7 @@ def test_with_a_garage_records_are_kept_there(garage: object, setup: str | None)
 
 def test_the_key_is_in_no_readable_file() -> None:
     config = loki(view(loki=here(), garage=here()))
-    file = managed(config, "/etc/rtinfra/loki/s3.env")
+    file = resource(config, "/etc/rtinfra/loki/s3.env")
     assert isinstance(file, File)
     assert (file.mode, file.secret, file.owner) == ("0600", True, "rtinfra-loki")
     assert file.content == b"S3_KEY_ID=value-of-garage_s3_key_id\nS3_KEY_SECRET=value-of-garage_s3_key\n"

@@ -10,8 +10,8 @@ import pytest
 from roles.alertmanager.model import ALERTMANAGER
 from roles.mimir.role import replication_factor, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import at, document, here, managed, shipped, view
+from rtinfra.operations.resources import File
+from tests.unit.telemetry_site import at, document, here, resource, shipped, view
 
 MIMIR = "/etc/rtinfra/mimir/mimir.yaml"
 OVERRIDES = "/etc/rtinfra/mimir/overrides.yaml"
@@ -28,15 +28,15 @@ def test_the_row_is_met() -> None:
     assert loaded["target"] == "all,alertmanager"
     assert loaded["server"]["http_listen_port"] == 9009
     assert loaded["ruler"]["evaluation_interval"] == "1m"
-    wanted = {"prod": (10000, 50000, "360h"), "staging": (5000, 20000, "168h")}
+    expected = {"prod": (10000, 50000, "360h"), "staging": (5000, 20000, "168h")}
     assert {
         name: (
             overrides[name]["ingestion_rate"],
             overrides[name]["max_global_series_per_user"],
             overrides[name]["compactor_blocks_retention_period"],
         )
-        for name in wanted
-    } == wanted
+        for name in expected
+    } == expected
     assert overrides.keys() == {"prod", "staging", "infra-monitoring"}
     assert loaded["multitenancy_enabled"] is True
 
@@ -116,7 +116,7 @@ def test_alerts_of_its_rules_go_to_the_alertmanagers() -> None:
 
 def test_it_is_checked_by_mimir_before_it_goes_live_and_reports_nothing() -> None:
     config = mimir(view(mimir=here()))
-    file = managed(config, MIMIR)
+    file = resource(config, MIMIR)
     assert isinstance(file, File) and file.validate is not None
     assert file.validate.endswith("/bin/mimir -modules -config.file=/etc/mimir/checked")
     assert document(config, MIMIR)["usage_stats"]["enabled"] is False

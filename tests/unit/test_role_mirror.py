@@ -28,8 +28,8 @@ from roles.target import Target
 from rtinfra.config import ConfigError, Fleet
 from rtinfra.facts.mirror import MirrorState
 from rtinfra.images import ImageMissing, LocalStore, MirroredStore
-from rtinfra.images.catalogue import load_catalogue
-from rtinfra.operations.managed import File, Managed
+from rtinfra.images.image_catalogue import load_catalogue
+from rtinfra.operations.resources import File, Resource
 from rtinfra.paths import PROJECT
 from rtinfra.wheelhouse import Wheelhouse
 from tests.unit.mirror_fleet import INDEX, LIVE, NOW, PEM, PLACE
@@ -54,7 +54,7 @@ def refusal(tmp_path: Path, text: str) -> str:
     return str(caught.value)
 
 
-def contents(paths: list[Managed]) -> dict[str, str]:
+def contents(paths: list[Resource]) -> dict[str, str]:
     return {path.path: path.content.decode() for path in paths if isinstance(path, File)}
 
 
@@ -67,10 +67,10 @@ def place_of(hosts: Fleet[HostConfig], name: str) -> MirrorPlace | None:
     return mirror.place if mirror else None
 
 
-def serving(view: FleetView, live: MirrorState = LIVE) -> FleetView:
+def serving(view: FleetView, served: MirrorState = LIVE) -> FleetView:
     """Return the view once the mirror's host was asked what it serves."""
     assert view.mirror is not None
-    return replace(view, mirror=replace(view.mirror, live=live.release))
+    return replace(view, mirror=replace(view.mirror, live=served.release))
 
 
 # ---- where the mirror is ----------------------------------------------------------------------------------
@@ -137,10 +137,10 @@ def test_addresses(address: str, url: str, listeners: list[str]) -> None:
 # ---- refused before anything changes ----------------------------------------------------------------------
 
 
-def problems(tmp_path: Path, name: str, live: MirrorState, clock: int | None = None, **state: str) -> str:
+def problems(tmp_path: Path, name: str, served: MirrorState, clock: int | None = None, **state: str) -> str:
     hosts = fleet(tmp_path)
     seen = replace(GOOD, clock=int(NOW.timestamp()) if clock is None else clock, **state)
-    found = check_roles(hosts.hosts[name], serving(view_from(hosts, name), live), seen)
+    found = check_roles(hosts.hosts[name], serving(view_from(hosts, name), served), seen)
     return "\n".join(str(problem) for problem in found if problem.severity == "error")
 
 

@@ -14,7 +14,7 @@ from roles.facets import Member, Scrape
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.config.sections import Section
 from rtinfra.config.types import Port, Settings
-from rtinfra.operations.managed import File, Unit
+from rtinfra.operations.resources import File, Unit
 from rtinfra.verify.questions import questions
 from tests.unit.telemetry_site import here, view
 

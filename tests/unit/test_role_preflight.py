@@ -16,11 +16,11 @@ from roles.rt_app.model import NON_RT_UNIT, RT_UNIT
 from roles.secrets import secret_names
 from roles.shape import FleetView, RoleState
 from roles.shared import TEXTFILE_DIRECTORY
-from rtinfra.operations.managed import Directory, File
+from rtinfra.operations.resources import Directory, File
 from rtinfra.preflight.main import load_json
 from rtinfra.preflight.settings import PreflightSettings
 from tests.unit.mirror_fleet import PLACE
-from tests.unit.telemetry_site import at, here, managed, shipped, text, view
+from tests.unit.telemetry_site import at, here, resource, shipped, text, view
 
 UNIT = f"/etc/systemd/system/{SERVICE}"
 SETTINGS = f"{CONFIGURATION}/settings.json"
@@ -105,7 +105,7 @@ def test_settings_and_secrets_are_for_the_account_alone(part: RoleState) -> None
         if isinstance(path, File):
             assert (path.mode, path.owner) == ("0600", "rtinfra-preflight")
             assert path.secret == ("/secrets/" in path.path)
-    directory = managed(part, f"{CONFIGURATION}/secrets")
+    directory = resource(part, f"{CONFIGURATION}/secrets")
     assert isinstance(directory, Directory) and (directory.mode, directory.owner) == ("0700", "rtinfra-preflight")
 
 

@@ -13,8 +13,8 @@ import yaml
 from roles.prometheus import role
 from roles.shape import FleetView, RoleState
 from rtinfra.images import LocalStore
-from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import at, document, here, managed, shipped, telemetry, text, view
+from rtinfra.operations.resources import File
+from tests.unit.telemetry_site import at, document, here, resource, shipped, telemetry, text, view
 
 CONFIG = "/etc/rtinfra/prometheus/prometheus.yml"
 EVERYTHING = ("jaeger", "loki", "tempo", "mimir", "alloy", "grafana")
@@ -158,7 +158,7 @@ def promtool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("metrics", ["prometheus", "mimir"])
 def test_prometheus_takes_the_configuration(promtool: Path, tmp_path: Path, metrics: str) -> None:
-    file = managed(state(everything(metrics=metrics)), CONFIG)
+    file = resource(state(everything(metrics=metrics)), CONFIG)
     assert isinstance(file, File)
     path = tmp_path / "prometheus.yml"
     path.write_bytes(file.content)

@@ -6,8 +6,8 @@ from typing import Any
 
 from roles.shape import FleetView, RoleState
 from roles.tempo.role import state
-from rtinfra.operations.managed import File
-from tests.unit.telemetry_site import document, here, managed, shipped, telemetry, view
+from rtinfra.operations.resources import File
+from tests.unit.telemetry_site import document, here, resource, shipped, telemetry, view
 
 TEMPO = "/etc/rtinfra/tempo/tempo.yaml"
 OVERRIDES = "/etc/rtinfra/tempo/overrides.yaml"
@@ -86,6 +86,6 @@ def test_with_a_garage_blocks_are_kept_there() -> None:
 
 
 def test_it_is_checked_by_tempo_before_it_goes_live() -> None:
-    file = managed(tempo(view(tempo=here())), TEMPO)
+    file = resource(tempo(view(tempo=here())), TEMPO)
     assert isinstance(file, File) and file.validate is not None
     assert file.validate.endswith("/tempo -config.verify -config.file=/etc/tempo/checked")

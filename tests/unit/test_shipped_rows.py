@@ -32,9 +32,9 @@ from roles.stand_ins import stand_in_view
 from rtinfra.config import Fleet
 from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.limits import project_limits
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.paths import PROJECT
-from rtinfra.preflight.metrics import Counts, exposition
+from rtinfra.preflight.counts import Counts, exposition
 
 # What is chosen here is what has no shipped value: who receives alerts, and what of two backends is used.
 INVENTORY = """hosts:

@@ -18,7 +18,7 @@ from roles.rt_app import role
 from roles.rt_app.model import RT_APP
 from roles.shared import CPU
 from rtinfra.cpu import CpuLayout, Topology, resolve_layout
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.paths import PROJECT
 from tests.unit.telemetry_site import here, view
 

@@ -18,9 +18,9 @@ from roles.fleet import load_hosts
 from roles.host import HostConfig
 from rtinfra.config import Fleet
 from rtinfra.paths import PROJECT
-from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import DATA_ROOT, Container
-from rtinfra.stack import check, cli, run, scripts
+from rtinfra.stack import cli, run, scripts, surroundings
+from rtinfra.stack_programs import Program, programs_of
 from tests.unit.stack_site import container, program, write_inventory
 
 UNITS = """Id=jaeger.service
@@ -146,7 +146,7 @@ def test_scripts_are_valid_shell(verb: scripts.Verb, fleet: Fleet[HostConfig]) -
             scripts.status_script(own),
             scripts.sizes_script(own),
             scripts.reset_script(own),
-            check.script(own),
+            surroundings.script(own),
         ):
             assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
@@ -182,7 +182,7 @@ def shims(tmp_path: Path) -> dict[str, str]:
 def test_reset_empties_exactly_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "data"
     monkeypatch.setattr(scripts, "DATA_ROOT", str(root))
-    monkeypatch.setattr("rtinfra.programs.DATA_ROOT", str(root))
+    monkeypatch.setattr("rtinfra.stack_programs.DATA_ROOT", str(root))
     (root / "jaeger" / "deep").mkdir(parents=True)
     (root / "jaeger" / "deep" / "block").write_text("x")
     (root / "jaeger" / ".hidden").write_text("x")
@@ -210,7 +210,7 @@ def test_reset_empties_exactly_the_data(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_does_not_stop_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "data"
     monkeypatch.setattr(scripts, "DATA_ROOT", str(root))
-    monkeypatch.setattr("rtinfra.programs.DATA_ROOT", str(root))
+    monkeypatch.setattr("rtinfra.stack_programs.DATA_ROOT", str(root))
     (root / "jaeger").mkdir(parents=True)
     (root / "jaeger" / "block").write_text("x")
     environment = shims(tmp_path)

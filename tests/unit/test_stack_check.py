@@ -15,11 +15,11 @@ from rtinfra.config import Fleet
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing
 from rtinfra.limits import project_limits
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from rtinfra.paths import PROJECT
-from rtinfra.programs import programs_of
 from rtinfra.secrets import SecretError
-from rtinfra.stack import check
+from rtinfra.stack import surroundings
+from rtinfra.stack_programs import programs_of
 from tests.unit.stack_site import write_inventory
 
 
@@ -51,15 +51,17 @@ class Everything(Nothing):
         return f"{name}@sha256:ab"
 
 
-def seen(**more: Any) -> check.Surroundings:
+def seen(**more: Any) -> surroundings.Surroundings:
     empty: dict[str, Any] = {"hashes": {}, "changed": {}, "started": {}, "owners": {}, "used_percent": 10}
-    return check.Surroundings(**{**empty, **more})
+    return surroundings.Surroundings(**{**empty, **more})
 
 
-def results(fleet: Fleet[HostConfig], surroundings: check.Surroundings, local: Nothing) -> Mapping[str, check.Check]:
+def results(
+    fleet: Fleet[HostConfig], there: surroundings.Surroundings, local: Nothing
+) -> Mapping[str, surroundings.Check]:
     host = fleet.hosts["backend"]
     own = programs_of(fleet, host)
-    return {one.check: one for one in check.checks(host, own, own, surroundings, local, local)}
+    return {one.check: one for one in surroundings.checks(host, own, own, there, local, local)}
 
 
 def deployed(fleet: Fleet[HostConfig]) -> dict[str, str]:
@@ -76,8 +78,8 @@ def test_every_failure_has_a_remedy(fleet: Fleet[HostConfig]) -> None:
     jaeger = fleet.hosts["backend"].config[JAEGER]
     assert jaeger is not None
     port = jaeger.ui_port
-    surroundings = seen(owners={port: ("/system.slice/nginx.service",)}, used_percent=91)
-    found = results(fleet, surroundings, Nothing())
+    there = seen(owners={port: ("/system.slice/nginx.service",)}, used_percent=91)
+    found = results(fleet, there, Nothing())
     failed = {one.check: one for one in found.values() if not one.ok}
     assert {f"port {port}", "disk space", "image jaeger", "environment of otel-gateway-1"} <= failed.keys()
     assert all(one.remedy for one in failed.values())
@@ -90,7 +92,7 @@ def test_a_disk_is_full_from_where_the_alert_comes(fleet: Fleet[HostConfig], mon
     for used, is_enough in ((full - 1, True), (full, False)):
         assert results(fleet, seen(used_percent=used), Everything())["disk space"].ok is is_enough
     stricter = project_limits().model_copy(update={"disk_free_low_ratio": 0.5})
-    monkeypatch.setattr(check, "project_limits", lambda: stricter)
+    monkeypatch.setattr(surroundings, "project_limits", lambda: stricter)
     found = results(fleet, seen(used_percent=50), Everything())["disk space"]
     assert not found.ok and "above 50 %" in found.remedy
 
@@ -133,7 +135,7 @@ LISTEN 0      128                *:9999             *:*
 Filesystem     1024-blocks    Used Available Capacity Mounted on
 /dev/vda1         12000000 6000000   6000000      50% /
 """
-    found = check.parse(text)
+    found = surroundings.parse(text)
     assert found.hashes == {"/etc/rtinfra/jaeger/config.yaml": "abc"}
     assert found.changed == {"/etc/rtinfra/jaeger/config.yaml": 1700000000}
     assert found.started == {"jaeger.service": 1700000100}
@@ -145,5 +147,5 @@ Filesystem     1024-blocks    Used Available Capacity Mounted on
 
 def test_only_files_that_name_environment_or_tenants_are_compared(fleet: Fleet[HostConfig]) -> None:
     host = fleet.hosts["backend"]
-    assert check.labelled(host, File(path="/a", content=b"environment: prod\n"))
-    assert not check.labelled(host, File(path="/a", content=b"product: 1\n"))
+    assert surroundings.labelled(host, File(path="/a", content=b"environment: prod\n"))
+    assert not surroundings.labelled(host, File(path="/a", content=b"product: 1\n"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra.operations.files import bundle
-from rtinfra.operations.managed import File
+from rtinfra.operations.resources import File
 from tests.unit.test_sync import ME
 from tests.unit.test_sync import SCRIPT as SYNC
 

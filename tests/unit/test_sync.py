@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rtinfra.operations.files import bundle
-from rtinfra.operations.managed import Absent, Action, Directory, File
+from rtinfra.operations.resources import Absent, Action, Directory, File
 
 SCRIPT = Path(__file__).parents[2] / "rtinfra" / "operations" / "sync.sh"
 ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}

@@ -40,11 +40,11 @@ from rtinfra.config import Fleet
 from rtinfra.config.types import ByteSize
 from rtinfra.images import LocalStore
 from rtinfra.paths import PROJECT
-from rtinfra.programs import Program, programs_of
 from rtinfra.quadlet import SLICE
+from rtinfra.stack_programs import Program, programs_of
 from rtinfra.verify import Report, Status, run
 from rtinfra.verify.plugin import questions_of
-from rtinfra.verify.session import TESTS, pytest_arguments
+from rtinfra.verify.verification import TESTS, pytest_arguments
 from tests.record_looks import ANSWERING, rt_host
 from tests.unit.mirror_fleet import client_answer, server_answer, server_units
 
@@ -354,7 +354,7 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rep
             # What looks for errors in destructors collects garbage of the whole process, which takes longer than a run.
             pytest.main([*pytest_arguments(tests), "-s", "-p", "no:unraisableexception", *arguments])
 
-    monkeypatch.setattr("rtinfra.verify.session._run_pytest", run_pytest)
+    monkeypatch.setattr("rtinfra.verify.verification._run_pytest", run_pytest)
 
     def verified(*changes: tuple[str, str], controls: Sequence[str] = CONTROLS, is_silent: bool = False) -> Report:
         for name in fleet.hosts:

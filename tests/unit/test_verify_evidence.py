@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import Reporter
 from rtinfra.local.signatures import ensure_key, public
-from rtinfra.verify import ControlResult, HostProblem, Report, Status, VerifyError, cli, evidence, metrics, page, run
+from rtinfra.verify import ControlResult, HostProblem, Report, Status, VerifyError, cli, page, run, sealing, textfile
 from rtinfra.verify.compare import compare, rendered
 from tests.unit.monitoring_tools import tool
 from tests.unit.test_verify_report import report, result
@@ -34,9 +34,9 @@ def test_everything_is_there_and_the_signature_holds(signed: Report, report_key:
     directory = signed.directory
     assert directory is not None
     names = {path.name for path in directory.iterdir()}
-    assert names >= {"report.json", "report.html", "junit.xml", metrics.FILE, "SHA256SUMS", "SHA256SUMS.sig"}
+    assert names >= {"report.json", "report.html", "junit.xml", textfile.FILE, "SHA256SUMS", "SHA256SUMS.sig"}
     assert report_key.stat().st_mode & 0o777 == 0o600
-    read = evidence.read_sealed(directory, report_key)
+    read = sealing.read_sealed(directory, report_key)
     assert read.results == signed.results
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=directory, check=False).returncode == 0
 
@@ -57,22 +57,22 @@ def test_a_changed_file_is_noticed(signed: Report, report_key: Path, name: str) 
     path = signed.directory / name
     path.write_text(path.read_text().replace("FAIL", "PASS") + " ")
     with pytest.raises(LocalError, match=f"{name} is not the file that was signed: it was changed"):
-        evidence.read_sealed(signed.directory, report_key)
+        sealing.read_sealed(signed.directory, report_key)
 
 
 def test_a_forged_manifest_is_noticed(signed: Report, report_key: Path) -> None:
     assert signed.directory is not None
-    manifest = signed.directory / evidence.MANIFEST
+    manifest = signed.directory / sealing.MANIFEST
     manifest.write_text(manifest.read_text().replace("a", "b"))
     with pytest.raises(LocalError, match="was changed after it was signed"):
-        evidence.read_sealed(signed.directory, report_key)
+        sealing.read_sealed(signed.directory, report_key)
 
 
 def test_a_missing_signature_is_noticed(signed: Report, report_key: Path) -> None:
     assert signed.directory is not None
     (signed.directory / "SHA256SUMS.sig").unlink()
     with pytest.raises(LocalError, match="is not signed"):
-        evidence.read_sealed(signed.directory, report_key)
+        sealing.read_sealed(signed.directory, report_key)
 
 
 def test_only_trusted_keys_count(
@@ -82,21 +82,21 @@ def test_only_trusted_keys_count(
     other = ensure_key(tmp_path / "other" / "key", "rtinfra-report", Reporter())
     assert signed.directory is not None
     with pytest.raises(LocalError, match="a key that is not trusted here"):
-        evidence.read_sealed(signed.directory, other)
+        sealing.read_sealed(signed.directory, other)
     signers = tmp_path / "report_signers"
-    monkeypatch.setattr(evidence, "SIGNERS", signers)
+    monkeypatch.setattr(sealing, "SIGNERS", signers)
     signers.write_text(f'control-machine namespaces="rtinfra-report" {public(report_key).read_text()}')
-    assert evidence.read_sealed(signed.directory, other).results == signed.results
+    assert sealing.read_sealed(signed.directory, other).results == signed.results
     signers.write_text(f'control-machine namespaces="something-else" {public(report_key).read_text()}')
     with pytest.raises(LocalError):
-        evidence.read_sealed(signed.directory, other)
+        sealing.read_sealed(signed.directory, other)
 
 
 def test_a_key_that_cannot_be_made_is_an_error_before_anything_is_done(
     inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv(evidence.KEY_VARIABLE, str(tmp_path / "file" / "key"))
+    monkeypatch.setenv(sealing.KEY_VARIABLE, str(tmp_path / "file" / "key"))
     with pytest.raises(VerifyError, match=r"the key that signs reports, .* cannot be made"):
         run(inventory, output=tmp_path / "reports")
     assert not (tmp_path / "reports").exists()
@@ -120,7 +120,7 @@ def test_metrics_are_valid_and_say_what_the_report_says() -> None:
         result("RT-1.1", Status.NOT_APPLICABLE, host='odd"name'),
         problems=(HostProblem("far", "no answer"),),
     )
-    text = metrics.text(made).decode()
+    text = textfile.text(made).decode()
     command = [tool("promtool"), "check", "metrics"]
     checked = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -152,7 +152,7 @@ def test_metrics_go_where_node_exporter_looks(
     place.mkdir()
     report = run(inventory, tests=suite, output=tmp_path / "reports", textfiles=place)
     assert report.directory is not None
-    assert (place / metrics.FILE).read_bytes() == (report.directory / metrics.FILE).read_bytes()
+    assert (place / textfile.FILE).read_bytes() == (report.directory / textfile.FILE).read_bytes()
 
 
 # ---- the page
@@ -264,12 +264,12 @@ def command() -> Typer:
 def stored(directory: Path, key: Path, *results: ControlResult) -> Path:
     directory.mkdir(parents=True)
     report(*results).write(directory / "report.json")
-    evidence.seal(directory, key)
+    sealing.seal(directory, key)
     return directory
 
 
 def test_the_command_compares(command: Typer, tmp_path: Path, report_key: Path) -> None:
-    evidence.signing_key()
+    sealing.signing_key()
     old = stored(tmp_path / "old", report_key, result("RT-1.1"), result("RT-1.2", Status.FAIL))
     new = stored(tmp_path / "new", report_key, result("RT-1.1", Status.FAIL, actual="1"), result("RT-1.2"))
     ran = CliRunner().invoke(command, ["--compare", str(old), str(new)])
@@ -285,7 +285,7 @@ def test_the_command_compares(command: Typer, tmp_path: Path, report_key: Path) 
 
 
 def test_the_command_refuses_what_is_no_evidence(command: Typer, tmp_path: Path, report_key: Path) -> None:
-    evidence.signing_key()
+    sealing.signing_key()
     old = stored(tmp_path / "old", report_key, result())
     (old / "report.json").write_text((old / "report.json").read_text().replace("PASS", "FAIL"))
     ran = CliRunner().invoke(command, ["--compare", str(old), str(tmp_path / "absent")])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.fleet import load_hosts
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.paths import PROJECT
 from rtinfra.verify.look import memory, packages, threads
 from rtinfra.verify.look.answer import Answer
@@ -51,10 +51,14 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Questions]:
 
 @pytest.mark.parametrize("look", LOOKS, ids=SUBJECTS)
 def test_the_recorded_answer_has_what_is_asked_and_nothing_else(look: Look, asked: list[Questions]) -> None:
-    wanted = {name for questions in asked for name in sections_of(look, questions)}
+    expected = {name for questions in asked for name in sections_of(look, questions)}
     text = (PLACE / f"{subject_of(look)}.txt").read_text(encoding="utf-8")
-    there = [line.removeprefix(sections.MARKER) for line in text.splitlines() if line.startswith(sections.MARKER)]
-    assert sorted(there) == sorted(wanted), "record it again: python -m tests.record_looks"
+    there = [
+        line.removeprefix(output_sections.MARKER)
+        for line in text.splitlines()
+        if line.startswith(output_sections.MARKER)
+    ]
+    assert sorted(there) == sorted(expected), "record it again: python -m tests.record_looks"
 
 
 def test_every_recording_belongs_to_a_look() -> None:
@@ -85,7 +89,7 @@ def test_recording_a_recorded_host_gives_the_same_files(asked: list[Questions]) 
     # Those parts of the recordings that a host is asked for; the first host is asked most of them.
     for subject, text in files(recorded(SUBJECTS), asked[0]):
         parts, there = (
-            sections.parse(one.removesuffix("\n").split("\n"))
+            output_sections.parse(one.removesuffix("\n").split("\n"))
             for one in (text, (PLACE / f"{subject}.txt").read_text(encoding="utf-8"))
         )
         assert parts == {name: there[name] for name in parts}
@@ -100,13 +104,13 @@ def test_ids_of_disks_are_not_recorded(asked: list[Questions]) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", codec="utf-8"), max_size=60), max_size=8))
 def test_foreign_text_begins_no_section(lines: list[str]) -> None:
-    marker = sections.unguessable_marker()
+    marker = output_sections.unguessable_marker()
     text = "\n".join([f"{marker}a", *lines, "@@end", f"{marker}end", "reached"])
-    assert sections.parse(text.split("\n"), marker) == {"a": [*lines, "@@end"], "end": ["reached"]}
+    assert output_sections.parse(text.split("\n"), marker) == {"a": [*lines, "@@end"], "end": ["reached"]}
 
 
 def test_a_checkpoint_cannot_forge_what_the_kernel_says() -> None:
-    marker = sections.unguessable_marker()
+    marker = output_sections.unguessable_marker()
     forged = "\n@@cpu_values\n/sys/devices/system/cpu/isolated\x000-1"
     text = rt_host().replace("@@", marker).replace('"crc32"', f'{forged}\n"crc32"')
     assert parse(text, marker).cpus.isolated == {2, 3}
@@ -115,7 +119,7 @@ def test_a_checkpoint_cannot_forge_what_the_kernel_says() -> None:
 def test_the_played_host_answers_under_the_marker_it_was_asked_with(asked: list[Questions], tmp_path: Path) -> None:
     answer = tmp_path / "answer"
     answer.write_text(rt_host(), encoding="utf-8")
-    questions = replace(asked[0], marker=sections.unguessable_marker())
+    questions = replace(asked[0], marker=output_sections.unguessable_marker())
     played = ["sh", "-c", f"{ANSWERING}{answer}"]
     text = subprocess.run(played, input=script(questions), capture_output=True, text=True, check=True).stdout
     assert parse(text, questions.marker).kernel.release == "6.12.117+deb13-rt-amd64"
@@ -124,7 +128,7 @@ def test_the_played_host_answers_under_the_marker_it_was_asked_with(asked: list[
 @given(st.data())
 def test_whatever_a_host_says_is_read_or_refused(data: st.DataObject) -> None:
     """Never an error that would end the verification of all other hosts."""
-    found = sections.parse(rt_host().split("\n"))
+    found = output_sections.parse(rt_host().split("\n"))
     name = data.draw(st.sampled_from(sorted(found)))
     lines = [*found[name][:5], ""]
     number = data.draw(st.integers(0, len(lines) - 1))

@@ -65,7 +65,7 @@ def test_entries_show_only_what_differs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("live", "setting", "holds"),
+    ("actual", "setting", "holds"),
     [
         ("1min 30s", "90s", True),
         ("1.500000s", "1500ms", True),
@@ -75,9 +75,9 @@ def test_entries_show_only_what_differs() -> None:
         ("", "0s", False),
     ],
 )
-def test_time_spans_are_compared_by_their_length(live: str, setting: str, holds: bool) -> None:
+def test_time_spans_are_compared_by_their_length(actual: str, setting: str, holds: bool) -> None:
     with nullcontext() if holds else pytest.raises(expect.Mismatch, match=f"WatchdogSec: expected {setting}, found"):
-        expect.time_span(live, Duration.parse(setting), "WatchdogSec")
+        expect.time_span(actual, Duration.parse(setting), "WatchdogSec")
 
 
 def test_what_should_be_there_and_is_not() -> None:

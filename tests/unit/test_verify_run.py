@@ -18,7 +18,7 @@ from rtinfra.hosts import HostsError, inventory_file
 from rtinfra.verify import Report, Status, VerifyError, run
 from rtinfra.verify.plugin import Control, control_of, is_selected
 from rtinfra.verify.report import SEVERITIES
-from rtinfra.verify.session import TESTS, pytest_arguments
+from rtinfra.verify.verification import TESTS, pytest_arguments
 
 
 def by_control(report: Report, host: str = "robot") -> dict[str, Status]:
@@ -95,13 +95,13 @@ FOLLOWING = {
 
 
 @pytest.mark.parametrize(
-    ("has_changed_settings", "has_changed_host", "wanted"),
+    ("has_changed_settings", "has_changed_host", "expected"),
     [(False, False, Status.PASS), (True, True, Status.PASS), (True, False, Status.FAIL), (False, True, Status.FAIL)],
 )
 def test_controls_follow_the_settings_and_look_at_the_host(
     has_changed_settings: bool,
     has_changed_host: bool,
-    wanted: Status,
+    expected: Status,
     inventory: Path,
     fake_ssh: Path,
     tmp_path: Path,
@@ -119,9 +119,9 @@ def test_controls_follow_the_settings_and_look_at_the_host(
         (tmp_path / "answer").write_text(answer)
     report = run(inventory, output=tmp_path / "reports", controls=["RT-4", "RT-5", "RT-6", "RT-7", "RT-8"])
     found = by_control(report)
-    wrong = {name: found[name] for name in sorted(FOLLOWING) if found[name] != wanted}
+    wrong = {name: found[name] for name in sorted(FOLLOWING) if found[name] != expected}
     assert wrong == {}, [result for result in report.results if result.control in wrong]
-    if wanted == Status.PASS:
+    if expected == Status.PASS:
         # The recording is shortened: what its memory maps lack is not judged here.
         failed = {name for name, status in found.items() if status == Status.FAIL}
         assert failed <= {"RT-5.5"}
@@ -165,11 +165,11 @@ def test_a_host_that_cannot_be_reached_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "chosen"),
+    ("names", "chosen"),
     [([], True), (["RT-10.1"], True), (["RT-12", "RT-10"], True), (["RT-1"], False), (["RT-10.10"], False)],
 )
-def test_selection(wanted: list[str], chosen: bool) -> None:
-    assert is_selected("RT-10.1", wanted) == chosen
+def test_selection(names: list[str], chosen: bool) -> None:
+    assert is_selected("RT-10.1", names) == chosen
 
 
 def test_what_cannot_begin_is_an_error_with_its_reason(
@@ -248,8 +248,8 @@ def test_every_compliance_test_is_a_control() -> None:
     assert {control.severity for control in controls} == set(SEVERITIES)
     assert [title for title in titles if len(title) < 20 or title.endswith(".")] == []
     rows = {one.partition(".")[0] for one in ids}
-    wanted = [f"RT-{number}" for number in range(1, 13)] + [f"OB-{number}" for number in range(1, 16)]
-    wanted += ["AL-1", "AL-2", "AL-3", "OF-1", "OF-2", "OF-3", "PF-1", "PF-2", "PF-4", "PF-5", "L-2", "L-5"]
+    expected = [f"RT-{number}" for number in range(1, 13)] + [f"OB-{number}" for number in range(1, 16)]
+    expected += ["AL-1", "AL-2", "AL-3", "OF-1", "OF-2", "OF-3", "PF-1", "PF-2", "PF-4", "PF-5", "L-2", "L-5"]
     # What is shown and alerted on (OB-16) is checked where dashboards and rules are made; a host cannot be made to send
     # messages to see whether it does (PF-3): tests/integration.
-    assert rows == set(wanted), "every requirement has a control"
+    assert rows == set(expected), "every requirement has a control"

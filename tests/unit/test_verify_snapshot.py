@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from roles.fleet import load_hosts
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.paths import PROJECT
 from rtinfra.verify.look.boot import BootMenu
 from rtinfra.verify.look.kernel import parameter_path, sysctl_path
@@ -34,7 +34,7 @@ def asked_of(tmp_path: Path, groups: str) -> Questions:
 
 def edited(section: str, *lines: str) -> str:
     """The sample with one section replaced."""
-    found = sections.parse(SAMPLE.split("\n")) | {section: list(lines)}
+    found = output_sections.parse(SAMPLE.split("\n")) | {section: list(lines)}
     return "\n".join(line for name, content in found.items() for line in (f"@@{name}", *content))
 
 
@@ -85,7 +85,7 @@ def test_kernel_threads_are_told_from_programs(snapshot: Snapshot) -> None:
 def test_a_thread_name_with_parentheses_and_blanks() -> None:
     stat = "/proc/7/task/7/stat\x007 (a) (b c) S " + " ".join(["0"] * 36 + ["50", "2"])
     status = "/proc/7/task/7/status\0Cpus_allowed_list:\t0-1"
-    found = sections.parse(SAMPLE.split("\n"))
+    found = output_sections.parse(SAMPLE.split("\n"))
     text = edited("thread_stat", stat, *found["thread_stat"])
     text = text.replace("@@thread_status", f"@@thread_status\n{status}")
     task = next(task for task in parse(text).threads.all if task.tid == 7)
@@ -218,7 +218,7 @@ def test_script_runs_on_any_linux_and_exits_with_0(tmp_path: Path) -> None:
     # Not the application's ports: whoever listens on them on this machine is no concern of a test.
     text = script(replace(asked, application=None, login_user=None))
     result = subprocess.run(["sh", "-c", text], capture_output=True, check=False, timeout=30)
-    found = sections.parse(result.stdout.decode(errors="replace").split("\n"))
+    found = output_sections.parse(result.stdout.decode(errors="replace").split("\n"))
     assert result.returncode == 0
     assert found["end"][0] == "reached"
     assert any(line.endswith(" (sh) R") or "(sh)" in line for line in found["thread_stat"])

@@ -15,7 +15,7 @@ from roles.jaeger.role import spans
 from rtinfra.config.types import Duration
 from rtinfra.facts.http import HttpAnswer, Request, command, loopback
 from rtinfra.facts.http import parse as parse_http
-from rtinfra.programs import Program
+from rtinfra.stack_programs import Program
 from rtinfra.verify import expect, telemetry
 from rtinfra.verify.look.answers import samples
 from rtinfra.verify.look.units import Units

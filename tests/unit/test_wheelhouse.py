@@ -19,7 +19,7 @@ from pyinfra.api.state import State
 
 from rtinfra.operations import environments
 from rtinfra.operations.environments import name_of
-from rtinfra.operations.managed import PythonEnvironment
+from rtinfra.operations.resources import PythonEnvironment
 from rtinfra.paths import PROJECT
 from rtinfra.wheelhouse import MODULES, Wheelhouse, WheelsMissing, build_own
 from tests.golden.plan import commands
@@ -68,7 +68,7 @@ def test_what_runs_on_hosts_imports_nothing_that_is_not_there() -> None:
     packages = {f"rtinfra.{name}" for name in MODULES if "." not in name}
     carried = roots.union(*(graph.find_descendants(package) for package in packages))
     # Only loaded on the control machine, from modules that say so.
-    elsewhere = {"rtinfra.config.explain", "rtinfra.config.fleet", "rtinfra.config.problems"}
+    elsewhere = {"rtinfra.config.explain", "rtinfra.config.loader", "rtinfra.config.problems"}
     elsewhere |= {"rtinfra.secrets.age", "rtinfra.secrets.infisical", "rtinfra.secrets.settings"}
     needed = {
         imported

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from roles.rt_app import role
-from roles.rt_app.archive import pack
 from roles.rt_app.model import NON_RT_UNIT, RT_UNIT
-from rtinfra.operations.managed import Absent, Managed
+from roles.rt_app.workload_archive import pack
+from rtinfra.operations.resources import Absent, Resource
 from tests.unit.workload_site import LIBRARY, SOURCES, compile_as_deployed, install, launcher
 
 #: A sentence that only the sources of the archive say.
@@ -163,7 +163,7 @@ def test_without_a_compiled_form_the_archive_runs(host: tuple[Path, Path]) -> No
 # --- the host ---
 
 
-def former(paths: list[Managed]) -> dict[str, tuple[str, ...]]:
+def former(paths: list[Resource]) -> dict[str, tuple[str, ...]]:
     return {path.path: path.restarts for path in paths if isinstance(path, Absent)}
 
 

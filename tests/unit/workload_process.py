@@ -157,17 +157,17 @@ class Workload:
         with (self.directory / "stderr").open("ab") as stderr:
             return subprocess.Popen(command, cwd=self.directory, env=environment, stderr=stderr)
 
-    def wait_for_message(self, wanted: str) -> list[str]:
-        """Return the assignments of the first notification that has the wanted one."""
+    def wait_for_message(self, expected: str) -> list[str]:
+        """Return the assignments of the first notification that has the expected one."""
         assert self.process is not None
         give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up and self.process.poll() is None:
             self.notify.settimeout(0.2)
             with contextlib.suppress(TimeoutError):
                 assignments = self.notify.recv(4096).decode().split("\n")
-                if wanted in assignments:
+                if expected in assignments:
                     return assignments
-        pytest.fail(f"no {wanted}; the process said: {(self.directory / 'stderr').read_text()}")
+        pytest.fail(f"no {expected}; the process said: {(self.directory / 'stderr').read_text()}")
 
     def pending_messages(self) -> list[str]:
         """Return all notifications that arrived meanwhile."""

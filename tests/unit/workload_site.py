@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from roles.rt_app import role
-from roles.rt_app.archive import pack
+from roles.rt_app.workload_archive import pack
 
 SOURCES = Path(role.__file__).parent / "workload"
 #: Where a host has it.

@@ -44,18 +44,18 @@ def mirror_in(directory: Path | None) -> Mirror:
     return Mirror((directory or mirror_directory()).absolute())
 
 
-def lock_of(mirror: Mirror, wanted: str) -> Lock:
+def lock_of(mirror: Mirror, which: str) -> Lock:
     """Return the lock that is meant: the path of a lock file, or the id of a bundle, lock or release of the mirror.
 
     Raises:
         MirrorError: there is none.
     """
-    path = PROJECT / wanted
+    path = PROJECT / which
     if path.is_file():
         return locking.read(path)
-    if wanted == LOCK_NAME:
-        raise MirrorError(f"there is no {wanted} in {PROJECT}", "make it: rtinfra mirror lock")
-    return release.read_lock(mirror, release.choose(mirror.state(), wanted))
+    if which == LOCK_NAME:
+        raise MirrorError(f"there is no {which} in {PROJECT}", "make it: rtinfra mirror lock")
+    return release.read_lock(mirror, release.choose(mirror.state(), which))
 
 
 def show(data: Mapping[str, Any], text: str, as_json: bool) -> None:

@@ -15,14 +15,14 @@ from rtinfra.images import LocalStore
 from rtinfra.inventory import source
 from rtinfra.local.archive import discover
 from rtinfra.local.progress import ConsoleReporter, megabytes, seconds
-from rtinfra.mirror import check as checking
+from rtinfra.mirror import completeness as checking
 from rtinfra.mirror import lock as locking
 from rtinfra.mirror.bundle import PART_SIZE, make_bundle
 from rtinfra.mirror.cli.common import LOCK, DirectoryOption, JsonOption, LockOption, app, mirror_in, show
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.fetch import fetch
 from rtinfra.mirror.model import Lock
-from rtinfra.mirror.wanted import load_settings, load_wants
+from rtinfra.mirror.required import load_required, load_settings
 from rtinfra.paths import PROJECT, lab_inventory
 
 _KEPT = "Nothing is half done; the same command goes on where this one ended."
@@ -56,7 +56,7 @@ def lock_mirror(
     with plain_errors(_KEPT):
         store = LocalStore()
         found = locking.lock(
-            load_wants(PROJECT, _place(inventory), store),
+            load_required(PROJECT, _place(inventory), store),
             PROJECT / lock_file,
             mirror_in(directory),
             locking.Sources(discover(), store, PROJECT),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from rtinfra.preflight.check import Check, Context, Result
-from rtinfra.preflight.http import ask
+from rtinfra.preflight.http_get import ask
 from rtinfra.preflight.settings import ApiSettings, CheckSettings
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from rtinfra.preflight.check import Check, Context, Result, Status, Stopwatch, timed
-from rtinfra.preflight.http import ask
+from rtinfra.preflight.http_get import ask
 from rtinfra.preflight.settings import ApplicationSettings, CheckSettings
 
 _LOOK = "look at the application's log"

@@ -19,16 +19,16 @@ def checks(settings: CheckSettings) -> Iterator[Check]:
 
 
 def _run(guard: GuardSettings, context: Context) -> Result:
-    wanted: str | None = getattr(guard, context.environment)
+    required: str | None = getattr(guard, context.environment)
     place = guard.variable or str(guard.file)
-    if wanted is None:
+    if required is None:
         return Result(Status.PASS, f"{guard.name} does not matter in {context.environment}")
     try:
         found = _value(guard, context)
     except OSError as error:
-        return _wrong(guard, f"{place} cannot be read ({error.strerror})", wanted, context)
-    if found != wanted:
-        return _wrong(guard, f"{place} is {_shown(found)}", wanted, context)
+        return _wrong(guard, f"{place} cannot be read ({error.strerror})", required, context)
+    if found != required:
+        return _wrong(guard, f"{place} is {_shown(found)}", required, context)
     return Result(Status.PASS, f"{guard.name} is {_shown(found)}, as it must be in {context.environment}")
 
 
@@ -43,9 +43,9 @@ def _value(guard: GuardSettings, context: Context) -> str:
         return file.read(_LONGEST_VALUE).strip()
 
 
-def _wrong(guard: GuardSettings, what: str, wanted: str, context: Context) -> Result:
+def _wrong(guard: GuardSettings, what: str, required: str, context: Context) -> Result:
     return Result(
         Status.FAIL,
-        f"{what}; in {context.environment} it must be {_shown(wanted)}",
+        f"{what}; in {context.environment} it must be {_shown(required)}",
         f"put the switch {guard.name} right before anything moves, and find out who changed it",
     )

@@ -41,9 +41,9 @@ def _cores(settings: RealtimeSettings, root: Path) -> Iterator[str]:
         return
     if settings.housekeeping is not None:
         online = _cpus(_text(cpu / "online"))
-        wanted = online - parse_cpu_list(settings.housekeeping, online)
-        if isolated != wanted:
-            yield f"isolated cores are {format_cpu_list(isolated)}, and should be {format_cpu_list(wanted)}"
+        required = online - parse_cpu_list(settings.housekeeping, online)
+        if isolated != required:
+            yield f"isolated cores are {format_cpu_list(isolated)}, and should be {format_cpu_list(required)}"
     ticks_off = _cpus(_text(cpu / "nohz_full"))
     if ticks_off != isolated:
         yield f"cores without ticks are {format_cpu_list(ticks_off) or 'none'}, not the isolated ones"

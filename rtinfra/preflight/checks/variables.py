@@ -16,11 +16,11 @@ def checks(settings: CheckSettings) -> Iterator[Check]:
         yield Check("variables", partial(_run, settings.variables))
 
 
-def _run(wanted: tuple[VariableSettings, ...], context: Context) -> Result:
-    wrong = [f"{one.name} {reason}" for one in wanted if (reason := _reason(one, context.variables.get(one.name)))]
+def _run(required: tuple[VariableSettings, ...], context: Context) -> Result:
+    wrong = [f"{one.name} {reason}" for one in required if (reason := _reason(one, context.variables.get(one.name)))]
     if wrong:
         return Result(Status.FAIL, "; ".join(wrong), "correct them in the environment file of the application")
-    return Result(Status.PASS, f"{len(wanted)} of {len(wanted)} are set")
+    return Result(Status.PASS, f"{len(required)} of {len(required)} are set")
 
 
 def _reason(one: VariableSettings, value: str | None) -> str:

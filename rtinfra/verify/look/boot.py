@@ -34,11 +34,11 @@ class BootMenu:
     @property
     def default_entry(self) -> BootEntry | None:
         """The entry that boots when nobody chooses."""
-        wanted = tuple(self.default.split(">"))
+        required = tuple(self.default.split(">"))
         if self.default.isdecimal():
             top = [entry for entry in self.entries if len(entry.path) == 1]
             return top[int(self.default)] if int(self.default) < len(top) else None
-        return next((entry for entry in self.entries if entry.path == wanted), None)
+        return next((entry for entry in self.entries if entry.path == required), None)
 
 
 @dataclass(frozen=True)

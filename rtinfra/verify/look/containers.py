@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 
@@ -58,10 +58,10 @@ def ask(questions: Questions) -> Mapping[str, str]:
 
 def read(answer: Answer) -> Containers:
     """Read what `ask` asked."""
-    sizes = sections.pairs(answer.lines("data_files"))
+    sizes = output_sections.pairs(answer.lines("data_files"))
     return Containers(
         all=dict(_containers(answer.lines("containers"), answer.lines("images"))),
-        directories=dict(sections.pairs(answer.lines("directories"))),
+        directories=dict(output_sections.pairs(answer.lines("directories"))),
         data_files={path: int(size) for size, path in sizes if size.isdecimal()},
     )
 
@@ -69,7 +69,7 @@ def read(answer: Answer) -> Containers:
 def _containers(lines: Iterable[str], images: Iterable[str]) -> Iterator[tuple[str, Container]]:
     """Join containers with the references of their images; Podman writes an image's id with `sha256:` or without."""
     references: dict[str, set[str]] = {}
-    for identifier, reference in sections.pairs(images):
+    for identifier, reference in output_sections.pairs(images):
         references.setdefault(identifier.removeprefix("sha256:"), set()).add(reference)
     for line in lines:
         name, identifier, state = [*line.split(), "", "", ""][:3]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from roles.mirror_client.model import AUTHORITY, IMAGE_POLICY, KEY
 from roles.mirror_place import MirrorPlace
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.facts.mirror import RECORD, SOURCES, Index, parse_index
 from rtinfra.verify.look.answer import Answer, json_object
 from rtinfra.verify.questions import Questions
@@ -103,7 +103,7 @@ def _commands(place: MirrorPlace, is_same_host: bool, marker: str) -> Mapping[st
         "mirror_options": f"apt-config dump {' '.join(APT_OPTIONS)}",
         # The markers that the inner script prints begin sections of their own.
         "mirror_fresh": (
-            f"t=$(mktemp -d); trap 'rm -rf $t' EXIT; mkdir -p $t/lists/partial\n{sections.script(fresh, marker)}"
+            f"t=$(mktemp -d); trap 'rm -rf $t' EXIT; mkdir -p $t/lists/partial\n{output_sections.script(fresh, marker)}"
         ),
         "mirror_key": f"cat {KEY}",
         "mirror_recorded": f"cat {RECORD}",

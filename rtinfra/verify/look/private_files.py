@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 
@@ -28,4 +28,4 @@ def ask(questions: Questions) -> Mapping[str, str]:
 
 def read(answer: Answer) -> PrivateFiles:
     """Read what `ask` asked."""
-    return PrivateFiles(dict(sections.pairs(answer.lines("private_files"))))
+    return PrivateFiles(dict(output_sections.pairs(answer.lines("private_files"))))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 
@@ -61,7 +61,7 @@ def read(answer: Answer) -> Units:
     """Read what `ask` asked."""
     scores = (_EXPOSURE.search(line) for line in answer.lines("exposure"))
     return Units(
-        all={block["Id"]: block for block in sections.blocks(answer.lines("units")) if "Id" in block},
+        all={block["Id"]: block for block in output_sections.blocks(answer.lines("units")) if "Id" in block},
         system_state=answer.line("system_state"),
         failed=tuple(line.split()[0] for line in answer.filled("failed_units")),
         exposure={score[1]: float(score[2]) for score in scores if score},

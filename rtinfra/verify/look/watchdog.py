@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roles.rt_tuning.model import WATCHDOG_DEVICE
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.verify.look.answer import Answer, read_files
 from rtinfra.verify.questions import Questions
 
@@ -48,7 +48,7 @@ def read(answer: Answer) -> Watchdog:
     return Watchdog(
         devices=tuple(_devices(answer.files("watchdog_values"))),
         link=answer.line("watchdog_link"),
-        manager=next(sections.blocks(answer.lines("manager")), {}),
+        manager=next(output_sections.blocks(answer.lines("manager")), {}),
     )
 
 

@@ -38,14 +38,14 @@ class WorkerEnded(LocalError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What would happen, and the hosts that could not be asked, with what was said of them."""
+    """A plan, the hosts that could not be asked (`failed`), and what was said of them (`log`)."""
 
     plan: Plan
     failed: tuple[str, ...]
     log: tuple[str, ...]
 
 
-class Session:
+class WorkerProcess:
     """One run of the worker, for use in a `with` statement: it ends the process whatever happens.
 
     Args:
@@ -60,7 +60,7 @@ class Session:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._log: list[str] = []
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> WorkerProcess:
         # On disk, so that the process never waits for somebody to read it.
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(

@@ -24,9 +24,9 @@ from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import Content, Lock
 from rtinfra.mirror.pool import Pool, require_space
 from rtinfra.mirror.repository import COMPONENT, repository
+from rtinfra.mirror.required import BASE_SET, WheelSet, host_wheels, tool_wheels
 from rtinfra.mirror.store import Mirror
 from rtinfra.mirror.tree import write as write_tree
-from rtinfra.mirror.wanted import BASE_SET, WheelSet, host_wheels, tool_wheels
 from rtinfra.wheelhouse import REQUIREMENTS
 
 TOOLS = (Tool("dose-debcheck", "dose-distcheck"),)
@@ -164,10 +164,10 @@ def _wheels_missing(lock: Lock, missing: list[Content], pool: Pool, settings: Mi
     absent = {content.sha256 for content in missing}
     if absent & {*files.values(), *(wheel.sha256 for wheel in lock.wheels)}:
         return  # told as what is to be fetched
-    for wanted in _wheel_sets(files.keys(), settings):
-        target = wheels.Target(wanted.pythons, lock.architecture, lock.suite)
+    for wheel_set in _wheel_sets(files.keys(), settings):
+        target = wheels.Target(wheel_set.pythons, lock.architecture, lock.suite)
         try:
-            wheels.check_closure(pool.path(files[wanted.name]), lock.wheels, target, pool)
+            wheels.check_closure(pool.path(files[wheel_set.name]), lock.wheels, target, pool)
         except MirrorError as error:
             yield error.detail or error.message
 

@@ -9,9 +9,9 @@ from roles.catalogue import STARTING_ORDER
 from roles.composition import compose
 from roles.host import HostConfig
 from roles.shape import AnyRole, RoleState, Tier
-from roles.stand_ins import STAND_IN, stand_in_view
+from roles.stand_ins import PLACEHOLDER, stand_in_view
 from rtinfra.config import Fleet, FleetHost
-from rtinfra.operations.managed import Directory, File
+from rtinfra.operations.resources import Directory, File
 from rtinfra.quadlet import DATA_ROOT, Container
 
 
@@ -88,4 +88,4 @@ def _programs(host: str, role: AnyRole, state: RoleState) -> Iterator[Program]:
 
 def _plain(files: Iterable[File]) -> tuple[File, ...]:
     """Leave out what depends on a secret or on the store: its content is not the real one here."""
-    return tuple(file for file in files if not file.secret and STAND_IN.encode() not in file.content)
+    return tuple(file for file in files if not file.secret and PLACEHOLDER.encode() not in file.content)

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rtinfra.local.file_lock import locked
 from rtinfra.local.files import replace_file
-from rtinfra.local.lock import locked
-from rtinfra.preflight.report import Report
+from rtinfra.preflight.verdict import Report
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -47,7 +47,7 @@ class HostRun:
 
 
 class RunRecord:
-    """Written when a run begins and again when it ends, so that one that was cut off leaves its trace."""
+    """Record of one run, written when it begins and again when it ends: a run that was cut off leaves its trace."""
 
     def __init__(self, plan: Plan, failed: tuple[str, ...]) -> None:
         self._began = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""`rtinfra stack env-check`: whether the surroundings of a host's programs are as its settings want them."""
+"""`rtinfra stack env-check`: whether the surroundings of a host's programs are as its settings require."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from roles.secrets import secret_names
 from roles.shape import AnyRole, ImageStore, Secrets
 from roles.shared import TELEMETRY
 from rtinfra.config import FleetHost
-from rtinfra.facts import sections
+from rtinfra.facts import output_sections
 from rtinfra.limits import project_limits
 from rtinfra.local.errors import LocalError
-from rtinfra.operations.managed import File
-from rtinfra.programs import Program
+from rtinfra.operations.resources import File
 from rtinfra.quadlet import DATA_ROOT
 from rtinfra.secrets import SecretError
+from rtinfra.stack_programs import Program
 
 _LISTENER: Final = re.compile(r"\S+\s+\d+\s+\d+\s+\S+:(\d+)\s+\S+(?:\s+users:\((.*)\))?")
 _DEPLOY: Final = "run `pyinfra inventory deploy.py`"
@@ -56,7 +56,7 @@ def script(programs: Sequence[Program]) -> str:
     """Return a script that looks at a host; its output is for `parse`."""
     files = " ".join(shlex.quote(file.path) for program in programs for file in program.config) or "/dev/null"
     units = " ".join(shlex.quote(program.unit) for program in programs)
-    return sections.script(
+    return output_sections.script(
         {
             "hashes": f"sha256sum -- {files}",
             # The change of the inode: by this host's clock, which is also that of `started`.
@@ -75,7 +75,7 @@ def script(programs: Sequence[Program]) -> str:
 
 def parse(text: str) -> Surroundings:
     """Return what `script` saw."""
-    found = sections.parse(text.split("\n"))
+    found = output_sections.parse(text.split("\n"))
 
     def pairs(name: str) -> Iterator[tuple[str, str]]:
         for line in found.get(name, []):

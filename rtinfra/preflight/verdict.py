@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from rtinfra.preflight.check import Status, milliseconds
-from rtinfra.preflight.runner import Outcome
+from rtinfra.preflight.parallel import Outcome
 from rtinfra.preflight.settings import Environment
 
 #: Exit codes by verdict; see docs/preflight.md.

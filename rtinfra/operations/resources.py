@@ -26,8 +26,8 @@ DAEMON_RELOAD: Final = Action("daemon-reload", "systemctl daemon-reload")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Managed:
-    """What all managed paths share.
+class Resource:
+    """A path of the host and what it should be: what all kinds have in common.
 
     `actions` run when the path changed; `restarts` names units that the role's units operation restarts.
     """
@@ -41,12 +41,12 @@ class Managed:
             raise ValueError(f"{self.path!r} is not an absolute path without line breaks, tabs, backslashes")
 
     def difference(self, state: PathState | None) -> str | None:
-        """Return in words how `state` differs from what is wanted, None when it does not."""
+        """Return in words how `state` differs from what is desired, None when it does not."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owned(Managed):
+class Owned(Resource):
     """A path that exists, with mode (octal digits) and owner."""
 
     mode: str
@@ -56,13 +56,13 @@ class Owned(Managed):
 
     def _ownership(self, state: PathState) -> list[str]:
         return [
-            f"{what} {actual} -> {wanted}"
-            for what, actual, wanted in (
+            f"{what} {actual} -> {desired}"
+            for what, actual, desired in (
                 ("mode", state.mode, self.mode),
                 ("owner", state.owner, self.owner),
                 ("group", state.group, self.group),
             )
-            if actual != wanted
+            if actual != desired
         ]
 
 
@@ -70,7 +70,7 @@ class Owned(Managed):
 class File(Owned):
     """A file with exactly this content.
 
-    `validate` is a shell command run on the host before the file goes live, `{path}` standing for the
+    `validate` is a shell command run on the host before the file is put in place, `{path}` standing for the
     staged copy; when it fails no file of the operation is touched. A `secret` file has mode 0600, and its
     content appears in no diff.
     """
@@ -88,7 +88,7 @@ class File(Owned):
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the wanted content."""
+        """Hex digest of the desired content."""
         return hashlib.sha256(self.content).hexdigest()
 
     def difference(self, state: PathState | None) -> str | None:
@@ -118,7 +118,7 @@ class Directory(Owned):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Absent(Managed):
+class Absent(Resource):
     """A file that must not exist."""
 
     def difference(self, state: PathState | None) -> str | None:
@@ -128,8 +128,8 @@ class Absent(Managed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Live:
-    """A value that exists only while the kernel runs, which no file shows: somebody may have changed it by hand.
+class RuntimeValue:
+    """A value of the running kernel that no file shows: somebody may have changed it by hand.
 
     `paths` is a shell pattern of files with that value, or of names of kernel threads for the form `fifo`. `form` says
     how it is compared: as words (`text`), as the chosen one of several (`choice`), as a list or mask of CPUs, as a

@@ -20,10 +20,10 @@ _STYLES = {"changed": "yellow", "unchanged": "dim", "failed": "bold red"}
 
 
 class View(Protocol):
-    """Is told what happens."""
+    """A display of a run."""
 
     def tell(self, event: Mapping[str, Any] | None) -> None:
-        """One event of the worker; None when nothing happened for a while."""
+        """Show an event of the worker; None: nothing happened for a while."""
         ...
 
 

@@ -144,7 +144,7 @@ class FleetHost(Generic[M]):
     ) -> Problem:
         """Return a problem of this host that cites where `key` was written.
 
-        For what only the live host can tell: a topology that contradicts the CPU lists, for example.
+        For what only the observed host can tell: a topology that contradicts the CPU lists, for example.
         """
         return Problem(*self.locate(key), key, value, reason, suggestion, severity, (self.name,))
 
@@ -263,7 +263,7 @@ class _Loader(Generic[M]):
         entry = self._validated(_Entry, tree, joined("hosts", name))
         if entry is not None:
             return _Definition(name, tree, tuple(dict.fromkeys(entry.groups)), entry.ssh)
-        # The groups are still wanted, to look at the host's settings in the same run.
+        # The groups are still needed, to look at the host's settings in the same run.
         listed = _mapping(tree).get("groups", EMPTY).plain()
         groups = listed if isinstance(listed, list) else []
         return _Definition(name, tree, tuple(group for group in groups if isinstance(group, str)), None)

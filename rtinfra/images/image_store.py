@@ -10,7 +10,7 @@ from typing import Any
 
 from rtinfra import deb
 from rtinfra.deb import LocalPackage
-from rtinfra.images.catalogue import REPOSITORY, Catalogue, CatalogueImage, ImageMissing, load_catalogue
+from rtinfra.images.image_catalogue import REPOSITORY, Catalogue, CatalogueImage, ImageMissing, load_catalogue
 from rtinfra.images.oci import ArchiveError, read_digest, replacing
 from rtinfra.paths import PROJECT
 

@@ -1,4 +1,4 @@
-"""What a mirror has to hold for an inventory, found out without touching a host or asking for a secret."""
+"""What a mirror is required to hold for an inventory, found out without touching a host or asking for a secret."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ EVERY_HOST = "every host"
 
 
 @dataclass(frozen=True)
-class Want:
+class PackageSet:
     """Packages that are installed together on one kind of machine, so they are resolved together.
 
-    Two wants may exclude each other (two time servers, two boot loaders): a mirror holds what both need.
+    Two sets may exclude each other (two time servers, two boot loaders): a mirror holds what both need.
     """
 
     names: tuple[str, ...]
@@ -57,17 +57,17 @@ class WheelSet:
 
 
 @dataclass(frozen=True)
-class Wants:
+class Required:
     """Everything that an inventory asks for."""
 
     settings: MirrorSettings
-    packages: tuple[Want, ...]
+    packages: tuple[PackageSet, ...]
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Images by name of the catalogue, with the hosts that run them."""
     wheels: tuple[WheelSet, ...] = ()
 
 
-def load_wants(project: Path, inventory: Path, store: LocalStore) -> Wants:
+def load_required(project: Path, inventory: Path, store: LocalStore) -> Required:
     """Read an inventory and say what its hosts will install.
 
     Hosts need not be reachable, and neither keys nor secrets have to be on this computer.
@@ -79,7 +79,7 @@ def load_wants(project: Path, inventory: Path, store: LocalStore) -> Wants:
     fleet = load_fleet(project, inventory)
     if problems := fleet_problems(fleet):
         raise ConfigError(problems)
-    return wants_of(fleet, store)
+    return required_by(fleet, store)
 
 
 def load_settings(project: Path, inventory: Path) -> MirrorSettings:
@@ -92,7 +92,7 @@ def load_settings(project: Path, inventory: Path) -> MirrorSettings:
     return _settings(load_fleet(project, inventory))
 
 
-def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
+def required_by(fleet: Fleet[HostConfig], store: LocalStore) -> Required:
     """Say what the hosts of a fleet will install.
 
     Raises:
@@ -104,14 +104,16 @@ def wants_of(fleet: Fleet[HostConfig], store: LocalStore) -> Wants:
     for name, found in composed.items():
         for image in found.images:
             images.setdefault(image, []).append(name)
-    by_host = {name: _host_want(name, settings, found) for name, found in composed.items()}
+    by_host = {name: _host_packages(name, settings, found) for name, found in composed.items()}
     with_environment = [
         name for name, found in composed.items() if any(state.environments for state in found.states.values())
     ]
     replacements = _replacements(settings)
-    return Wants(
+    return Required(
         settings=settings,
-        packages=tuple(replace(want, replacements=replacements) for want in (*_common(settings), *_distinct(by_host))),
+        packages=tuple(
+            replace(package_set, replacements=replacements) for package_set in (*_common(settings), *_distinct(by_host))
+        ),
         images={image: _shortened(hosts, len(fleet.hosts)) for image, hosts in sorted(images.items())},
         wheels=(
             tool_wheels(settings),
@@ -177,10 +179,10 @@ def _composed(
         return compose(stand_in_view(fleet, host, settings.distribution, store))
 
 
-def _host_want(host: str, settings: MirrorSettings, composed: Composition) -> Want:
+def _host_packages(host: str, settings: MirrorSettings, composed: Composition) -> PackageSet:
     names = [name for batch in composed.batches for name in batch.state.packages]
     local = [package for batch in composed.batches for package in batch.state.local_packages]
-    return Want(tuple(dict.fromkeys((*settings.base_patterns, *names))), tuple(dict.fromkeys(local)), (host,))
+    return PackageSet(tuple(dict.fromkeys((*settings.base_patterns, *names))), tuple(dict.fromkeys(local)), (host,))
 
 
 def _replacements(settings: MirrorSettings) -> tuple[LocalPackage, ...]:
@@ -192,21 +194,21 @@ def _replacements(settings: MirrorSettings) -> tuple[LocalPackage, ...]:
         ) from error
 
 
-def _common(settings: MirrorSettings) -> Iterator[Want]:
+def _common(settings: MirrorSettings) -> Iterator[PackageSet]:
     patterns = settings.base_patterns
-    yield Want((*patterns, *settings.base_packages), (), (BASE_SET,))
+    yield PackageSet((*patterns, *settings.base_packages), (), (BASE_SET,))
     for loader in settings.boot_loaders:
-        yield Want((*patterns, loader), (), (f"boot loader {loader}",))
-    yield Want((*patterns, *installer.PACKAGES), (), (TOOL,))
+        yield PackageSet((*patterns, loader), (), (f"boot loader {loader}",))
+    yield PackageSet((*patterns, *installer.PACKAGES), (), (TOOL,))
 
 
-def _distinct(by_host: dict[str, Want]) -> Iterator[Want]:
-    """Hosts that want the same are resolved once."""
+def _distinct(by_host: dict[str, PackageSet]) -> Iterator[PackageSet]:
+    """Hosts that install the same are resolved once."""
     hosts: dict[tuple[tuple[str, ...], tuple[LocalPackage, ...]], list[str]] = {}
-    for name, want in by_host.items():
-        hosts.setdefault((want.names, want.local), []).append(name)
+    for name, package_set in by_host.items():
+        hosts.setdefault((package_set.names, package_set.local), []).append(name)
     for (names, local), members in hosts.items():
-        yield Want(names, local, _shortened(members, len(by_host)))
+        yield PackageSet(names, local, _shortened(members, len(by_host)))
 
 
 def _shortened(hosts: Sequence[str], of: int) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from rtinfra.hosts import HostsError, fleet_in, inventory_file, selected
 from rtinfra.local.errors import LocalError
 from rtinfra.local.files import replace_file
 from rtinfra.paths import PROJECT
-from rtinfra.verify import evidence, metrics, page
+from rtinfra.verify import page, sealing, textfile
 from rtinfra.verify.report import REPORT_FILE, Report, read, show
 
 TESTS: Final = PROJECT / "tests" / "compliance"
@@ -66,7 +66,7 @@ def run(
     try:
         place = inventory_file(inventory)
         selected(fleet_in(place), hosts)
-        key = evidence.signing_key()
+        key = sealing.signing_key()
     except (HostsError, LocalError) as error:
         raise VerifyError(str(error)) from error
     if textfiles is not None and not textfiles.is_dir():
@@ -91,10 +91,10 @@ def run(
     if not report.results and not report.problems and controls:
         raise VerifyError(f"no control {', '.join(controls)} is to be run here; those of RT-12 need --disruptive")
     replace_file(directory / page.FILE, page.render(report))
-    replace_file(directory / metrics.FILE, metrics.text(report))
+    replace_file(directory / textfile.FILE, textfile.text(report))
     if textfiles is not None:
-        replace_file(textfiles / metrics.FILE, metrics.text(report))
-    evidence.seal(directory, key)
+        replace_file(textfiles / textfile.FILE, textfile.text(report))
+    sealing.seal(directory, key)
     if console is not None:
         show(report, console)
     return report
