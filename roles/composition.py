@@ -7,7 +7,9 @@ differ in what they ask for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import reduce
+from typing import Any
 
 from roles.shape import AnyRole, FleetView, Labels, RoleState, Tier
 from roles.shared import BackendsSettings
@@ -86,11 +88,6 @@ class Composition:
         return [path for batch in self.batches for path in batch.state.paths]
 
     @property
-    def guard(self) -> list[tuple[Batch, Sequence[Resource]]]:
-        """What comes before any package."""
-        return [(batch, batch.state.guard) for batch in self.placed if batch.state.guard]
-
-    @property
     def runtime(self) -> list[RuntimeValue]:
         """What the roles make of the running kernel."""
         return [value for batch in self.batches for value in batch.state.runtime]
@@ -107,20 +104,15 @@ def compose(view: FleetView, roles: Sequence[AnyRole] | None = None) -> Composit
     states = {role.name: role.state_in(view) for role in own if not role.speaks_of_others}
     containers = [container for state in states.values() for container in state.containers]
     images = {container.image: view.store.image(container.image) for container in containers}
-    batches = [
-        _batch(view, name, own, states, images) for name in batch_names([role for role in own if role.name in states])
-    ]
-    so_far = Composition(view, states, tuple(batches), images)
-    # As they are on a host that is supplied by the mirror: packages of ours come by name.
+    so_far = Composition(view, states, tuple(_batches(view, own, states, images)), images)
     others = replace(view, others=_as_placed(so_far))
     last = {role.name: role.state_in(others) for role in own if role.speaks_of_others}
-    batches += [
-        _batch(view, name, own, last, images) for name in batch_names([role for role in own if role.name in last])
-    ]
-    return Composition(view, {**states, **last}, tuple(batches), images)
+    batches = (*so_far.batches, *_batches(view, own, last, images))
+    return Composition(view, {**states, **last}, batches, images)
 
 
 def _as_placed(composed: Composition) -> tuple[RoleState, ...]:
+    """Return the states as they are on the host: from the mirror packages of ours come by name."""
     states = [batch.state for batch in composed.batches]
     if not composed.view.is_supplied:
         return tuple(states)
@@ -134,46 +126,65 @@ def _as_placed(composed: Composition) -> tuple[RoleState, ...]:
     )
 
 
-def _batch(
-    view: FleetView, name: str, own: Sequence[AnyRole], states: Mapping[str, RoleState], images: Mapping[str, str]
-) -> Batch:
-    roles = [role for role in own if batch_name(role) == name and role.name in states]
-    parts = [states[role.name] for role in roles]
-    labels = roles[0].labels
-    supplying = any(role.supplies for role in roles)
-    return Batch(
-        name,
-        labels,
-        parts[0] if len(parts) == 1 and not parts[0].containers else _joined(view, parts, images),
-        supplying,
-    )
+def _batches(
+    view: FleetView, own: Sequence[AnyRole], states: Mapping[str, RoleState], images: Mapping[str, str]
+) -> Iterator[Batch]:
+    roles = [role for role in own if role.name in states]
+    for name in batch_names(roles):
+        members = [role for role in roles if batch_name(role) == name]
+        parts = [states[role.name] for role in members]
+        if name == STACK:
+            yield Batch(name, Labels(), _stack(view, parts, images))
+            continue
+        (role,), (state,) = members, parts
+        if state.containers:
+            raise TypeError(f"{name} is a role of the host itself: containers are programs of the stack")
+        yield Batch(name, role.labels, state, role.supplies)
 
 
-def _joined(view: FleetView, parts: Sequence[RoleState], images: Mapping[str, str]) -> RoleState:
-    """Return several states as one, their containers as what they are on the host."""
-    containers = [container for part in parts for container in part.containers]
-    files: list[Resource] = [*(_common(view.backends) if containers else ())]
-    files += [path for part in parts for path in part.files]
+def _stack(view: FleetView, parts: Sequence[RoleState], images: Mapping[str, str]) -> RoleState:
+    """Return the programs of the stack as one state, their containers as what they are on the host.
+
+    Raises:
+        ValueError: two roles want something different at one path.
+    """
+    joined = reduce(_added, parts, RoleState())
+    if joined.steps:
+        raise TypeError("a program of the stack has a step of its own, which nobody would take")
+    containers = joined.containers
+    if not containers:
+        return replace(joined, files=_each_once(joined.files))
+    files = [*_common(view.backends), *joined.files]
     for container in containers:
         files += quadlet.paths(container, images[container.image])
-    accounts = [*([quadlet.accounts_file(containers)] if containers else [])]
-    return RoleState(
-        # Two roles may ask for the same directory.
-        files=tuple({path.path: path for path in files}.values()),
-        accounts=(*accounts, *(path for part in parts for path in part.accounts)),
+    return replace(
+        joined,
+        containers=(),
+        files=_each_once(files),
+        accounts=(quadlet.accounts_file(containers), *joined.accounts),
         # Backends before what sends to them.
-        units=(*(container.unit for container in containers), *(unit for part in parts for unit in part.units)),
-        packages=(*(name for part in parts for name in part.packages), *(view.backends.packages if containers else ())),
-        local_packages=tuple(package for part in parts for package in part.local_packages),
-        environments=tuple(environment for part in parts for environment in part.environments),
-        guard=tuple(path for part in parts for path in part.guard),
-        runtime=tuple(value for part in parts for value in part.runtime),
-        ready={unit: url for part in parts for unit, url in part.ready.items()},
-        steps={phase: step for part in parts for phase, step in part.steps.items()},
-        slices=(*((quadlet.SLICE,) if containers else ()), *(name for part in parts for name in part.slices)),
-        own_services=tuple(name for part in parts for name in part.own_services),
-        private_directories=tuple(path for part in parts for path in part.private_directories),
+        units=(*(container.unit for container in containers), *joined.units),
+        packages=(*joined.packages, *view.backends.packages),
+        slices=(quadlet.SLICE, *joined.slices),
     )
+
+
+def _added(one: RoleState, other: RoleState) -> RoleState:
+    """Return both: sequences one after the other, mappings with the entries of both."""
+    values: dict[str, Any] = {}
+    for each in fields(RoleState):
+        ours, theirs = getattr(one, each.name), getattr(other, each.name)
+        values[each.name] = {**ours, **theirs} if isinstance(ours, Mapping) else (*ours, *theirs)
+    return RoleState(**values)
+
+
+def _each_once(files: Sequence[Resource]) -> tuple[Resource, ...]:
+    """Return every path once: two roles may ask for the same directory."""
+    found: dict[str, Resource] = {}
+    for file in files:
+        if found.setdefault(file.path, file) != file:
+            raise ValueError(f"two roles of this host have something different in mind for {file.path}")
+    return tuple(found.values())
 
 
 def _common(settings: BackendsSettings) -> Sequence[Resource]:

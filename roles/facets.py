@@ -80,7 +80,7 @@ class Scrape(Generic[S]):
 
 
 @dataclass(frozen=True)
-class Target:
+class Endpoint:
     """Where one program of a host shows its metrics."""
 
     address: str
@@ -90,11 +90,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Job:
-    """Programs of one kind, scraped alike. `role` is the group their hosts are in."""
+    """Programs of one kind, scraped alike. `group` is the one that their hosts are in."""
 
     name: str
-    role: str
-    targets: tuple[Target, ...]
+    group: str
+    targets: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ class Store(Generic[S]):
     by_tenant: bool = False
     otlp_http: Callable[[Member[S]], str] | None = None
     remote_write: Callable[[Member[S]], str] | None = None
+    user: str = ""
     password: Callable[[S], str] | None = None
     index: str = ""
     trace_search: TraceSearch[S] | None = None
@@ -166,6 +167,7 @@ class StoreAt:
     by_tenant: bool
     otlp_http: str | None
     remote_write: str | None
+    user: str
     password_secret: str | None
     index: str
     trace_seconds: int

@@ -115,9 +115,8 @@ def view_of(
     )
     try:
         return replace(view, mirror=mirror_of(view))
-    except ValueError:
-        # Said by the checks of the role.
-        return view
+    except ValueError as error:
+        return replace(view, mirror_problem=str(error))
 
 
 def address_of(host: FleetHost[HostConfig]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -157,4 +158,5 @@ def _ports(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, int]]:
 
 
 def _free_port(port: int, taken: set[int]) -> int:
-    return next(candidate for candidate in range(port + 1, 65536) if candidate not in taken)
+    """Return the next port that nobody claims, from 1024 on again after the last one."""
+    return next(candidate for candidate in chain(range(port + 1, 65536), range(1024, port)) if candidate not in taken)

@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, cast
 from roles.facets import (
     Datasource,
     DatasourceAt,
+    Endpoint,
     Job,
     Member,
     ObjectStore,
@@ -28,7 +29,6 @@ from roles.facets import (
     Signal,
     Store,
     StoreAt,
-    Target,
 )
 from roles.host import HostConfig
 from roles.mirror_place import Mirror
@@ -143,6 +143,8 @@ class FleetView:
     """Of a real-time host."""
     mirror: Mirror | None = None
     """The offline mirror that the host serves or uses."""
+    mirror_problem: str = ""
+    """Why the inventory does not tell which mirror that is."""
     settings_sha256: str = ""
     """Hash of all settings of the host."""
     others: tuple[RoleState, ...] = field(default=(), repr=False)
@@ -228,8 +230,17 @@ class FleetView:
         """Return the groups of roles that something holds for, for a message."""
         return " or ".join(role.group for role in self.roles if what(role))
 
-    def _chosen(self, signal: Signal) -> str:
-        return str(getattr(self.telemetry, signal.value, ""))
+    def _chosen(self, signal: Signal) -> str | None:
+        """Return the name of the store that the settings choose for a signal."""
+        match signal:
+            case Signal.METRICS:
+                return self.telemetry.metrics
+            case Signal.TRACES:
+                return self.telemetry.traces
+            case Signal.LOGS:
+                return self.telemetry.logs
+            case Signal.ALERTS:
+                return None
 
 
 class AnyRole(ABC):
@@ -334,6 +345,10 @@ class Role(AnyRole, Generic[S]):
     problems: Callable[[S, FleetView], Iterable[Finding]] | None = None
     refusals: Callable[[S, FleetView, HostState], Iterable[Finding | CpuFinding]] | None = None
 
+    def __post_init__(self) -> None:
+        if self.tier is not Tier.HOST and (self.supplies or self.speaks_of_others):
+            raise TypeError(f"{self.name} is a program of the stack: it cannot supply packages or speak of other roles")
+
     @property
     def key(self) -> Section[S]:
         return self.section
@@ -377,7 +392,7 @@ class Role(AnyRole, Generic[S]):
     def jobs_in(self, view: FleetView) -> Iterator[Job]:
         for scrape in self.scrapes:
             targets = (
-                Target(
+                Endpoint(
                     netloc(address, scrape.port(member.settings)),
                     member.host,
                     member.tenant if scrape.of_tenant else INFRA_TENANT,
@@ -401,6 +416,7 @@ class Role(AnyRole, Generic[S]):
             by_tenant=store.by_tenant,
             otlp_http=store.otlp_http(first) if store.otlp_http else None,
             remote_write=store.remote_write(first) if store.remote_write else None,
+            user=store.user,
             password_secret=store.password(first.settings) if store.password else None,
             index=store.index,
             trace_seconds=trace.seconds if trace else 0,

@@ -54,7 +54,7 @@ class Target:
         """Serve packages to other hosts, and take them from where the host is to take them."""
         self._run(Phase.SERVE)
         # No client goes on before the mirror serves.
-        if self.view.mirror is not None:
+        if self.view.mirror is not None and self.view.mirror.is_needed:
             mirror_operations.barrier(name="mirror", server=self.view.mirror.place.host)
         self._run(Phase.SUPPLY)
 
@@ -148,7 +148,7 @@ def current_target() -> Target:
     _refuse(problem for problem in problems if problem.severity == "error")
     try:
         composed = compose(view)
-    except ImageMissing as error:
+    except (ImageMissing, ValueError) as error:
         raise DeployError(f"{host.name} is refused, nothing was changed on any host: {error}") from error
     _refuse(_without_wheels(fleet_host, composed))
     return Target(composed)

@@ -75,6 +75,14 @@ def gateways(view: FleetView) -> tuple[list[IPv4Address | IPv6Address], int]:
     return addresses, ports.pop()
 
 
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
 def _threads(view: FleetView) -> int:
     return len(parse_cpu_list(view.housekeeping, None)) if view.housekeeping else _THREADS
 
@@ -187,6 +195,15 @@ def _filebeat(settings: AgentsSettings, view: FleetView, application: RtAppSetti
 
 
 def _problems(settings: AgentsSettings, view: FleetView) -> Iterator[Finding]:
+    for member in view.members(GATEWAYS):
+        for address in addresses_of(member.settings, member.address):
+            if not _is_ip(address):
+                yield Finding(
+                    f"hosts.{view.host}.groups",
+                    AGENTS.group,
+                    f"has a file with the addresses of all gateways, and {member.host} has a name: {address}",
+                    f"set telemetry.address of {member.host} to its IP address",
+                )
     if not view.members(GATEWAYS):
         yield Finding(
             f"hosts.{view.host}.groups",

@@ -250,6 +250,7 @@ ROLE = Role(
         exporter="elasticsearch",
         ingest=lambda member: member.url(member.settings.port),
         spreads=True,
+        user="elastic",
         password=lambda settings: settings.password_secret,
         index=LOG_INDEX,
         log_search=LogSearch(

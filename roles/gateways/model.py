@@ -29,7 +29,8 @@ class GatewaysSettings(Settings):
     log_file_mb: int = Field(ge=1, description="logs: file: a file is rotated at this size")
     log_files: int = Field(ge=1, description="logs: file: rotated files kept for each tenant")
     elastic_apm_endpoint: str | None = Field(
-        pattern=r"^[A-Za-z0-9.-]+:[0-9]+$", description="traces: elastic_apm: its OTLP/gRPC address and port"
+        pattern=r"^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]+$",
+        description="traces: elastic_apm: its OTLP/gRPC address and port",
     )
     elastic_apm_token_secret: SecretName | None = Field(
         description="traces: elastic_apm: name of the secret with its token"

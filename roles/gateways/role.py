@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from roles.facets import TENANT_HEADER, Scrape, Signal, StoreAt
-from roles.gateways.model import FILE, GATEWAYS, METRICS_PAGE, GatewaysSettings, addresses_of
+from roles.gateways.model import ELASTIC_APM, FILE, GATEWAYS, METRICS_PAGE, GatewaysSettings, addresses_of
 from roles.shape import FleetView, Role, RoleState, Tier
 from roles.shared import INFRA_TENANT
 from rtinfra.config import Finding
@@ -41,6 +41,7 @@ class Route:
     by_tenant: bool = False
     """Whether the store takes the tenant from a header."""
     index: str = ""
+    user: str = ""
     token: str | None = None
     """Credential that the store asks for, as the configuration has it."""
 
@@ -90,6 +91,8 @@ def _route(signal: Signal, settings: GatewaysSettings, view: FleetView) -> Route
         return _to_store(store, view)
     if signal is Signal.LOGS and view.telemetry.logs == FILE:
         return Route(signal.value, "", "file", ())
+    if signal is not Signal.TRACES or view.telemetry.traces != ELASTIC_APM:
+        raise ValueError(f"gateways send {signal.value} to a store that no host of the inventory runs")
     if settings.elastic_apm_endpoint is None:
         raise ValueError("telemetry.traces is elastic_apm, and gateways.elastic_apm_endpoint is not set")
     secret = settings.elastic_apm_token_secret
@@ -106,6 +109,7 @@ def _to_store(store: StoreAt, view: FleetView) -> Route:
         store.targets,
         store.by_tenant,
         store.index,
+        store.user,
         escape(view.secrets.read(secret).decode()) if secret else None,
     )
 

@@ -44,10 +44,7 @@ def state(settings: LokiSettings, view: FleetView) -> RoleState:
 def _request(member: Member[LokiSettings], trace: str) -> Request:
     # Its default range is the last hour. A query needs a label, and every stream of OTLP has this one.
     query = quote(f'{{service_name=~".+"}} |= "{trace}"', safe="")
-    return Request(
-        member.url(member.settings.port, f"/loki/api/v1/query_range?limit=1&query={query}"),
-        headers={TENANT_HEADER: member.tenant},
-    )
+    return Request(member.url(member.settings.port, f"/loki/api/v1/query_range?limit=1&query={query}"))
 
 
 def _records(document: Json) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from roles.mirror import mirror_of
 from roles.mirror_client.model import (
     APT_CONFIGURATION,
     AUTHORITY,
@@ -42,7 +41,7 @@ def state(settings: MirrorClientSettings, view: FleetView) -> RoleState:
     release may go live.
     """
     if view.mirror is None:
-        raise TypeError(f"{view.host} uses a mirror, and its place is not known")
+        raise ValueError(view.mirror_problem)
     place = view.mirror.place
     return RoleState(
         files=tuple(settled_files(place)) if settings.enabled else (),
@@ -135,13 +134,11 @@ def configure(settings: MirrorClientSettings, place: MirrorPlace, is_same_host: 
 
 
 def _problems(settings: MirrorClientSettings, view: FleetView) -> Iterator[Finding]:
-    try:
-        mirror_of(view)
-    except ValueError as error:
+    if view.mirror_problem:
         yield Finding(
             "mirror_client.server",
             settings.server,
-            f"leaves open where this host gets its packages from: {error}",
+            f"leaves open where this host gets its packages from: {view.mirror_problem}",
             f"put the host that serves the mirror into the group {MIRROR_SERVER.group}, and name it here if there are "
             "several",
         )

@@ -29,7 +29,7 @@ def state(settings: MirrorServerSettings, view: FleetView) -> RoleState:
     Certificates are not among the files: they are made on the host.
     """
     if view.mirror is None:
-        raise TypeError(f"{view.host} serves a mirror, and its place is not known")
+        raise ValueError(view.mirror_problem)
     place = view.mirror.place
     # Without a release there is nothing to serve, and such a host is refused.
     own = source(place, view.mirror.live.index) if view.mirror.live else []

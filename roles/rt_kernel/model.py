@@ -20,6 +20,10 @@ _PARAMETER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(=[A-Za-z0-9_.,:/@+\-]*)?
 ISOLATION_PARAMETERS = ("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffinity")
 
 
+class NoKernelSource(ValueError):
+    """The settings name no kernel for a distribution."""
+
+
 class KernelSource(Settings):
     """Where the RT kernel of one distribution comes from, and how its image is recognised."""
 
@@ -65,9 +69,12 @@ class RtKernelSettings(Settings):
         """Return where the kernel of `distribution` (for example "debian-13") comes from.
 
         Raises:
-            KeyError: there is no source for it; the prerequisite checks refuse such a host first.
+            NoKernelSource: there is none for it; the prerequisite checks refuse such a host first.
         """
-        return {str(key): value for key, value in self.sources.items()}[distribution]
+        found = {str(key): value for key, value in self.sources.items()}.get(distribution)
+        if found is None:
+            raise NoKernelSource(f"rt_kernel.sources has no kernel for {distribution}")
+        return found
 
     def reboots_of(self, hosts: int) -> int:
         """Return how many of `hosts` real-time hosts may be rebooting at a time; at least one."""

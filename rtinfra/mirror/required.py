@@ -11,6 +11,7 @@ from roles.composition import Composition, compose
 from roles.fleet import fleet_problems
 from roles.fleet import load_settings as load_fleet
 from roles.host import HostConfig
+from roles.rt_kernel.model import NoKernelSource
 from roles.shared import MIRROR, MirrorSettings
 from roles.stand_ins import stand_in_view
 from rtinfra.config import ConfigError, Fleet, FleetHost
@@ -149,9 +150,9 @@ def _told(host: str) -> Iterator[None]:
         yield
     except LocalError as error:
         raise MirrorError(f"{host} needs what is not here: {error.message}", error.next_step, error.detail) from error
-    except KeyError as error:
+    except NoKernelSource as error:
         raise MirrorError(
-            f"{host}: rt_kernel.sources has no kernel for {error.args[0]}",
+            f"{host}: {error}",
             "name its packages there, or correct mirror.distribution",
         ) from error
     except ValueError as error:

@@ -18,7 +18,7 @@ from rtinfra.verify.look.units import Units
 def test_sysctl(kernel: Kernel, config: HostConfig) -> None:
     # RT kernels leave some keys out; what is absent has no effect.
     found = {key: text for key in config[RT_TUNING].sysctl if (text := kernel.setting(key)) is not None}
-    required = {key: str(value) for key, value in config[RT_TUNING].sysctl.items() if key in found}
+    required = {key: " ".join(str(value).split()) for key, value in config[RT_TUNING].sysctl.items() if key in found}
     actual = {key: " ".join(text.split()) for key, text in found.items()}
     expect.at_least(len(required), 1, "kernel settings this kernel has")
     expect.entries(actual, required, "kernel settings")

@@ -131,3 +131,17 @@ def test_settings_of_real_time_hosts_alone_are_one_mistake_for_each_section(writ
 
 def test_a_section_that_is_taken_back_is_no_section(write: Write) -> None:
     load_checked_hosts(PROJECT, write({"plain": []}, plain={"mirror_server": None}))
+
+
+def test_a_gateway_that_agents_know_by_name_only(write: Write) -> None:
+    path = write(
+        {"robot": ["rt_hosts", "agents"], "station": BACKENDS}, station={"telemetry": {"address": "gw.example"}}
+    )
+    text = refusals(path)
+    assert "station has a name: gw.example" in text
+    assert "set telemetry.address of station to its IP address" in text
+
+
+def test_two_services_at_the_last_port(write: Write) -> None:
+    text = refusals(write({"station": BACKENDS}, station={"jaeger": {"ui_port": 65535, "grpc_port": 65535}}))
+    assert "is already taken by" in text

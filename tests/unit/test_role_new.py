@@ -79,7 +79,7 @@ def test_the_host_holds_itself_against_it(fleet: FleetView) -> None:
 def test_it_is_scraped(fleet: FleetView) -> None:
     (job,) = [job for job in fleet.jobs() if job.name == "things"]
     assert [(target.address, target.tenant) for target in job.targets] == [("192.0.2.1:9256", "prod")]
-    assert job.role == "an_exporter"
+    assert job.group == "an_exporter"
 
 
 def test_verification_looks_at_its_unit(fleet: FleetView) -> None:
@@ -91,3 +91,20 @@ def test_a_setting_of_another_host_is_none_of_this_one(fleet: FleetView) -> None
     assert elsewhere.own(EXPORTER) is None
     with pytest.raises(TypeError, match="rt2 has no section an_exporter: it is not in the group an_exporter"):
         elsewhere.required(EXPORTER)
+
+
+def test_two_roles_that_want_something_else_at_one_path_are_refused(fleet: FleetView) -> None:
+    def other(settings: ExporterSettings, _view: FleetView) -> RoleState:
+        return RoleState(files=(File(path=PATH, content=b"something else\n"),))
+
+    section = Section("another", ExporterSettings)
+    another = Role(section=section, state=other, tier=Tier.SENDS)
+    member = Member("rt1", "192.0.2.1", ExporterSettings(port=1), "prod")
+    both = replace(fleet, roles=(*fleet.roles, another), by_section={**fleet.by_section, "another": (member,)})
+    with pytest.raises(ValueError, match=f"two roles of this host have something different in mind for {PATH}"):
+        compose(both)
+
+
+def test_a_program_of_the_stack_supplies_nobody() -> None:
+    with pytest.raises(TypeError, match="it cannot supply packages"):
+        replace(ROLE, supplies=True)
