@@ -25,7 +25,7 @@ setup: $(DONE) ## Make the environment .venv with the commands rtinfra and pyinf
 demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
 	@$(VENV)/bin/rtinfra demo
 
-test: $(DONE) ## Everything: lint, types, unit, golden, integration, native telemetry, scenarios on lab machines (about 45 minutes without KVM)
+test: $(DONE) ## Everything: lint, types, unit, golden, integration, native telemetry, scenarios on lab machines (about 60 minutes without KVM)
 	@tests/run all
 
 test-fast: $(DONE) ## Everything that needs no machine, under a minute
