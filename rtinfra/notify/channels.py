@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,7 +52,7 @@ class Channel(Protocol):
         ...
 
 
-class HttpChannel:
+class HttpChannel(ABC):
     """A channel that is one POST request with a JSON document.
 
     What services limit is the document as they get it: escaped, encoded and with everything in it. So `fits` measures
@@ -65,13 +66,13 @@ class HttpChannel:
         """Whether it is for messages of this kind."""
         return notification.priority <= self.lowest
 
+    @abstractmethod
     def address(self) -> tuple[str, Mapping[str, str]]:
         """Return the URL and headers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def document(self, notification: Notification) -> Any:
         """Return the JSON document of a message."""
-        raise NotImplementedError
 
     def fits(self, document: Any) -> bool:
         """Whether the service takes a document of this size."""
