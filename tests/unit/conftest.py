@@ -1,4 +1,8 @@
-"""What tests of the verification share: a small suite, a host played by a fake ssh client, a key for reports."""
+"""What tests share.
+
+Of the verification: a small suite, a host played by a fake ssh client, a key for reports. Of the mirror: two computers
+and the bundles that are carried between them.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from rtinfra.mirror.store import Mirror
 from rtinfra.verify import sealing, verification
 from rtinfra.verify.plugin import register_markers
 from tests.record_looks import ANSWERING, rt_host
+from tests.unit.bundle_site import Journey, carry, make_journey
 
 SUITE = '''
 """A small area."""
@@ -128,3 +134,21 @@ def report_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(sealing.KEY_VARIABLE, str(path))
         yield path
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
+    """A mirror of the connected network with its bundles."""
+    return make_journey(tmp_path_factory.mktemp("journey"))
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Mirror:
+    """The mirror of a closed network, before anything was carried in."""
+    return Mirror(tmp_path / "closed")
+
+
+@pytest.fixture
+def stick(journey: Journey, tmp_path: Path) -> Path:
+    """The full bundle where it was carried to."""
+    return carry(journey.full, tmp_path / "stick")

@@ -25,14 +25,8 @@ from tests.unit.bundle_site import (
     count_syncs,
     flip,
     killed_at,
-    make_journey,
     snapshot,
 )
-
-
-@pytest.fixture(scope="module")
-def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
-    return make_journey(tmp_path_factory.mktemp("journey"))
 
 
 @pytest.fixture

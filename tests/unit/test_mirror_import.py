@@ -35,28 +35,10 @@ from tests.unit.bundle_site import (
     count_syncs,
     flip,
     killed_at,
-    make_journey,
     make_lock,
     snapshot,
     take,
 )
-
-
-@pytest.fixture(scope="module")
-def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
-    return make_journey(tmp_path_factory.mktemp("journey"))
-
-
-@pytest.fixture
-def closed(tmp_path: Path) -> Mirror:
-    """The mirror of a closed network, before anything was carried in."""
-    return Mirror(tmp_path / "closed")
-
-
-@pytest.fixture
-def stick(journey: Journey, tmp_path: Path) -> Path:
-    """The full bundle where it was carried to."""
-    return carry(journey.full, tmp_path / "stick")
 
 
 def refused(mirror: Mirror, folder: Path, **options: object) -> MirrorError:

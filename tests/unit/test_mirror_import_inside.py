@@ -14,24 +14,7 @@ from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.importer import import_bundle, verify_bundle
 from rtinfra.mirror.model import Manifest, Part
 from rtinfra.mirror.store import Mirror
-from tests.unit.bundle_site import ARCHITECTURE, NOW, Journey, carry, make_journey, signed_again, take
-
-
-@pytest.fixture(scope="module")
-def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
-    return make_journey(tmp_path_factory.mktemp("journey"))
-
-
-@pytest.fixture
-def closed(tmp_path: Path) -> Mirror:
-    """The mirror of a closed network, before anything was carried in."""
-    return Mirror(tmp_path / "closed")
-
-
-@pytest.fixture
-def stick(journey: Journey, tmp_path: Path) -> Path:
-    """The full bundle where it was carried to."""
-    return carry(journey.full, tmp_path / "stick")
+from tests.unit.bundle_site import ARCHITECTURE, NOW, Journey, signed_again, take
 
 
 def rebuilt(journey: Journey, folder: Path, change: Callable[[list[tuple[str, bytes]]], None]) -> Path:
