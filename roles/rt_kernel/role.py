@@ -78,6 +78,7 @@ def _guard(
             )
             for path, name in scripts.items()
         ),
+        File(path="/etc/apt/apt.conf.d/60rtinfra-path", content=render("rt_kernel/apt-path.conf")),
         File(path=DEFAULT_ENTRY_FILE, content=render("rt_kernel/default.cfg"), actions=(_KEEP, _UPDATE_GRUB)),
         *(
             File(

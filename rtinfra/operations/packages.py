@@ -54,6 +54,8 @@ IN_ORDER = (
 )
 AS_BEFORE = f'sync; while read -r at; do mount -o remount,delalloc "$at" || true; done <{_ORDERED}; rm -f {_ORDERED}'
 
+# Files by which apt finds packages and chooses versions; others of /etc/apt only say how it works.
+_SAY_WHERE_FROM = ("/etc/apt/sources.list", "/etc/apt/preferences", "/etc/apt/keyrings/", "/etc/apt/trusted.gpg")
 # Where local packages are put while they are installed.
 _CACHE = "/var/cache/rtinfra"
 
@@ -123,7 +125,7 @@ def _said(missing: Sequence[str], uploads: Sequence[LocalPackage], found: Packag
     for change in simulated.changes:
         yield package(change.name, change.old, change.new, consequence=change.name not in names)
     yield from (package(name, None, None) for name in sorted(names - known))
-    if any(change.name.startswith("/etc/apt/") for change in predicted().files):
+    if any(change.name.startswith(_SAY_WHERE_FROM) for change in predicted().files):
         yield Unknown(name="versions", text="the sources of packages change first: other versions may be installed")
     elif (doubt := simulated.doubt) is not None:
         yield Unknown(name="versions", text=doubt)

@@ -325,6 +325,8 @@ menu() {
     grub-script-check "$new"
     sync -- "$new"
     mv -fT -- "$new" "$live"
+    # Of a distribution's update-grub that was cut off before this host was ours; nothing else would take it away.
+    rm -f /boot/grub/grub.cfg.new
     settled "$live" /boot/grub
 }
 

@@ -82,6 +82,16 @@ def test_the_last_known_good_kernel_cannot_be_removed(good: BootState, machine: 
     assert package in out(machine, f"dpkg-query -W -f '${{Package}} ${{db:Status-Abbrev}}' {package}")
 
 
+def test_a_kernel_that_apt_installs_gets_its_menu_in_one_step(good: BootState, machine: Machine) -> None:
+    """apt gives scripts of packages a PATH of its own. Written in place, the file would keep its inode."""
+    inode = out(machine, "stat -c %i /boot/grub/grub.cfg")
+    machine.run("echo half >/boot/grub/grub.cfg.new")  # as a distribution's update-grub that was cut off leaves it
+    machine.run('eval "$(apt-config shell PATH DPkg::Path)"; /etc/kernel/postinst.d/zz-update-grub', timeout=300)
+    assert out(machine, "stat -c %i /boot/grub/grub.cfg") != inode
+    assert out(machine, "ls /boot/grub/*.new /boot/grub/grub.cfg.* 2>/dev/null || true") == ""
+    assert look(machine).default_is_good
+
+
 def test_a_guarded_or_busy_host_is_not_rebooted(good: BootState, machine: Machine, change: Project) -> None:
     """Everything else is done; the reboot waits, and is said to be needed."""
     machine.run(f"echo 'cell handover until Friday' >{NO_REBOOT_FILE}")
