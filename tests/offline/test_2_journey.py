@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from rtinfra import verify
 from rtinfra.images import build
 from rtinfra.lab import ConsoleReporter, Machine, MachineSpec
+from rtinfra.lab.errors import LabError
 from tests.offline import wire
 from tests.offline.conftest import INVENTORY, LAB
 from tests.project import Project
@@ -82,13 +83,20 @@ class Journey:
         self.server.run("sync")  # a stick has been taken out properly
         return f"{STICK}/{folder.name}"
 
-    def cut_when(self, condition: str, command: str) -> None:
-        """Start a command on the mirror's host; its power goes, without a sync, the moment the condition holds."""
+    def cut_when(self, condition: str, command: str, every: float = 0.02) -> None:
+        """Start a command on the mirror's host; its power goes, without a sync, the moment the condition holds.
+
+        `every`: seconds between two looks, each of which takes a part of an emulated core from the command.
+        """
         before = self.server.boot_id()
-        until = f"until {condition}; do sleep 0.02; done; echo b >/proc/sysrq-trigger"
+        until = f"until {condition}; do kill -0 $! || exit; sleep {every}; done; echo b >/proc/sysrq-trigger"
         script = f"({command}) >/var/tmp/cut.log 2>&1 & {until}"
         self.server.run(f"systemd-run --quiet sh -c {shlex.quote(script)}")
-        self.server.wait_for_new_boot(before, timeout=900)
+        try:
+            self.server.wait_for_new_boot(before, timeout=900)
+        except LabError as error:
+            log = self.server.run("tail -n 20 /var/tmp/cut.log", check=False).stdout
+            raise AssertionError(f"the power was not cut: {error}\n{log}") from error
 
     def live(self) -> dict[str, Any]:
         """Return what the mirror serves, as a host sees it over the network."""
@@ -161,7 +169,7 @@ def test_a_bare_host_becomes_the_mirror_through_a_power_cut(journey: Journey) ->
     bundle = journey.bundles[-1]
     folder = journey.carry(bundle)
     install = f"sh {folder}/install.sh --key {bundle['fingerprint']}"
-    journey.cut_when(f"[ $(find {ROOT}/pool -type f 2>/dev/null | wc -l) -gt 40 ]", install)
+    journey.cut_when(f"[ $(find {ROOT}/pool -type f 2>/dev/null | wc -l) -gt 40 ]", install, every=0.5)
     done = journey.server.run(install, timeout=900)
     print(done.stderr)
     published = journey.server.run("rtinfra mirror publish --json", timeout=300)
