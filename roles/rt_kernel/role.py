@@ -22,8 +22,8 @@ _FEED_SECONDS = 180
 _KEEP = Action("keep-last-known-good", f"{BOOT_PROGRAM} keep")
 # The whole path: a shell may remember where it found the program before ours was there.
 _UPDATE_GRUB = Action("update-grub", "/usr/local/sbin/update-grub")
-# Before the reboot, so that a trial is judged; the units operation comes after it.
-_ENABLE = Action("enable-boot-units", f"systemctl enable --quiet {JUDGE} {SETTLE}")
+# Before the reboot, so that a trial is judged; the units operation comes after it. Makes systemd read its units too.
+_ENABLE = Action("enable-boot-units", f"systemctl enable --quiet {JUDGE} {SETTLE}", covers=(DAEMON_RELOAD.name,))
 
 
 def state(settings: RtKernelSettings, view: FleetView) -> RoleState:

@@ -23,7 +23,7 @@ from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Director
 from rtinfra.render import render
 
 # Re-executing is the only way that makes a running systemd read its own settings (systemd-system.conf(5)).
-_DAEMON_REEXEC = Action("daemon-reexec", "systemctl daemon-reexec")
+_DAEMON_REEXEC = Action("daemon-reexec", "systemctl daemon-reexec", covers=(DAEMON_RELOAD.name,))
 _SYSCTL = Action("sysctl", "sysctl -q -p /etc/sysctl.d/60-rtinfra.conf")
 _UDEV = Action(
     "udev",

@@ -69,6 +69,9 @@ def changes(
     actions |= {
         name: remediations[name] for name in (*(name for name, _ in found.drift), *pending) if name in remediations
     }
+    # One that an earlier run left undone has a marker, which only its own run takes away.
+    covered = {name for action in actions.values() for name in action.covers} - pending
+    actions = {name: action for name, action in actions.items() if name not in covered}
     if not changed and not actions:
         host.noop(f"all {len(paths)} paths are as they should be")
         return

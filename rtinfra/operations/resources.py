@@ -19,6 +19,8 @@ class Action:
 
     name: str
     command: str
+    covers: tuple[str, ...] = ()
+    """Names of actions that are needless when this one runs with the same files."""
 
 
 #: Makes systemd read changed units.

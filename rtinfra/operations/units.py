@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pyinfra import host, logger
 from pyinfra.api.command import StringCommand
@@ -20,6 +21,10 @@ from rtinfra.operations.resources import DAEMON_RELOAD, Unit
 
 # The same for every unit and every run.
 _SCRIPT = (Path(__file__).parent / "start.sh").read_text(encoding="utf-8")
+_MASK, _UNMASK = "systemctl mask --now --quiet", "systemctl unmask --quiet"
+_ENABLE, _DISABLE = "systemctl enable --quiet", "systemctl disable --quiet"
+# In the order in which they are done.
+_TOGETHER = (_MASK, _UNMASK, _ENABLE, _DISABLE)
 _UNKNOWN = UnitState(load="not-found", active="inactive", sub="dead", file="", needs_reload=False)
 
 
@@ -35,18 +40,38 @@ def ensure(units: Sequence[Unit]) -> Generator[StringCommand, None, None]:
     reload, steps = _plan(units, found)
     if reload:
         record(Step(name="systemd", text="reads changed units"))
-    record(*(change for change, _ in steps))
+    record(*(step.change for step in steps))
     if reload:
         yield StringCommand("systemctl daemon-reload")
-    for change, command in steps:
-        logger.info("%s%s: %s", host.print_prefix, change.name, f"{change.text}, {change.because}")
+    for changes, command in _commands(steps):
+        for change in changes:
+            logger.info("%s%s: %s", host.print_prefix, change.name, f"{change.text}, {change.because}")
         yield StringCommand(command)
     if not reload and not steps:
         host.noop(f"all {len(units)} units are as they should be")
 
 
-def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[tuple[UnitChange, str]]]:
-    """Return whether systemd has to read its units, and what is done to each, as a change and as a command."""
+class _Step(NamedTuple):
+    """What is done to one unit."""
+
+    change: UnitChange
+    command: str
+    """Of this unit alone; for verbs of `_TOGETHER` without its name."""
+
+
+def _commands(steps: Sequence[_Step]) -> Iterator[tuple[list[UnitChange], str]]:
+    """Yield commands, each with what it changes.
+
+    What concerns files alone comes first, in one command for all units: systemd reads all of its units after each.
+    """
+    for verb in _TOGETHER:
+        if changes := [step.change for step in steps if step.command == verb]:
+            yield changes, f"{verb} {shlex.join(change.name for change in changes)}"
+    yield from (([step.change], step.command) for step in steps if step.command not in _TOGETHER)
+
+
+def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[_Step]]:
+    """Return whether systemd has to read its units, and what is done to each."""
     later = predicted()
     restarts = later.restarts()
     pending = later.still_pending(found.pending) | {restart_marker(unit) for unit in restarts}
@@ -61,7 +86,7 @@ def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[tuple[Un
                 because=_changed(files) if files and step == "restart" else because,
                 consequence=bool(files) and step == "restart",
             )
-            steps.append((change, command))
+            steps.append(_Step(change, command))
     reads = later.has_reboot or any(DAEMON_RELOAD.name in change.actions for change in later.files)
     reload = not reads and any(found.units.get(unit.name, _UNKNOWN).needs_reload for unit in units)
     return reload, steps
@@ -79,20 +104,20 @@ def _after(later: Predicted, state: UnitState) -> UnitState:
 
 
 def _steps(unit: Unit, state: UnitState, pending: Collection[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield what must be done to a unit, why, and the command."""
+    """Yield what must be done to a unit, why, and the command as `_Step` has it."""
     name, marker = shlex.quote(unit.name), restart_marker(unit.name)
     forget = f"rm -f {PENDING_DIR}/{shlex.quote(marker)}"
     was = "is not on the host yet" if state.load == "not-found" else f"is {state.file or state.load}"
     if unit.startup == "masked":
         if state.file != "masked":
-            yield "mask and stop", was, f"systemctl mask --now --quiet {name}"
+            yield "mask and stop", was, _MASK
         return
     if state.file == "masked" or state.load == "masked":
-        yield "unmask", "is masked", f"systemctl unmask --quiet {name}"
+        yield "unmask", "is masked", _UNMASK
     if unit.startup == "enabled" and state.file not in ("enabled", "static"):
-        yield "enable", was, f"systemctl enable --quiet {name}"
+        yield "enable", was, _ENABLE
     if unit.startup == "disabled" and state.file not in ("disabled", "static", ""):
-        yield "disable", was, f"systemctl disable --quiet {name}"
+        yield "disable", was, _DISABLE
     if unit.running is False:
         if state.active not in ("inactive", "failed"):
             yield "stop", f"is {state.active}", f"systemctl stop {name} && {forget}"

@@ -24,7 +24,7 @@ SUMMARY = PROJECT / "reports" / "chaos.json"
 # What a cut left half done, as far as a host without Python can say it: packages, dpkg's journal, files half written.
 _HALF_DONE = (
     "dpkg --audit 2>/dev/null | grep -c '^ [a-z]'; ls /var/lib/dpkg/updates | wc -l;"
-    " find /boot /etc /usr/local /var/lib/rtinfra -name '*.dpkg-new' -o -name '*.new' -o -name .rtinfra-new"
+    " find /boot /etc /usr/local /var/lib/rtinfra -name '*.dpkg-new' -o -name '*.new' -o -name '.rtinfra-new*'"
     " -o -name 'stage.*' 2>/dev/null | wc -l"
 )
 

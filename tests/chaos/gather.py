@@ -59,7 +59,7 @@ LEFT_OUT = (
 _LEFT_OUT = re.compile("|".join(f"(?:{pattern})" for pattern in LEFT_OUT))
 # Names under which programs write a file before it gets its own name, or put the old one aside.
 UNFINISHED = re.compile(
-    r".*(\.rtinfra-new|\.dpkg-(new|tmp|old|dist)|\.ucf-(new|dist)|\.new|\.bak|~)|.*/stage\.[^/]+(/.*)?"
+    r".*(\.rtinfra-new(\.[^/]*)?|\.dpkg-(new|tmp|old|dist)|\.ucf-(new|dist)|\.new|\.bak|~)|.*/stage\.[^/]+(/.*)?"
 )
 # Day of the last change of a password, the third field.
 _SHADOW_DAY = re.compile(rb"^([^:]*:[^:]*):\d*:", re.MULTILINE)

@@ -160,7 +160,15 @@ class TestGathering:
 
     @pytest.mark.parametrize(
         "path",
-        ["/etc/.rtinfra-new", "/etc/a.dpkg-new", "/boot/grub/grub.cfg.new", "/var/lib/rtinfra/stage.1a2b3c4d/root/etc"],
+        [
+            "/etc/.rtinfra-new",
+            [
+                "/etc/.rtinfra-new.hosts",
+            ],
+            "/etc/a.dpkg-new",
+            "/boot/grub/grub.cfg.new",
+            "/var/lib/rtinfra/stage.1a2b3c4d/root/etc",
+        ],
     )
     def test_unfinished(self, path: str) -> None:
         assert gather.UNFINISHED.fullmatch(path)

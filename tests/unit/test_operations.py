@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.files import PathState
 from rtinfra.operations import boot, images, packages, units
 from rtinfra.operations.files import bundle, sync
-from rtinfra.operations.resources import Absent, Action, Directory, File, Unit
+from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, Unit
 from tests.golden.plan import commands
 
 FILE = File(path="/etc/a.conf", content=b"x", actions=(Action("load", "load-it"),), restarts=("a.service",))
@@ -48,6 +49,23 @@ class TestSync:
 
     def test_a_pending_action_of_somebody_else_is_left(self) -> None:
         assert run(sync, SAME + "other\n", paths=[FILE]) == []
+
+    @pytest.mark.parametrize(("pending", "done"), [("", ["more"]), ("load\n", ["load", "more"])])
+    def test_an_action_that_another_one_covers_is_left_out(
+        self, pending: str, done: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """But one that an earlier run left undone, whose marker only its own run takes away."""
+        more = Action("more", "load-and-more", covers=("load",))
+        sent: list[Action] = []
+
+        def pack(paths: Sequence[Resource], actions: Sequence[Action], restarts: Sequence[str]) -> str:
+            sent[:] = actions  # asked twice: whether there is something to do, and to do it
+            return bundle(paths, actions, restarts)
+
+        monkeypatch.setattr("rtinfra.operations.files.bundle", pack)
+        path = File(path="/etc/a.conf", content=b"x", actions=(*FILE.actions, more))
+        assert len(run(sync, f"@@stat\n@@pending\n{pending}", paths=[path])) == 1
+        assert [action.name for action in sent] == done
 
     def test_one_path_twice_is_refused(self) -> None:
         with pytest.raises(OperationError, match="twice"):
@@ -208,6 +226,17 @@ class TestUnits:
         ]
         first, *_ = run(units.ensure, show("inactive", "masked"), units=[Unit("a.service")])
         assert first == "systemctl unmask --quiet a.service"
+
+    def test_files_of_all_units_are_changed_together_before_the_first_start(self) -> None:
+        """systemd reads all of its units after each of these commands: seconds on a slow host."""
+        answer = show("inactive", "disabled") + show("inactive", "disabled").replace("a.service", "b.service")
+        answer = answer.replace("@@pending\n\n@@show", "")
+        enable, *starts = run(units.ensure, answer, units=[Unit("a.service"), Unit("b.service")])
+        assert enable == "systemctl enable --quiet a.service b.service"
+        assert [start.partition("\n")[0] for start in starts] == [
+            "set -- start a.service",
+            "set -- start b.service",
+        ]
 
     def test_reload_when_systemd_asks_for_it(self) -> None:
         assert run(units.ensure, show(reload="yes"), units=[Unit("a.service")]) == ["systemctl daemon-reload"]

@@ -134,27 +134,66 @@ def test_truncated_transfer_changes_nothing(run, tmp_path: Path) -> None:
     assert not target.exists()
 
 
+# A module of perl that tells what is flushed and renamed, in order; a folder or a file is told by its path.
+_SPY = """
+package Spy;
+use IO::Handle;
+sub tell_all { open my $log, ">>", $ENV{SPY_LOG}; print $log "@_\\n" }
+BEGIN {
+    *CORE::GLOBAL::rename = sub { tell_all("rename", @_); CORE::rename($_[0], $_[1]) };
+}
+my $sync = \\&IO::Handle::sync;
+{ no warnings; *IO::Handle::sync = sub { tell_all("flush", readlink "/proc/self/fd/" . fileno $_[0]); $sync->(@_) } }
+1;
+"""
+
+
 def test_a_file_is_on_the_disk_before_it_takes_its_name(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the name is, before the next file's turn: each of two files is synced, renamed, and its folder synced."""
-    log, programs = tmp_path / "log", tmp_path / "programs"
-    programs.mkdir()
-    for name in ("sync", "mv", "rm"):
-        real = shutil.which(name)
-        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{log}\nexec {real} "$@"\n')
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    """All of them are, before the first rename; in the end their folders are too, each once."""
+    log = tmp_path / "log"
+    (tmp_path / "Spy.pm").write_text(_SPY)
+    monkeypatch.setenv("PERL5LIB", str(tmp_path))
+    monkeypatch.setenv("PERL5OPT", "-MSpy")
+    monkeypatch.setenv("SPY_LOG", str(log))
     one, two, gone = tmp_path / "one" / "a", tmp_path / "two" / "b", tmp_path / "one" / "c"
     gone.parent.mkdir()
     gone.write_text("old")
     files = [File(path=str(path), content=b"new", **ME) for path in (one, two)]
     done = run(bundle([*files, Absent(path=str(gone))], [], []))
     assert done.returncode == 0, done.stderr
-    steps = [line for line in log.read_text().splitlines() if "stage." not in line and "/state/" not in line]
-    assert steps == [
-        *(f"sync -- {one.parent}/.rtinfra-new", f"mv -fT -- {one.parent}/.rtinfra-new {one}", f"sync -- {one.parent}"),
-        *(f"sync -- {two.parent}/.rtinfra-new", f"mv -fT -- {two.parent}/.rtinfra-new {two}", f"sync -- {two.parent}"),
-        *(f"rm -f -- {gone}", f"sync -- {gone.parent}"),
+    beside = [path.with_name(f".rtinfra-new.{path.name}") for path in (one, two)]
+    assert log.read_text().splitlines() == [
+        *(f"flush {path}" for path in beside),
+        *(f"rename {new} {path}" for new, path in zip(beside, (one, two), strict=True)),
+        *(f"flush {folder}" for folder in (one.parent, two.parent)),
     ]
+    assert not gone.exists()
+
+
+def test_nothing_follows_a_link_that_is_in_the_way(run, tmp_path: Path) -> None:
+    """Somebody who may write to a folder could lay one where the new file is written first, or at its place."""
+    victim, target = tmp_path / "victim", tmp_path / "folder" / "file"
+    victim.write_text("theirs")
+    target.parent.mkdir()
+    for link in (target, target.with_name(".rtinfra-new.file")):
+        link.symlink_to(victim)
+    assert run(bundle([File(path=str(target), content=b"ours", mode="0600", **ME)], [], [])).returncode == 0
+    assert victim.read_text() == "theirs"
+    assert not target.is_symlink()
+    assert target.read_bytes() == b"ours"
+
+
+def test_a_file_that_cannot_be_made_leaves_nothing_beside_the_others(run, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    files = [
+        File(path=str(one), content=b"new", **ME),
+        File(path=str(two), content=b"new", owner="nobody-has-this-name", group=str(os.getgid())),
+    ]
+    done = run(bundle(files, [], []))
+    assert done.returncode != 0
+    assert "there is no user or group nobody-has-this-name here" in done.stderr
+    assert list(tmp_path.rglob(".rtinfra-new*")) == []
+    assert not one.exists()
 
 
 def test_what_is_to_follow_is_on_the_disk_before_the_first_change(
