@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -105,7 +107,7 @@ def test_threads_stay_on_their_cores_and_only_the_loop_is_real_time(rt: Workload
     assert set(policies.values()) == {os.SCHED_OTHER}
     assert os.sched_getaffinity(rt.process.pid) == set(CORES)
     # Without the right to be real-time it runs all the same, and says so.
-    permitted = rt.get("/health").json["scheduling"]["policy"] == "SCHED_FIFO"
+    permitted = rt.get("/health/details").json["scheduling"]["policy"] == "SCHED_FIFO"
     assert loop_policy == (os.SCHED_FIFO if permitted else os.SCHED_OTHER)
     assert permitted or any("not permitted" in message for message in rt.messages())
 
@@ -124,16 +126,33 @@ def test_openssl_takes_no_locked_memory(rt: Workload) -> None:
 def test_health(rt: Workload) -> None:
     # A busy machine may hold the loop up for a moment; it must come back by itself.
     answer = eventually(lambda: (got := rt.get("/health")).status == 200 and got, "health")
-    document = answer.json
-    assert document["status"] == "HEALTHY"
-    assert document["process_name"] == "rt_process"
+    assert set(answer.json) == {
+        *("status", "process_name", "pid", "last_heartbeat"),
+        *("response_time_ms", "deadline_miss_count", "restart_count"),
+    }
+    assert 0 <= answer.json["response_time_ms"] < 5000
+    document = rt.get("/health/details").json
+    assert (document["status"], document["process_name"]) == ("HEALTHY", "rt_process")
     assert (document["start_count"], document["restart_count"]) == (1, 0)
     assert document["recovered_from"] is None
-    assert document["last_checkpoint"]["sequence"] == 1
     assert document["scheduling"]["cycle_us"] == 5000
-    eventually(lambda: rt.get("/health").json["cycles"] > document["cycles"], "more cycles")
-    eventually(lambda: rt.get("/health/ready").json["ready"], "ready")
-    assert rt.get("/health/live").json["alive"] is True
+    eventually(lambda: rt.get("/health/details").json["cycles"] > document["cycles"], "more cycles")
+    eventually(lambda: rt.get("/health/ready").json == {"ready": True, "message": "tasks are taken"}, "ready")
+    live = rt.get("/health/live").json
+    assert live == {"alive": True, "uptime_seconds": live["uptime_seconds"]}
+
+
+def test_a_checkpoint_says_what_others_read(rt: Workload) -> None:
+    (path,) = rt.checkpoints.glob("rt_process_*Z.json")
+    record = json.loads(path.read_text())
+    assert str(uuid.UUID(record["checkpoint_id"])) == record["checkpoint_id"]
+    assert rt.get("/health/details").json["last_checkpoint"]["checkpoint_id"] == record["checkpoint_id"]
+    assert (record["process_name"], record["is_complete"]) == ("rt_process", True)
+    assert record["checkpoint_size_bytes"] == path.stat().st_size
+    assert record["rt_state"]["active_tasks"] == []
+    written = datetime.fromisoformat(record["timestamp"])
+    named = datetime.strptime(path.stem.removeprefix("rt_process_")[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    assert 0 <= (written - named).total_seconds() < 1
 
 
 @pytest.mark.parametrize(
@@ -255,7 +274,7 @@ def test_task_makes_a_trace_below_the_callers_span(rt: Workload, collector: Coll
     }
     (task,) = [span for span in spans if span["name"] == "task.execute"]
     assert task["parentSpanId"] == caller
-    assert attributes(task)["mxrc.task_id"] == "traced"
+    assert attributes(task)["task.id"] == "traced"
     assert answer.headers["traceparent"] == f"00-{trace_id}-{task['spanId']}-01"
     for span in spans:
         assert span["traceState"] == "vendor=1"
@@ -314,8 +333,7 @@ def test_absent_collector_is_logged_once(fresh: Workload) -> None:
         assert fresh.post("/api/v1/task/start", task, traceparent=parent).status == 202
     eventually(lambda: any("spans cannot be sent" in message for message in fresh.messages()), "the warning")
     # Nothing else stops meanwhile. When this is there, the second attempt to send is over.
-    third = fresh.checkpoints / "rt_process_0000000003.json"
-    eventually(third.exists, "two periodic checkpoints")
+    eventually(lambda: len(list(fresh.checkpoints.glob("rt_process_*.json"))) == 3, "two periodic checkpoints")
     assert len([message for message in fresh.messages() if "spans" in message]) == 1
     metrics = fresh.metrics()
     assert metrics['mxrc_tracing_queue_length{process="rt_process"}'] >= 12
@@ -329,36 +347,37 @@ def test_absent_collector_is_logged_once(fresh: Workload) -> None:
 def test_recovers_from_the_last_checkpoint(fresh: Workload) -> None:
     # Killed in its first minute, before the first periodic checkpoint.
     fresh.start()
-    assert len(list(fresh.checkpoints.glob("rt_process_*.json"))) == 1
+    (first,) = fresh.checkpoints.glob("rt_process_*.json")
+    checkpoint_id = json.loads(first.read_text())["checkpoint_id"]
     assert fresh.end(signal.SIGKILL) == -signal.SIGKILL
 
     fresh.start()
-    health = fresh.get("/health").json
+    health = fresh.get("/health/details").json
     assert (health["start_count"], health["restart_count"]) == (2, 1)
-    assert health["recovered_from"]["sequence"] == 1
-    assert "Recovered from checkpoint: rt_process-1" in "".join(fresh.messages())
+    assert health["recovered_from"]["checkpoint_id"] == checkpoint_id
+    assert f"Recovered from checkpoint: {checkpoint_id}" in "".join(fresh.messages())
     fresh.post("/api/v1/task/start", {"task_id": "kept", "mode": "once"})
     eventually(lambda: fresh.finished("kept"), "the end of the task")
 
     # A clean stop saves the last state, and the start after it is no restart.
     assert fresh.end() == 0
     fresh.start()
-    saved = fresh.get("/health").json
+    saved = fresh.get("/health/details").json
     assert (saved["start_count"], saved["restart_count"]) == (3, 1)
     assert saved["recovered_from"]["cycles_total"] > 0
     assert saved["tasks"]["completed"] == 1
     # Counters belong to the process, or Prometheus would count cycles twice.
     cycles = fresh.metrics()['mxrc_rt_cycle_count_total{process="rt_process"}']
-    assert cycles < fresh.get("/health").json["cycles_total"]
+    assert cycles < fresh.get("/health/details").json["cycles_total"]
 
     # The newest is damaged: the one before is taken.
     fresh.end(signal.SIGKILL)
     newest = max(fresh.checkpoints.glob("rt_process_*.json"))
     document = json.loads(newest.read_text())
-    document["state"]["cycles_total"] += 1
+    document["rt_state"]["cycles_total"] += 1
     newest.write_text(json.dumps(document))
     fresh.start()
-    health = fresh.get("/health").json
+    health = fresh.get("/health/details").json
     assert health["restart_count"] == 2
     assert health["recovered_from"] == saved["recovered_from"]
     assert health["tasks"]["completed"] == 1
@@ -396,7 +415,7 @@ def test_non_rt_process(tmp_path: Path, library: Path) -> None:
     try:
         workload.start()
         workload.wait_for_message("WATCHDOG=1")
-        health = workload.get("/health").json
+        health = workload.get("/health/details").json
         assert health["process_name"] == "non_rt_process"
         assert health["scheduling"]["policy"] == "SCHED_OTHER"
         assert health["scheduling"]["memory_locked"] is False
@@ -407,7 +426,7 @@ def test_non_rt_process(tmp_path: Path, library: Path) -> None:
         assert {record["process.name"] for record in workload.log()} == {"non_rt_process"}
         assert workload.end(signal.SIGINT) == 0
         assert workload.messages()[-1].startswith("stopped after")
-        assert (workload.checkpoints / "non_rt_process_0000000002.json").exists()
+        assert len(list(workload.checkpoints.glob("non_rt_process_*Z.json"))) == 2
     finally:
         workload.close()
 

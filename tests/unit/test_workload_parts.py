@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,11 +195,13 @@ def test_span_notes_an_error() -> None:
         raise ValueError("broken")
     otlp = ended[0].to_otlp()
     assert otlp["status"] == {"code": 2, "message": "broken"}
-    assert [item["value"] for item in otlp["attributes"]] == [
-        {"stringValue": "a"},
-        {"intValue": "1"},
-        {"boolValue": True},
-    ]
+    assert {item["key"]: item["value"] for item in otlp["attributes"]} == {
+        "text": {"stringValue": "a"},
+        "number": {"intValue": "1"},
+        "flag": {"boolValue": True},
+        "trace.id": {"stringValue": otlp["traceId"]},
+        "span.id": {"stringValue": otlp["spanId"]},
+    }
 
 
 # --- configuration ---
@@ -381,7 +384,7 @@ def test_damaged_run_record_counts_as_a_restart(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "rt_process")
     for name in (
-        "rt_process_0000000001.json.tmp",
+        "rt_process_20261128T101530.000000000Z.json.tmp",
         "rt_process.state.json.tmp",
         "non_rt_process.state.json.tmp",
     ):
@@ -390,12 +393,15 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["non_rt_process.state.json.tmp"]
 
 
-def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest are those that were written last, also when the clock was put back meanwhile."""
     store = CheckpointStore(tmp_path, "rt_process", kept=3)
+    clock = iter([1_795_862_130, 1_795_862_190, 1_795_862_250, 7, 67])
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock) * 1_000_000_000)
     for cycles in range(5):
         store.save({"cycles_total": cycles})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"rt_process_{number:010d}.json" for number in (3, 4, 5)
+        f"rt_process_20261128T103730.{nanoseconds:09d}Z.json" for nanoseconds in (0, 1, 2)
     ]
     newest, problems = store.newest()
     assert newest == store.last

@@ -1,11 +1,13 @@
-"""Files that outlive the process: numbered checkpoints, and the record of its starts."""
+"""Files that outlive the process: checkpoints, and the record of its starts."""
 
 from __future__ import annotations
 
 import binascii
+import calendar
 import json
 import re
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,7 +24,8 @@ class Checkpoint(NamedTuple):
     """A saved state of the process."""
 
     path: Path
-    sequence: int
+    id: str
+    """A UUID."""
     written_ns: int
     size_bytes: int
     state: State
@@ -33,41 +36,44 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointStore:
-    """Numbered checkpoint files, each written atomically and with a checksum; the newest few are kept."""
+    """Checkpoints in files named by UTC, written atomically and with a checksum; the newest few are kept."""
 
     def __init__(self, directory: Path, process_name: str, kept: int = CHECKPOINTS_KEPT) -> None:
         self._directory = directory
         self._process_name = process_name
         self._kept = kept
-        self._file_name = re.compile(re.escape(process_name) + r"_(\d{10})\.json")
+        self._file_name = re.compile(re.escape(process_name) + r"_(\d{8}T\d{6}\.\d{9}Z)\.json")
         self.last: Checkpoint | None = None
 
     def save(self, state: State) -> Checkpoint:
         """Write the next checkpoint and remove old ones."""
-        numbered = self._numbered()
-        sequence = numbered[0][0] + 1 if numbered else 1
+        existing = self._newest_first()
         written_ns = time.time_ns()
-        record = {
-            "checkpoint_id": f"{self._process_name}-{sequence}",
+        name = _file_time(written_ns)
+        if existing and name <= existing[0][0]:
+            # The clock was put back. The order of the names is that of writing all the same.
+            name = _after(existing[0][0])
+        record: dict[str, Any] = {
+            "checkpoint_id": str(uuid.uuid4()),
             "process_name": self._process_name,
-            "sequence": sequence,
             "timestamp": format_utc(written_ns),
             "written_ns": written_ns,
-            "state": state,
+            "rt_state": state,
+            "checkpoint_size_bytes": 0,
+            "is_complete": True,
         }
-        record["crc32"] = self._checksum(record)
-        content = json.dumps(record, indent=1).encode() + b"\n"
-        path = self._directory / f"{self._process_name}_{sequence:010d}.json"
+        content = self._encoded(record)
+        path = self._directory / f"{self._process_name}_{name}.json"
         write_atomic(path, content)
-        for _, old in numbered[self._kept - 1 :]:
+        for _, old in existing[self._kept - 1 :]:
             old.unlink(missing_ok=True)
-        self.last = Checkpoint(path, sequence, written_ns, len(content), state)
+        self.last = Checkpoint(path, record["checkpoint_id"], written_ns, len(content), state)
         return self.last
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest intact checkpoint, and a sentence for every damaged one that is newer."""
         problems: list[str] = []
-        for _, path in self._numbered():
+        for _, path in self._newest_first():
             try:
                 return self._read(path), problems
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -85,20 +91,42 @@ class CheckpointStore:
         checksum = record.pop("crc32")
         if checksum != self._checksum(record):
             raise ValueError("checksum does not match")
-        return Checkpoint(path, record["sequence"], record["written_ns"], len(content), dict(record["state"]))
+        if record["is_complete"] is not True or record["checkpoint_size_bytes"] != len(content):
+            raise ValueError("it is not complete")
+        return Checkpoint(path, record["checkpoint_id"], record["written_ns"], len(content), dict(record["rt_state"]))
 
-    def _numbered(self) -> list[tuple[int, Path]]:
+    def _encoded(self, record: dict[str, Any]) -> bytes:
+        """Return the file of a record that knows its own size."""
+        while True:
+            content = json.dumps({**record, "crc32": self._checksum(record)}, indent=1).encode() + b"\n"
+            if len(content) == record["checkpoint_size_bytes"]:
+                return content
+            record["checkpoint_size_bytes"] = len(content)
+
+    def _newest_first(self) -> list[tuple[str, Path]]:
         found = []
         for path in self._directory.iterdir():
             match = self._file_name.fullmatch(path.name)
             if match:
-                found.append((int(match[1]), path))
+                found.append((match[1], path))
         return sorted(found, reverse=True)
 
     @staticmethod
     def _checksum(record: Mapping[str, object]) -> str:
         # CRC, since it has to find damage, not forgery, and hashlib would load OpenSSL.
         return f"{binascii.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
+
+
+def _file_time(epoch_ns: int) -> str:
+    """Return a point in time as names of checkpoints have it: 20261128T101530.000000001Z."""
+    seconds, rest_ns = divmod(epoch_ns, NS_PER_S)
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest_ns:09d}Z"
+
+
+def _after(name: str) -> str:
+    """Return the name that follows at once."""
+    seconds = calendar.timegm(time.strptime(name[:15], "%Y%m%dT%H%M%S"))
+    return _file_time(seconds * NS_PER_S + int(name[16:25]) + 1)
 
 
 class RunRecord:

@@ -29,6 +29,7 @@ class SpanExporter:
     RETRYABLE: Final = (429, 502, 503, 504)
 
     def __init__(self, endpoint: str, resource: Attributes, log: EcsLog) -> None:
+        self.made = 0
         self.exported = 0
         self.dropped = 0
         self._log = log
@@ -45,9 +46,10 @@ class SpanExporter:
 
     def add(self, span: Span) -> None:
         """Queue an ended span; called from any thread but the loop."""
-        if not self._address:
-            return
         with self._changed:
+            self.made += 1
+            if not self._address:
+                return
             if len(self._queue) >= self.QUEUE_LIMIT:
                 self.dropped += 1
                 return

@@ -160,6 +160,7 @@ class MetricsPage:
         page.single("mxrc_logging_dropped_total", "counter", "Log events that were not written.", log.dropped)
         rate = self._parts.settings.tracing.sampling_rate
         page.single("mxrc_tracing_sampling_rate", "gauge", "Share of traces that are kept, 0 to 1.", rate)
+        page.single("mxrc_tracing_spans_total", "counter", "Spans that were made and kept.", exporter.made)
         page.single("mxrc_tracing_spans_exported_total", "counter", "Spans delivered.", exporter.exported)
         page.single("mxrc_tracing_spans_dropped_total", "counter", "Spans lost.", exporter.dropped)
         page.single("mxrc_tracing_queue_length", "gauge", "Spans waiting.", exporter.queued())

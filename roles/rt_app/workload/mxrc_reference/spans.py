@@ -90,7 +90,9 @@ class Span:
             "kind": self.kind,
             "startTimeUnixNano": str(self.start_ns),
             "endTimeUnixNano": str(self.end_ns),
-            "attributes": otlp_attributes(self.attributes),
+            "attributes": otlp_attributes(
+                {**self.attributes, "trace.id": self.context.trace_id, "span.id": self.context.span_id}
+            ),
             "status": {"code": 2, "message": self.error} if self.error else {},
         }
         if self.context.trace_state:

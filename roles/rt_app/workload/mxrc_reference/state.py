@@ -84,10 +84,9 @@ class ProcessState:
             self._recovered_tasks[key] = int(tasks.get(key, 0))
         self._tasks.last_task_id = str(tasks.get("last_task_id", ""))
         self._log.info(
-            f"Recovered from checkpoint: {self._process_name}-{checkpoint.sequence} ({checkpoint.path}), "
-            f"{self.recovered_cycles} cycles"
+            f"Recovered from checkpoint: {checkpoint.id} ({checkpoint.path}), {self.recovered_cycles} cycles"
         )
-        for task_id in tasks.get("active", []):
+        for task_id in state.get("active_tasks", []):
             # A task is not repeated: nobody knows how far its last action came.
             self._log.warn("Task was interrupted by a restart", fields={"mxrc.task_id": task_id})
             self._recovered_tasks["failed"] += 1
@@ -96,6 +95,7 @@ class ProcessState:
         """Write a checkpoint."""
         controller = self._loop.controller
         state = {
+            "active_tasks": self._tasks.active(),
             "restart_count": self.restart_count,
             "cycles_total": self.cycles_total,
             "deadline_misses_total": self._recovered_misses + self._loop.misses,
@@ -107,7 +107,6 @@ class ProcessState:
             "tasks": {
                 **self.task_counts(),
                 "last_task_id": self._tasks.last_task_id,
-                "active": self._tasks.active(),
             },
         }
         self._checkpoints.save(state)

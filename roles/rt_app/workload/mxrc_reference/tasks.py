@@ -43,7 +43,7 @@ class EventBus:
 
     def publish(self, topic: str, parent: SpanContext, task_id: str, payload: Payload) -> None:
         """Hand an event to all subscribers."""
-        attributes = {"messaging.destination.name": topic, "mxrc.task_id": task_id}
+        attributes = {"messaging.destination.name": topic, "task.id": task_id}
         with self._tracer.span("eventbus.publish", parent, attributes, Span.PRODUCER, self._enabled) as span:
             self.published += 1
             for subscriber in self._subscribers:
@@ -105,7 +105,7 @@ class TaskExecutor:
                 raise TaskRejectedError(409, f"task {task_id} is running")
             if len(self._active) >= self.QUEUE_LIMIT:
                 raise TaskRejectedError(503, f"{self.QUEUE_LIMIT} tasks are waiting")
-            attributes = {"mxrc.task_id": task_id, "mxrc.task_mode": mode}
+            attributes = {"task.id": task_id, "mxrc.task_mode": mode}
             span = self._tracer.span("task.execute", parent, attributes, Span.SERVER, self._enabled)
             task = Task(task_id, mode, span)
             self._active[task_id] = task
@@ -140,13 +140,13 @@ class TaskExecutor:
                 del self._active[task.task_id]
 
     def _run_sequence(self, task: Task, number: int) -> None:
-        attributes: Attributes = {"mxrc.task_id": task.task_id, "mxrc.sequence": number}
+        attributes: Attributes = {"task.id": task.task_id, "mxrc.sequence": number}
         with self._tracer.span("sequence.run", task.span.context, attributes, enabled=self._enabled) as span:
             for name, target in self.ACTIONS:
                 self._execute_action(task, name, target, span.context)
 
     def _execute_action(self, task: Task, name: str, target: float, parent: SpanContext) -> None:
-        attributes = {"mxrc.task_id": task.task_id, "mxrc.action": name}
+        attributes = {"task.id": task.task_id, "mxrc.action": name}
         with self._tracer.span("action.execute", parent, attributes, enabled=self._enabled) as span:
             before = self._loop.cycles
             self._loop.controller.target = target

@@ -21,6 +21,8 @@ class Request(NamedTuple):
 
     headers: Mapping[str, str]
     body: bytes
+    began: float
+    """When it came, of time.monotonic()."""
 
 
 class Response(NamedTuple):
@@ -102,7 +104,7 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
             document = {"error": "Method Not Allowed", "path": endpoint}
             response = json_response(405, document, Allow=", ".join(methods))
         else:
-            response = self._call(methods[method])
+            response = self._call(methods[method], began)
         # Counted before it is sent: who has the answer finds it in the metrics.
         self.server.statistics.observe(method, endpoint, response.status, time.monotonic() - began)
         self.send_response(response.status)
@@ -115,7 +117,7 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
         if response.afterwards is not None:
             response.afterwards()
 
-    def _call(self, route: Route) -> Response:
+    def _call(self, route: Route, began: float) -> Response:
         length = self.headers.get("Content-Length") or "0"
         if not length.isdigit():
             return json_response(400, {"error": "Bad Request", "reason": "Content-Length is no number"})
@@ -123,7 +125,7 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
             reason = f"body is larger than {self.BODY_LIMIT} bytes"
             return json_response(413, {"error": "Content Too Large", "reason": reason})
         headers = {name.lower(): value for name, value in self.headers.items()}
-        return route(Request(headers, self.rfile.read(int(length))))
+        return route(Request(headers, self.rfile.read(int(length)), began))
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
