@@ -185,10 +185,9 @@ class AptRoot:
             "Acquire::Languages": "none",
             "Acquire::ForceHash": "SHA256",
             "Acquire::Retries": "3",
+            **dict(self._archive.transport),
             **dict(self._archive.options),
         }
-        for host, path in self._archive.authorities:
-            options["::".join(("Acquire", "https", *([host] if host else []), "CaInfo"))] = str(path)
         if os.geteuid() == 0:
             # The lists are below a folder that the user _apt may not enter.
             options["APT::Sandbox::User"] = "root"
