@@ -165,7 +165,8 @@ class AptRoot:
             place = self._directory / path
             # Untouched files keep apt's cache valid.
             if not place.is_file() or place.read_bytes() != data:
-                replace_file(place, data)
+                # Addresses and proxies may have passwords in them.
+                replace_file(place, data, 0o600)
 
     def _configuration(self) -> str:
         root = self._directory

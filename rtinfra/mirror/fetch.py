@@ -119,8 +119,8 @@ class _Item:
     """Bytes of it that the reporter knows of."""
     resumed: bool = False
     """Something was here before the last call."""
-    too_long: int = 0
-    """Bytes of it that had arrived when that became apparent."""
+    is_too_long: bool = False
+    """It was seen to have more bytes than it may."""
     reasons: list[str] = field(default_factory=list)
     """Why it did not come from where it was looked for."""
 
@@ -128,6 +128,13 @@ class _Item:
     def rejected(self) -> Path:
         """Where apt leaves a file with another hash."""
         return self.path.with_name(f"{self.path.name}.FAILED")
+
+    def is_begun(self) -> bool:
+        """Whether what is here of it is of use: a part, or the whole, which is read and compared."""
+        size = self.path.lstat().st_size
+        if self.path.is_symlink() or size > self.content.size:
+            return False
+        return size < self.content.size or self.is_right()
 
     def is_right(self) -> bool:
         """Read it and compare."""
@@ -167,11 +174,11 @@ def _tidy(partial: Path, items: Sequence[_Item]) -> int:
     by_name = {item.path.name: item for item in items}
     left = 0
     for path in partial.iterdir():
-        item, size = by_name.get(path.name), path.lstat().st_size
-        if item is None or size > item.content.size or (size == item.content.size and not item.is_right()):
-            path.unlink()
+        item = by_name.get(path.name)
+        if item is not None and item.is_begun():
+            left += path.stat().st_size
         else:
-            left += size
+            path.unlink()
     return left
 
 
@@ -261,7 +268,7 @@ class _Run:
                 except FileNotFoundError:
                     continue
                 if size > item.content.size and not item.path.is_symlink():
-                    item.too_long = size
+                    item.is_too_long = True
                     call.end()
                 self._tell(item, min(size, item.content.size))
 
@@ -275,11 +282,11 @@ class _Run:
         # Of a call that failed nothing is known but what it complains of: read the others.
         arrived = [item for item in items if outcome.complete or item.is_right()]
         self._adopt(arrived)
-        is_cut = any(item.too_long for item in items)
+        is_cut = any(item.is_too_long for item in items)
         refused = []
         for item in items:
             if item not in arrived:
-                self._tell(item, item.path.stat().st_size if item.path.exists() and not item.too_long else 0)
+                self._tell(item, item.path.stat().st_size if item.path.exists() and not item.is_too_long else 0)
                 said = outcome.reasons.get(item.urls[0], "" if is_cut else outcome.said)
                 refused.append((item, _reason(item, said)))
         return refused
@@ -321,8 +328,8 @@ def _reason(item: _Item, said: str) -> str:
     if _FULL.search(said):
         raise _full(item)
     size = item.content.size
-    if item.too_long:
-        item.too_long = 0
+    if item.is_too_long:
+        item.is_too_long = False
         item.path.unlink(missing_ok=True)
         item.rejected.unlink(missing_ok=True)
         return f"it is too long there: more than {size} bytes"
