@@ -2,8 +2,8 @@
 
     python -m benchmarks.mirror [--json] [--rounds N] [--inventory FILE]
 
-Uses the archive, index and images that this computer is configured with. Fetching is compared with curl in its parallel
-mode with as many connections: the same files from the same place in the same run, in turn, into empty folders, so that
+Uses the archive, index and images that this computer is configured with. Fetching, which is apt's work, is compared
+with curl in its parallel mode: the same files from the same place in the same run, in turn, into empty folders, so that
 a change in the network or in other work of this computer meets both. curl compares nothing with a hash and leaves the
 bytes to be written when the system likes; ours counts from the call to contents that survive a power cut.
 
@@ -36,7 +36,7 @@ from rtinfra.local.programs import Tool
 from rtinfra.local.progress import ConsoleReporter, Reporter, megabytes
 from rtinfra.mirror import lock as locking
 from rtinfra.mirror.bundle import Bundle, make_bundle
-from rtinfra.mirror.fetch import CONNECTIONS, addresses, fetch
+from rtinfra.mirror.fetch import addresses, fetch
 from rtinfra.mirror.model import LOCAL, Content, Lock
 from rtinfra.mirror.release import publish
 from rtinfra.mirror.required import PackageSet, load_required
@@ -47,6 +47,8 @@ from rtinfra.paths import PROJECT, lab_inventory
 LEAST_SHARE = 0.8
 #: `rtinfra mirror lock`, then `rtinfra mirror fetch`, when nothing is new.
 MOST_REFRESH_SECONDS = 3.0
+#: Of curl.
+CONNECTIONS = 8
 #: What a second lock has and the first has not, to see the size of a delta.
 ADDED_PACKAGE = "strace"
 
@@ -156,7 +158,7 @@ def _compare(
 ) -> tuple[list[float], list[float]]:
     """Return the seconds of curl and of ours."""
     places = addresses(lock, archive)
-    # In the order of ours, which is the best one: a large file that comes last is waited for alone.
+    # The best order: a large file that comes last is waited for alone.
     largest_first = sorted(lock.packages, key=lambda package: -package.size)
     urls = [places[package.sha256][0] for package in largest_first]
     stanzas = mirror.pool.read(lock.stanzas.sha256)
@@ -187,7 +189,7 @@ def _ours(lock: Lock, stanzas: bytes, archive: Archive, folder: Path) -> float:
 
 
 def _curl(urls: list[str], folder: Path) -> float:
-    """Download all files into an empty folder; curl's own parallel mode keeps its connections, as we do."""
+    """Download all files into an empty folder; curl's own parallel mode keeps its connections."""
     folder.mkdir()
     listed = folder.with_name("urls")
     listed.write_text("".join(f'url = "{url}"\noutput = "{number}"\n' for number, url in enumerate(urls)))

@@ -11,9 +11,9 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from rtinfra.local.errors import LocalError
 
@@ -34,10 +34,8 @@ _OPTIONS = (
     "Acquire::Check-Valid-Until",
     "Acquire::Check-Date",
 )
-# The file with the authorities that sign for archives: for one host, or for all.
-_CA_FILE = re.compile(
-    r"^Acquire::https::(?:(?P<host>[^:\s]+)::)?CaInfo \"(?P<path>.+)\";$", re.MULTILINE | re.IGNORECASE
-)
+# How apt asks web servers: through which proxies, believing whose signatures, with which certificate of its own.
+_TRANSPORT = re.compile(r"^(?P<name>Acquire::https?::\S+) \"(?P<value>.*)\";$", re.MULTILINE | re.IGNORECASE)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # The name of the host as seen by a guest in QEMU's user-mode network.
 GUEST_VIEW_OF_HOST = "10.0.2.2"
@@ -56,33 +54,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Login:
-    """Name and password for servers, as apt_auth.conf(5) has them; empty or None stands for any."""
-
-    scheme: str
-    host: str
-    port: int | None
-    path: str
-    name: str
-    password: str = field(repr=False)
-
-    def is_for(self, place: SplitResult) -> bool:
-        """Whether it is meant for an address. Without a scheme it is told to nobody who could be overheard."""
-        return (
-            place.scheme == (self.scheme or "https")
-            and place.hostname == self.host
-            and self.port in (None, place.port)
-            and place.path.startswith(self.path)
-        )
-
-
-@dataclass(frozen=True)
 class Archive:
-    """Where packages of Debian come from, and whose signature they carry.
-
-    `logins` are for servers that ask for one, `authorities` the files with those who sign for servers, by host; that of
-    the empty host is for all others.
-    """
+    """Where packages of Debian come from, and whose signature they carry."""
 
     main: tuple[str, ...]
     security: tuple[str, ...] = ()
@@ -90,8 +63,8 @@ class Archive:
     trusted: bool = False
     options: tuple[tuple[str, str], ...] = ()
     """apt options (name, value) that the guest needs as well."""
-    logins: tuple[Login, ...] = ()
-    authorities: tuple[tuple[str, Path], ...] = ()
+    transport: tuple[tuple[str, str], ...] = ()
+    """apt options (name, value) of this machine about how web servers are asked; a guest has other files."""
 
 
 def parse_deb822(text: str) -> list[Source]:
@@ -173,43 +146,9 @@ def parse_apt_config(dump: str) -> dict[str, str]:
     return values
 
 
-def parse_authorities(dump: str) -> tuple[tuple[str, Path], ...]:
-    """Return the files with certificate authorities out of the text of ``apt-config dump``, by host."""
-    return tuple((match["host"] or "", Path(match["path"])) for match in _CA_FILE.finditer(dump))
-
-
-def parse_logins(text: str) -> list[Login]:
-    """Return the logins of an auth.conf, apt_auth.conf(5); those without name and password are none."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    found: list[dict[str, str]] = []
-    words = iter(" ".join(lines).split())
-    for word in words:
-        if word == "machine":
-            found.append({word: next(words, "")})
-        elif word in ("login", "password") and found:
-            found[-1][word] = next(words, "")
-    logins = []
-    for entry in found:
-        place = entry["machine"]
-        try:
-            parts = urlsplit(place if "://" in place else f"//{place}")
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            continue
-        if host and entry.keys() >= {"login", "password"}:
-            logins.append(Login(parts.scheme, host, port, parts.path, entry["login"], entry["password"]))
-    return logins
-
-
-def read_logins(apt_directory: Path) -> tuple[Login, ...]:
-    """Return the logins below ``apt_directory`` that this user may read, in apt's order: the first that fits counts."""
-    found = []
-    for path in (apt_directory / "auth.conf", *sorted((apt_directory / "auth.conf.d").glob("*.conf"))):
-        try:
-            found += parse_logins(path.read_text(encoding="utf-8", errors="replace"))
-        except (FileNotFoundError, PermissionError):
-            continue
-    return tuple(found)
+def parse_transport(dump: str) -> tuple[tuple[str, str], ...]:
+    """Return how this machine's apt asks web servers, out of the text of ``apt-config dump``."""
+    return tuple((match["name"], match["value"]) for match in _TRANSPORT.finditer(dump) if match["value"])
 
 
 def guest_address(uri: str) -> str:
@@ -252,11 +191,13 @@ def choose(sources: Iterable[Source]) -> tuple[Source, Source | None]:
     return main, security
 
 
-def discover(apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, str] | None = None) -> Archive:
+def discover(
+    apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, str] | None = None, *, for_guests: bool = True
+) -> Archive:
     """The Debian archive this machine uses.
 
     ``RTINFRA_LAB_ARCHIVE`` and ``RTINFRA_LAB_SECURITY_ARCHIVE`` overrule the configuration. Raises LocalError
-    when there is none, or when it can be reached from this machine only (file:, cdrom:).
+    when there is none, or (``for_guests``) when it can be reached from this machine only (file:, a list of mirrors).
     """
     environment = os.environ if environment is None else environment
     if override := environment.get(ARCHIVE_VARIABLE):
@@ -267,7 +208,7 @@ def discover(apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, s
         main, security = choose(read_sources(apt_directory))
     uris = (*main.uris, *(security.uris if security else ()))
     for uri in uris:
-        if urlsplit(uri).scheme not in ("http", "https"):
+        if for_guests and urlsplit(uri).scheme not in ("http", "https"):
             raise LocalError(
                 f"the Debian archive {uri} of this machine's apt configuration cannot be reached"
                 " from a virtual machine",
@@ -280,8 +221,7 @@ def discover(apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, s
         keyring=_keyring(main.signed_by),
         trusted=main.trusted,
         options=_options(dump, environment),
-        logins=read_logins(apt_directory),
-        authorities=parse_authorities(dump),
+        transport=parse_transport(dump),
     )
 
 

@@ -121,14 +121,14 @@ def execute(
         try:
             raw, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            _end_family(process)
+            end_family(process)
             raise LocalError(
                 f"{program.name} did not finish within {timeout:.0f} s",
                 "try again; on a very slow or busy machine stop other work first",
                 (error.output or b"").decode(errors="replace")[-2000:],
             ) from error
         except BaseException:
-            _end_family(process)
+            end_family(process)
             raise
     output = raw.decode(errors="replace")
     if check and process.returncode != 0:
@@ -140,7 +140,7 @@ def execute(
     return subprocess.CompletedProcess(words, process.returncode, output, "")
 
 
-def _end_family(process: subprocess.Popen[bytes]) -> None:
+def end_family(process: subprocess.Popen[bytes]) -> None:
     """End the process and everything it started: first politely (it may have mounts to undo), then not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):

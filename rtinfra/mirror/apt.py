@@ -167,7 +167,8 @@ class AptRoot:
             place = self._directory / path
             # Untouched files keep apt's cache valid.
             if not place.is_file() or place.read_bytes() != data:
-                replace_file(place, data)
+                # Addresses and proxies may have passwords in them.
+                replace_file(place, data, 0o600)
 
     def _configuration(self) -> str:
         root = self._directory
@@ -187,10 +188,9 @@ class AptRoot:
             "Acquire::Languages": "none",
             "Acquire::ForceHash": "SHA256",
             "Acquire::Retries": "3",
+            **dict(self._archive.transport),
             **dict(self._archive.options),
         }
-        for host, path in self._archive.authorities:
-            options["::".join(("Acquire", "https", *([host] if host else []), "CaInfo"))] = str(path)
         if os.geteuid() == 0:
             # The lists are below a folder that the user _apt may not enter.
             options["APT::Sandbox::User"] = "root"

@@ -1,51 +1,55 @@
 """Bring the packages of a lock into the pool: several at a time, resumed where they were cut off.
 
 A lock names no addresses. Where packages come from is what this computer's apt is configured with at this moment; what
-comes from there is believed for its hash alone.
+comes from there is believed for its hash alone, which apt compares.
 
 What has arrived of a file waits in `partial/<sha256>` of the mirror's folder, across interruptions and restarts. It
-is hashed while it arrives and moved into the pool only when size and hash are right.
+is moved into the pool only when size and hash are right.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import io
-import queue
-import threading
+import re
+import select
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from rtinfra.local import programs
 from rtinfra.local.archive import Archive
 from rtinfra.local.progress import Reporter
+from rtinfra.mirror import download
 from rtinfra.mirror.apt import bases
+from rtinfra.mirror.download import Call, Outcome, Part, without_login
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import LOCAL, Content, Lock
 from rtinfra.mirror.pool import Arrived, Pool, require_space
 from rtinfra.mirror.store import Mirror
-from rtinfra.mirror.web import Answer, Proxies, Web, WebError
 
-CONNECTIONS = 8
-_BLOCK = 1 << 20
-# Files that enter the pool at once: the disk takes about as long for many as for one.
-_TOGETHER = 64
+#: Calls of apt's helper side by side: each has one connection to each server, and one core for its hashes.
+CALLS = 4
+# Of one call: the list of its arguments has a limit.
+_MOST_FILES = 256
+# Between two looks at how far the files are. Seconds.
+_LOOK = 0.1
+# What servers answer that may do better later; apt gives up at once. Broken connections it tries again itself.
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_STATUS = re.compile(r"(?P<status>\d{3}) +(?P<words>.*)")
+_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for. Seconds."""
+    """How often a server in trouble is asked; how long a silent one is waited for is apt's own configuration."""
 
     attempts: int = 5
     first_pause: float = 0.5
-    """Doubles with every attempt."""
-    silence: float = 30.0
-    """Without a single byte."""
+    """Seconds. Doubles with every attempt."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,6 @@ class Fetched:
     """Contents that were in the pool before."""
 
 
-class _Stopped(Exception):
-    """The run ends before its files are complete."""
-
-
-class _NotThere(Exception):
-    """This server will not give the file; another one may."""
-
-
-class _TryAgain(Exception):
-    """This server may give the file later."""
-
-
 def fetch(lock: Lock, mirror: Mirror, archive: Archive, report: Reporter, patience: Patience | None = None) -> Fetched:
     """Bring everything that the pool lacks.
 
@@ -81,16 +73,21 @@ def fetch(lock: Lock, mirror: Mirror, archive: Archive, report: Reporter, patien
     with mirror.working("fetching"):
         contents = lock.contents()
         missing = mirror.pool.missing(contents)
-        items = _items(lock, archive, missing)
         partial = mirror.root / "partial"
-        _forget_others(partial, missing)
+        items = _items(lock, archive, missing, partial)
+        arrived = _tidy(partial, items)
         total = sum(content.size for content in missing)
-        arrived = sum(path.stat().st_size for path in partial.glob("*"))
         require_space(mirror.pool.directory, max(total - arrived, 0), "for what is to be fetched")
         start = time.monotonic()
         if items:
-            with report.transfer(f"Fetching {len(items)} packages", total) as advance:
-                _run(items, mirror, archive, advance, patience or Patience())
+            programs.ensure((download.HELPER,), report)
+            with (
+                report.transfer(f"Fetching {len(items)} packages", total) as advance,
+                download.options((*archive.main, *archive.security)) as options,
+            ):
+                failed = _Run(mirror.pool, partial, options, advance, patience or Patience()).bring(items)
+            if failed:
+                raise _failure(failed, len(items))
         return Fetched(len(items), total, time.monotonic() - start, len(contents) - len(missing))
 
 
@@ -107,20 +104,49 @@ def addresses(lock: Lock, archive: Archive) -> dict[str, tuple[str, ...]]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Item:
+    """A file that is to arrive."""
+
     content: Content
     urls: tuple[str, ...]
+    """Without logins."""
+    path: Path
+    """Where it arrives."""
+    asked: int = 0
+    """How often, at the first of the URLs."""
+    told: int = 0
+    """Bytes of it that the reporter knows of."""
+    resumed: bool = False
+    """Something was here before the last call."""
+    is_too_long: bool = False
+    """It was seen to have more bytes than it may."""
+    reasons: list[str] = field(default_factory=list)
+    """Why it did not come from where it was looked for."""
+
+    @property
+    def rejected(self) -> Path:
+        """Where apt leaves a file with another hash."""
+        return self.path.with_name(f"{self.path.name}.FAILED")
+
+    def is_begun(self) -> bool:
+        """Whether what is here of it is of use: a part, or the whole, which is read and compared."""
+        size = self.path.lstat().st_size
+        if self.path.is_symlink() or size > self.content.size:
+            return False
+        return size < self.content.size or self.is_right()
+
+    def is_right(self) -> bool:
+        """Read it and compare."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.content.sha256
+        except FileNotFoundError:
+            return False
 
 
-@dataclass(frozen=True)
-class _Failed:
-    content: Content
-    error: BaseException
-
-
-def _items(lock: Lock, archive: Archive, missing: list[Content]) -> list[_Item]:
-    """Where to get what is missing: the largest first, so that the last connection does not drag on alone."""
+def _items(lock: Lock, archive: Archive, missing: list[Content], partial: Path) -> list[_Item]:
+    """Where to get what is missing."""
     places = addresses(lock, archive)
     unknown = [content for content in missing if content.sha256 not in places]
     if unknown:
@@ -136,245 +162,205 @@ def _items(lock: Lock, archive: Archive, missing: list[Content]) -> list[_Item]:
             f"{without.name} is from a security archive, and this computer's apt is configured with none",
             "add Debian's security archive to /etc/apt/sources.list.d",
         )
-    found = [_Item(content, places[content.sha256]) for content in missing]
-    return sorted(found, key=lambda item: -item.content.size)
+    return [
+        _Item(content, tuple(map(without_login, places[content.sha256])), partial / content.sha256)
+        for content in missing
+    ]
 
 
-def _forget_others(partial: Path, missing: Iterable[Content]) -> None:
-    """What began to arrive for another lock is of no use."""
+def _tidy(partial: Path, items: Sequence[_Item]) -> int:
+    """Remove what began to arrive for another lock, or cannot become what it should; return the bytes that are left."""
     partial.mkdir(parents=True, exist_ok=True)
-    wanted = {content.sha256 for content in missing}
+    by_name = {item.path.name: item for item in items}
+    left = 0
     for path in partial.iterdir():
-        if path.name not in wanted:
+        item = by_name.get(path.name)
+        if item is not None and item.is_begun():
+            left += path.stat().st_size
+        else:
             path.unlink()
-
-
-def _run(
-    items: list[_Item], mirror: Mirror, archive: Archive, advance: Callable[[int], None], patience: Patience
-) -> None:
-    waiting: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-    for item in items:
-        waiting.put(item)
-    done: queue.SimpleQueue[Arrived | _Failed] = queue.SimpleQueue()
-    stop = threading.Event()
-    proxies = Proxies(dict(archive.options))
-
-    def work() -> None:
-        with Web(archive, proxies, patience.silence) as web:
-            worker = _Worker(web, mirror, advance, patience, stop)
-            while not stop.is_set():
-                try:
-                    item = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    done.put(worker.bring(item))
-                except _Stopped:
-                    return
-                except BaseException as error:
-                    done.put(_Failed(item.content, error))
-
-    # Daemons: when this run is interrupted nobody waits for a server that is silent. Whatever they are doing may
-    # be cut off at any point.
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(CONNECTIONS, len(items)))]
-    for thread in threads:
-        thread.start()
-    try:
-        failed = _settle(done, len(items), mirror.pool)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(timeout=1)
-    if failed:
-        raise _failure(failed, len(items))
-
-
-def _settle(done: queue.SimpleQueue[Arrived | _Failed], count: int, pool: Pool) -> list[_Failed]:
-    """Move so many files into the pool, while others still arrive; return those that failed.
-
-    A disk that takes no more ends it early.
-    """
-    arrived: list[Arrived] = []
-    failed: list[_Failed] = []
-    for left in reversed(range(count)):
-        outcome = done.get()
-        try:
-            if isinstance(outcome, Arrived):
-                arrived.append(outcome)
-            else:
-                failed.append(outcome)
-            if left == 0 or len(arrived) == _TOGETHER:
-                pool.adopt(arrived)
-                arrived.clear()
-        except OSError as error:
-            failed.append(_Failed(outcome.content, error))
-        if failed and isinstance(failed[-1].error, OSError):
-            break
-    return failed
-
-
-def _failure(failed: list[_Failed], of: int) -> BaseException:
-    for one in failed:
-        if isinstance(one.error, OSError) and one.error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return MirrorError(
-                f"the disk became full while {one.content.name} arrived",
-                "free some space, then fetch again: what has arrived is kept",
-            )
-        if not isinstance(one.error, MirrorError):
-            return one.error
-    errors = [one.error for one in failed if isinstance(one.error, MirrorError)]
-    if len(errors) == 1:
-        return errors[0]
-    lines = sorted(error.message for error in errors)
-    steps = dict.fromkeys(error.next_step for error in errors)
-    return MirrorError(
-        f"{len(errors)} of {of} files could not be fetched; the others are in the pool",
-        "; or: ".join(steps),
-        "\n".join(lines),
-    )
+    return left
 
 
 @dataclass(frozen=True)
-class _Worker:
-    """Lets one file arrive after the other, in its own thread."""
+class _Run:
+    """Lets files arrive, and moves them into the pool while others still do."""
 
-    web: Web
-    mirror: Mirror
+    pool: Pool
+    partial: Path
+    options: Sequence[str]
     advance: Callable[[int], None]
     patience: Patience
-    stop: threading.Event
 
-    def bring(self, item: _Item) -> Arrived:
-        """Let one file arrive; raises MirrorError when no server gives it."""
-        reasons: list[str] = []
-        arrival = _Arrival(self.mirror.root / "partial" / item.content.sha256, item.content, self.advance)
-        with arrival:
-            for url in item.urls:
-                try:
-                    self._from(url, arrival)
-                    break
-                except _NotThere as reason:
-                    reasons.append(f"{urlsplit(url).hostname}: {reason}")
-            else:
-                raise MirrorError(
-                    f"{item.content.name} could not be fetched: {'; '.join(reasons)}",
-                    "when the archive has replaced it meanwhile, take the current version with `rtinfra mirror lock`;"
-                    " otherwise try again: what has arrived is kept",
-                )
-        return Arrived(item.content, arrival.path, arrival.sha256)
+    def bring(self, items: Sequence[_Item]) -> list[_Item]:
+        """Let all arrive; return those that no server gives.
 
-    def _from(self, url: str, arrival: _Arrival) -> None:
-        """Let a file arrive completely from one server."""
+        Raises:
+            MirrorError: the disk takes no more.
+        """
+        failed: list[_Item] = []
         pause = self.patience.first_pause
-        for attempt in range(1, self.patience.attempts + 1):
-            try:
-                resumed = arrival.size > 0
-                if arrival.size < arrival.content.size or not resumed:
-                    self._request(url, arrival)
-                if arrival.sha256 == arrival.content.sha256:
-                    return
-                arrival.restart()
-                if not resumed:
-                    raise _NotThere(f"it has another content than was locked (sha256 {arrival.content.sha256})")
-                # What was there from before may have been the bad part.
-            except (WebError, _TryAgain) as error:
-                if attempt == self.patience.attempts:
-                    raise _NotThere(f"{error}, {attempt} times") from error
-                if self.stop.wait(pause):
-                    raise _Stopped from error
+        # What had arrived completely before the last run ended needs no server.
+        there = [item for item in items if item.path.exists() and item.path.stat().st_size == item.content.size]
+        self._adopt(there)
+        waiting = [item for item in items if item not in there]
+        while waiting:
+            refused = self._round(waiting)
+            waiting = []
+            is_in_trouble = False
+            for item, reason in refused:
+                if self._may_come_later(item, reason):
+                    is_in_trouble = True
+                    waiting.append(item)
+                elif self._is_to_be_had(item, reason):
+                    waiting.append(item)
+                else:
+                    failed.append(item)
+            if is_in_trouble:
+                time.sleep(pause)
                 pause *= 2
-        raise _NotThere("it has another content than was locked")
+        return failed
 
-    def _request(self, url: str, arrival: _Arrival) -> None:
-        start, size = arrival.size, arrival.content.size
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        with self.web.get(url, headers) as answer:
-            status = answer.status
-            if status in _AGAIN:
-                raise _TryAgain(f"it answers {status}")
-            if status == 416:
-                arrival.restart()
-                raise _TryAgain("it has less than is here already")
-            if status not in (200, 206):
-                raise _NotThere(f"it answers {status} {answer.reason}")
-            if start and status == 200:
-                arrival.restart()
-            if status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                arrival.restart()
-                raise _TryAgain("it gives another part than was asked for")
-            offered = _whole_size(answer, arrival.size)
-            # The size first: a wrong file need not be read to be refused.
-            if offered is not None and offered != size:
-                what = "truncated" if offered < size else "too long"
-                raise _NotThere(f"it is {what} there: {offered} bytes, {size} are expected")
-            # As it comes: collected into full blocks, the last one would be lost when the connection breaks.
-            while block := answer.read(_BLOCK):
-                if self.stop.is_set():
-                    raise _Stopped
-                arrival.write(block)
-        if arrival.size < size:
-            raise _TryAgain("it stopped in the middle")
+    def _may_come_later(self, item: _Item, reason: str) -> bool:
+        match = _STATUS.match(reason)
+        return match is not None and int(match["status"]) in _AGAIN and item.asked < self.patience.attempts
 
+    def _is_to_be_had(self, item: _Item, reason: str) -> bool:
+        """Whether there is somewhere to look next; `reason` is why it did not come, empty when nothing is known."""
+        if not reason:
+            return True
+        match = _STATUS.match(reason)
+        words = f"it answers {match['status']} {match['words']}" if match else reason
+        times = f", {item.asked} times" if item.asked > 1 else ""
+        item.reasons.append(f"{urlsplit(item.urls[0]).hostname or item.urls[0]}: {words}{times}")
+        item.urls, item.asked = item.urls[1:], 0
+        return bool(item.urls)
 
-class _Arrival:
-    """A file on its way: the bytes on disk, and the hash over them."""
+    def _round(self, items: Sequence[_Item]) -> list[tuple[_Item, str]]:
+        """Ask for each file once; return those that did not arrive, and why."""
+        waiting = _shares(items)
+        running: dict[Call, list[_Item]] = {}
+        refused: list[tuple[_Item, str]] = []
+        with ExitStack() as stack:
+            while waiting or running:
+                while waiting and len(running) < CALLS:
+                    share = waiting.pop()
+                    running[stack.enter_context(self._call(share))] = share
+                ended, _, _ = select.select(list(running), [], [], _LOOK)
+                self._look(running)
+                for call in ended:
+                    refused += self._settle(call.outcome(), running.pop(call))
+        return refused
 
-    def __init__(self, path: Path, content: Content, advance: Callable[[int], None]) -> None:
-        self.path = path
-        self.content = content
-        self.size = 0
-        self._advance = advance
-        self._hash = hashlib.sha256()
-        self._file: io.FileIO | None = None
+    def _call(self, items: Sequence[_Item]) -> AbstractContextManager[Call]:
+        for item in items:
+            item.asked += 1
+            item.resumed = item.path.exists() and item.path.stat().st_size > 0
+        parts = [Part(item.urls[0], item.path, item.content.sha256) for item in items]
+        return download.calling(parts, self.options)
 
-    def __enter__(self) -> _Arrival:
-        # Unbuffered: what is on disk is what was hashed.
-        self._file = io.FileIO(self.path, "r+" if self.path.exists() else "w+")
-        while block := self._file.read(_BLOCK):
-            self._took(block)
-        if self.size > self.content.size:
-            self.restart()
-        return self
+    def _look(self, running: dict[Call, list[_Item]]) -> None:
+        """Tell how far the files are; end a call of which one becomes longer than it may."""
+        for call, items in running.items():
+            for item in items:
+                try:
+                    size = item.path.lstat().st_size
+                except FileNotFoundError:
+                    continue
+                if size > item.content.size and not item.path.is_symlink():
+                    item.is_too_long = True
+                    call.end()
+                self._tell(item, min(size, item.content.size))
 
-    def __exit__(self, *_: object) -> None:
-        assert self._file is not None
-        self._file.close()
-        if self.size == 0:
-            with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
+    def _tell(self, item: _Item, size: int) -> None:
+        if size != item.told:
+            self.advance(size - item.told)
+            item.told = size
 
-    @property
-    def sha256(self) -> str:
-        """Of what has arrived."""
-        return self._hash.hexdigest()
+    def _settle(self, outcome: Outcome, items: Sequence[_Item]) -> list[tuple[_Item, str]]:
+        """Move what a call brought into the pool; return what it did not bring, and why."""
+        # Of a call that failed nothing is known but what it complains of: read the others.
+        arrived = [item for item in items if outcome.complete or item.is_right()]
+        self._adopt(arrived)
+        is_cut = any(item.is_too_long for item in items)
+        refused = []
+        for item in items:
+            if item not in arrived:
+                self._tell(item, item.path.stat().st_size if item.path.exists() and not item.is_too_long else 0)
+                said = outcome.reasons.get(item.urls[0], "" if is_cut else outcome.said)
+                refused.append((item, _reason(item, said)))
+        return refused
 
-    def write(self, block: bytes) -> None:
-        """Append; raises _NotThere when it is more than the file should have."""
-        if self.size + len(block) > self.content.size:
-            self.restart()
-            raise _NotThere(f"it is too long there: more than {self.content.size} bytes")
-        assert self._file is not None
-        rest = memoryview(block)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self._took(block)
-
-    def restart(self) -> None:
-        """Throw away what has arrived."""
-        assert self._file is not None
-        self._file.seek(0)
-        self._file.truncate()
-        self._advance(-self.size)
-        self.size = 0
-        self._hash = hashlib.sha256()
-
-    def _took(self, block: bytes) -> None:
-        self._hash.update(block)
-        self.size += len(block)
-        self._advance(len(block))
+    def _adopt(self, items: Sequence[_Item]) -> None:
+        try:
+            for item in items:
+                # apt does not copy what is on this computer.
+                if item.path.is_symlink():
+                    self.pool.add_file(item.content, item.path)
+                    item.path.unlink()
+                self._tell(item, item.content.size)
+            files = [item for item in items if item.path.exists()]
+            self.pool.adopt([Arrived(item.content, item.path, item.content.sha256) for item in files])
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _full(items[0]) from error
+            raise
 
 
-def _whole_size(answer: Answer, start: int) -> int | None:
-    """What the server says the whole file has; None when it does not say."""
-    length = answer.headers.get("Content-Length", "")
-    return start + int(length) if length.isdecimal() else None
+def _shares(items: Sequence[_Item]) -> list[list[_Item]]:
+    """What each call is to bring: about as many bytes each, the largest first."""
+    count = min(len(items), max(CALLS, -(-len(items) // _MOST_FILES)))
+    shares: list[list[_Item]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for item in sorted(items, key=lambda item: -item.content.size):
+        least = min((at for at in range(count) if len(shares[at]) < _MOST_FILES), key=sizes.__getitem__)
+        shares[least].append(item)
+        sizes[least] += item.content.size
+    return shares
+
+
+def _reason(item: _Item, said: str) -> str:
+    """Return why a file did not arrive, and remove what is of no use of it; empty: it is to be asked for once more.
+
+    Raises:
+        MirrorError: the disk takes no more.
+    """
+    if _FULL.search(said):
+        raise _full(item)
+    size = item.content.size
+    if item.is_too_long:
+        item.is_too_long = False
+        item.path.unlink(missing_ok=True)
+        item.rejected.unlink(missing_ok=True)
+        return f"it is too long there: more than {size} bytes"
+    if not item.rejected.exists():
+        return said
+    found = item.rejected.stat().st_size
+    item.rejected.unlink()
+    if item.resumed:
+        # What was there from before may have been the bad part.
+        return ""
+    if found != size:
+        what = "truncated" if found < size else "too long"
+        return f"it is {what} there: {found} bytes, {size} are expected"
+    return f"it has another content than was locked (sha256 {item.content.sha256})"
+
+
+def _full(item: _Item) -> MirrorError:
+    return MirrorError(
+        f"the disk became full while {item.content.name} arrived",
+        "free some space, then fetch again: what has arrived is kept",
+    )
+
+
+def _failure(failed: Sequence[_Item], of: int) -> MirrorError:
+    lines = sorted(f"{item.content.name} could not be fetched: {'; '.join(item.reasons)}" for item in failed)
+    step = (
+        "when the archive has replaced it meanwhile, take the current version with `rtinfra mirror lock`;"
+        " otherwise try again: what has arrived is kept"
+    )
+    if len(lines) == 1:
+        return MirrorError(lines[0], step)
+    return MirrorError(
+        f"{len(lines)} of {of} files could not be fetched; the others are in the pool", step, "\n".join(lines)
+    )

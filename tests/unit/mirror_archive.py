@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from email.utils import format_datetime, formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -252,13 +252,17 @@ class WebServer:
             request.end_headers()
             return
         data = file.read_bytes() if told.data is None else told.data
+        date = formatdate(int(file.stat().st_mtime), usegmt=True)
         start = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-", asked)) and self.ranges else 0
+        if request.headers.get("If-Range", date) != date:
+            start = 0
         if start >= len(data) > 0:
             request.send_response(416)
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
         request.send_response(206 if start else 200)
+        request.send_header("Last-Modified", date)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         request.send_header("Content-Length", str(len(data) - start))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rtinfra.local import archive
-from rtinfra.local.archive import Archive, Source, parse_authorities, parse_logins, read_logins
+from rtinfra.local.archive import Archive, Source, parse_transport
 from rtinfra.local.errors import LocalError
 
 DEB822 = """\
@@ -118,7 +116,7 @@ def test_discover_reads_files_and_options(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.keyring == archive.DEBIAN_KEYRING
     # The guest has another file system.
     assert found.options == (("Acquire::Check-Date", "false"),)
-    assert found.authorities == (("", Path("/etc/ours.pem")),)
+    assert found.transport == (("Acquire::https::CaInfo", "/etc/ours.pem"),)
 
 
 def test_environment_overrules_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +129,11 @@ def test_environment_overrules_the_configuration(tmp_path: Path, monkeypatch: py
 def test_an_archive_on_a_local_disk_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="cannot be reached"):
         archive.discover(tmp_path, {archive.ARCHIVE_VARIABLE: "file:/srv/debian"})
+
+
+def test_without_guests_an_archive_may_be_what_apt_alone_understands(tmp_path: Path) -> None:
+    environment = {archive.ARCHIVE_VARIABLE: "mirror+file:/etc/apt/mirrors"}
+    assert archive.discover(tmp_path, environment, for_guests=False).main == ("mirror+file:/etc/apt/mirrors",)
 
 
 def test_options_come_from_apt_and_the_proxy_from_the_environment(
@@ -199,36 +202,12 @@ def test_guest_options_lead_through_the_hosts_proxy() -> None:
     assert text == 'Acquire::Check-Date "false";\nAcquire::http::Proxy "http://10.0.2.2:3142";\n'
 
 
-def test_logins_are_read_in_apts_order_and_shown_to_nobody(tmp_path: Path) -> None:
-    (tmp_path / "auth.conf").write_text(
-        "# machine no.example login a password b\nmachine a.example\n login me\n password s1x\n"
-    )
-    (tmp_path / "auth.conf.d").mkdir()
-    (tmp_path / "auth.conf.d" / "90ubuntu.conf").write_text(
-        "machine esm.example/apps/ubuntu/ login bearer password s2x\n"
-        "machine https://b.example:8443 password s3x login x\n"
-    )
-    (tmp_path / "auth.conf.d" / "ignored").write_text("machine c.example login me password four\n")
-    found = read_logins(tmp_path)
-    assert [(one.scheme, one.host, one.port, one.path, one.name, one.password) for one in found] == [
-        ("", "a.example", None, "", "me", "s1x"),
-        ("", "esm.example", None, "/apps/ubuntu/", "bearer", "s2x"),
-        ("https", "b.example", 8443, "", "x", "s3x"),
-    ]
-    assert not any(word in repr(found) for word in ("s1x", "s2x", "s3x"))
-    assert read_logins(tmp_path / "nothing") == ()
-
-
-@given(
-    st.text()
-    | st.lists(st.sampled_from(["machine", "login", "password", "a.example", "http://b:x/", "[", "\n"])).map(" ".join)
-)
-def test_no_file_of_logins_is_too_odd(text: str) -> None:
-    assert all(login.host for login in parse_logins(text))
-
-
-def test_authorities_are_those_of_apt() -> None:
-    dump = 'Acquire::https "";\nAcquire::https::CaInfo "/etc/ssl/ours.pem";\n'
-    dump += 'acquire::https::a.example::cainfo "/etc/a.pem";\n'
-    assert dict(parse_authorities(dump)) == {"": Path("/etc/ssl/ours.pem"), "a.example": Path("/etc/a.pem")}
-    assert parse_authorities('Acquire::https::CaInfo "";\nAcquire::https::Proxy "x";\n') == ()
+def test_how_web_servers_are_asked_is_what_apt_says() -> None:
+    dump = 'Acquire::https "";\nAcquire::https::CaInfo "/etc/ssl/our own.pem";\nAcquire::Languages "none";\n'
+    dump += 'acquire::http::proxy::a.example "DIRECT";\nAcquire::https::a.example::SslCert "/etc/a.pem";\n'
+    dump += 'Acquire::http::Proxy "";\n'
+    assert dict(parse_transport(dump)) == {
+        "Acquire::https::CaInfo": "/etc/ssl/our own.pem",
+        "acquire::http::proxy::a.example": "DIRECT",
+        "Acquire::https::a.example::SslCert": "/etc/a.pem",
+    }

@@ -59,7 +59,7 @@ def lock_mirror(
             load_required(PROJECT, _place(inventory), store),
             PROJECT / lock_file,
             mirror_in(directory),
-            locking.Sources(discover(), store, PROJECT),
+            locking.Sources(discover(for_guests=False), store, PROJECT),
             ConsoleReporter(),
             renew=renew,
         )
@@ -75,7 +75,7 @@ def lock_mirror(
 
 @app.command("fetch")
 def fetch_mirror(lock_file: LockOption = LOCK, directory: DirectoryOption = None, as_json: JsonOption = False) -> None:
-    """Bring the packages of the lock that are not here yet, eight at a time. Needs a connection.
+    """Bring the packages of the lock that are not here yet, by apt as it is configured here. Needs a connection.
 
     What has arrived of a file is kept when this is interrupted. Every file is compared with the lock.
 
@@ -87,7 +87,7 @@ def fetch_mirror(lock_file: LockOption = LOCK, directory: DirectoryOption = None
     """
     with plain_errors("What has arrived is kept; the same command goes on from there."):
         lock = locking.read(PROJECT / lock_file)
-        done = fetch(lock, mirror_in(directory), discover(), ConsoleReporter())
+        done = fetch(lock, mirror_in(directory), discover(for_guests=False), ConsoleReporter())
         text = f"{done.files} packages fetched, {megabytes(done.bytes)} in {seconds(done.seconds)}"
         if not done.files:
             text = f"nothing to fetch: all {done.there} contents are here"
