@@ -14,6 +14,8 @@ from rtinfra.facts.host import HostState
 # GRUB writes its environment block in place, by the blocks it has on a plain disk (GRUB manual, "Environment block").
 _WRITABLE_BY_GRUB = frozenset({"ext2", "ext3", "ext4", "xfs", "vfat"})
 _PLAIN_DEVICES = frozenset({"disk", "part", "loop"})
+# dpkg's names of what the kernels and the trial boot are made for.
+_ARCHITECTURES = frozenset({"amd64"})
 
 
 def refusals(settings: RtKernelSettings, view: FleetView, state: HostState) -> Iterator[Finding]:
@@ -51,6 +53,7 @@ def refusals(settings: RtKernelSettings, view: FleetView, state: HostState) -> I
         )
     if state.has_grub:
         yield from _boot_environment(view, state)
+    yield from _unfit(view, state)
     # Space is needed to install a kernel; a host that has it is not refused for a small /boot.
     patterns = [source.image_pattern for name, source in sources.items() if name == state.distribution]
     if any(fnmatch(kernel, pattern) for kernel in state.kernels for pattern in patterns):
@@ -67,6 +70,40 @@ def refusals(settings: RtKernelSettings, view: FleetView, state: HostState) -> I
                 f"MB must be free in {path} on this host, there are {free}",
                 f"remove what is not needed there: `du -xh --max-depth=2 {path} | sort -h | tail`",
             )
+
+
+def _unfit(view: FleetView, state: HostState) -> Iterator[Finding]:
+    """Refuse what would only show when half of a deploy is done."""
+    if state.architecture not in _ARCHITECTURES:
+        yield Finding(
+            "host",
+            view.host,
+            f"is an {state.architecture} machine; kernels and trial boot are made for {', '.join(_ARCHITECTURES)}",
+            "take it out of the group rt_hosts",
+        )
+    if state.has_grub and state.boot_loader:
+        yield Finding(
+            "host",
+            view.host,
+            f"has GRUB's files, but {state.boot_loader} started it: what is written for GRUB would never be read",
+            "make GRUB the boot loader (`grub-install`, then choose it in the firmware), or remove the other one;"
+            " boot, then deploy again",
+        )
+    if not state.has_initramfs_tools:
+        yield Finding(
+            "host",
+            view.host,
+            "has no initramfs-tools (with dracut, for example): the watchdog could not be armed before the system runs,"
+            " and no initrd could be checked",
+            "apt-get install initramfs-tools on the host, which removes dracut; boot, then deploy again",
+        )
+    if state.cgroup_filesystem != "cgroup2fs":
+        yield Finding(
+            "host",
+            view.host,
+            f"has its control groups on {state.cgroup_filesystem or 'nothing'}: cores cannot be kept for one group",
+            "remove systemd.unified_cgroup_hierarchy=0 and cgroup_no_v1= from the kernel's command line, and boot",
+        )
 
 
 def _boot_environment(view: FleetView, state: HostState) -> Iterator[Finding]:

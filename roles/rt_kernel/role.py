@@ -16,9 +16,6 @@ from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Director
 from rtinfra.paths import PROJECT
 from rtinfra.render import render
 
-# Longer than any file system of a host takes to be found; then a hang is over.
-_FEED_SECONDS = 180
-
 _KEEP = Action("keep-last-known-good", f"{BOOT_PROGRAM} keep")
 # The whole path: a shell may remember where it found the program before ours was there.
 _UPDATE_GRUB = Action("update-grub", "/usr/local/sbin/update-grub")
@@ -110,7 +107,6 @@ def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Re
         "module": watchdog.module,
         "identity": watchdog.identity,
         "link": WATCHDOG_DEVICE,
-        "feed_seconds": _FEED_SECONDS,
     }
     return [
         File(

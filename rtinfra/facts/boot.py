@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
@@ -10,6 +11,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import output_sections
+from rtinfra.render import render
 
 #: What a changed GRUB drop-in asks a "restart" of: the host.
 BOOT = "boot"
@@ -33,7 +35,8 @@ sed -n "s/^PARAMETERS='\\(.*\\)'$/\\1/p" $d/wanted"""
 
 # Goes unquoted into a shell script, since a quoted glob would not match anything.
 _PATTERN = re.compile(r"^[A-Za-z0-9.*+~_\-]+$")
-_LINUX_LINE = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)\s*(.*)$")
+#: Reads GRUB's language on the host, as boot.sh does; what it can be asked stands in the file.
+GRUB_READER = f"perl -e {shlex.quote(render('rt_kernel/grub-words.pl').decode())} --"
 
 #: Prints what became of the last trial.
 TRIAL_SCRIPT = f"cat {_STORE}/state"
@@ -71,7 +74,8 @@ class BootState:
     """The booted kernel and its command line, against the entry that GRUB has for the newest kernel of ours.
 
     `installed` are the kernel releases in /boot that match the pattern, oldest first; `next_parameters` is
-    None when grub.cfg has no entry for the newest of them. Parameters are without BOOT_IMAGE, initrd and the mark of
+    None when grub.cfg has no entry for the newest of them. `next_variables` are, as name=value, all values that a
+    variable of GRUB on its line may have. Parameters are without BOOT_IMAGE, initrd and the mark of
     our own entries.
 
     `good` is None when there is no complete last known good entry; `default_is_good` whether GRUB boots it by itself.
@@ -84,6 +88,7 @@ class BootState:
     parameters: tuple[str, ...]
     installed: tuple[str, ...]
     next_parameters: tuple[str, ...] | None
+    next_variables: tuple[str, ...] = ()
     good: Kept | None = None
     default_is_good: bool = False
     trial: Trial | None = None
@@ -117,17 +122,16 @@ def parse_boot_state(lines: list[str]) -> BootState:
         return values[0].strip()
 
     installed = tuple(line.strip() for line in found.get("installed", []) if line.strip())
-    entries: dict[str, tuple[str, ...]] = {}
+    entries: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for line in found.get("grub_cfg", []):
-        match = _LINUX_LINE.match(line)
-        if not match:
-            continue
-        release = match[1].rsplit("/vmlinuz-", 1)[-1]
-        parameters = _words(match[2])
+        image, text, *maybe = line.split("\t")
+        parameters = _words(text)
         # The recovery entry of a kernel follows its normal one.
         if "single" not in parameters:
-            entries.setdefault(release, parameters)
+            entries.setdefault(image.rsplit("/vmlinuz-", 1)[-1], (parameters, tuple(maybe)))
     newest = installed[-1] if installed else None
+    entry = entries.get(newest) if newest else None
+    following, variables = entry or (None, ())
     guard = found.get("guard")
     return BootState(
         boot_id=one("boot_id"),
@@ -135,7 +139,8 @@ def parse_boot_state(lines: list[str]) -> BootState:
         is_realtime="PREEMPT_RT" in one("version"),
         parameters=_words(one("cmdline")),
         installed=installed,
-        next_parameters=entries.get(newest) if newest else None,
+        next_parameters=following,
+        next_variables=variables,
         good=parse_kept(found.get("kept", [])),
         default_is_good=one("default") == "yes" and one("saved_entry") == f"saved_entry={GOOD_ENTRY}",
         trial=parse_trial(found.get("trial", [])),
@@ -175,9 +180,10 @@ class Boot(FactBase[BootState]):
                     "cmdline": "cat /proc/cmdline",
                     "installed": (
                         f"for k in /boot/vmlinuz-{image_pattern}; do "
+                        "case $k in *.old | *.bak | *~ | *.dpkg-*) continue ;; esac; "
                         'test -e "$k" && echo "${k#/boot/vmlinuz-}"; done | sort -V'
                     ),
-                    "grub_cfg": "grep -E '^[[:space:]]*linux' /boot/grub/grub.cfg",
+                    "grub_cfg": f"{GRUB_READER} lines /boot/grub/grub.cfg /boot/grub/grubenv",
                     # Read by GRUB at boot: our menu, and the default from its environment.
                     "default": (
                         "grep -q 'set default=\"${saved_entry}\"' /boot/grub/grub.cfg && "

@@ -15,6 +15,9 @@ from rtinfra.facts import output_sections
 
 _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d+)/\S+:(?P<list>\S+)$")
 
+# Boot loader interface, systemd.io/BOOT_LOADER_INTERFACE.
+_LOADER_INFO = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+
 #: One command: the whole script costs one round trip.
 COMMANDS = {
     "os": ". /etc/os-release; echo $ID-$VERSION_ID",
@@ -28,6 +31,11 @@ COMMANDS = {
     "nodes": "grep -H . /sys/devices/system/node/node[0-9]*/cpulist",
     "free_mb": ('for d in / /boot /var; do set -- $(stat -f -c "%a %S" $d); echo "$d $(( $1 * $2 / 1048576 ))"; done'),
     "grub": "command -v update-grub >/dev/null && test -d /boot/grub && echo yes",
+    # What started this boot: its name, where it leaves one (UTF-16 behind four bytes); and whether it speaks as GRUB.
+    "loader": f"tr -cd '[:print:]' <{_LOADER_INFO}",
+    "started_by_grub": "grep -qw BOOT_IMAGE /proc/cmdline && echo yes",
+    "initramfs_tools": "command -v mkinitramfs >/dev/null && echo yes",
+    "cgroups": "stat -f -c %T /sys/fs/cgroup",
     # The file system of GRUB's environment, and what it lies on.
     "grub_fs": "findmnt -n -o FSTYPE -T /boot/grub",
     "grub_devices": "lsblk -s -n -o TYPE $(findmnt -n -v -o SOURCE -T /boot/grub) | tr -d ' └─`-' | sort -u",
@@ -47,6 +55,8 @@ class HostState:
     megabytes that root may still write there. `clock` is in seconds since the epoch. `codename` is the distribution's
     (trixie), `architecture` dpkg's name of it (amd64). `grub_filesystem` is that of /boot/grub,
     `grub_devices` the kinds of devices it lies on as lsblk(8) names them; both empty when the host cannot tell.
+    `boot_loader` is the name of what started this boot when that was not GRUB, else empty. `cgroup_filesystem` is
+    cgroup2fs where there is one hierarchy.
     """
 
     distribution: str
@@ -63,6 +73,9 @@ class HostState:
     architecture: str
     grub_filesystem: str
     grub_devices: frozenset[str]
+    boot_loader: str
+    has_initramfs_tools: bool
+    cgroup_filesystem: str
 
 
 def parse_host_state(lines: list[str]) -> HostState:
@@ -101,7 +114,17 @@ def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
         architecture=one("architecture"),
         grub_filesystem=one("grub_fs"),
         grub_devices=frozenset(line.strip() for line in found.get("grub_devices", []) if line.strip()),
+        boot_loader=_other_loader(one("loader"), one("started_by_grub") == "yes"),
+        has_initramfs_tools=one("initramfs_tools") == "yes",
+        cgroup_filesystem=one("cgroups"),
     )
+
+
+def _other_loader(name: str, says_image: bool) -> str:
+    """Return the boot loader's name when it is not GRUB; GRUB 2.12 leaves its own, and all pass on BOOT_IMAGE."""
+    if name and "GRUB" not in name:
+        return name
+    return "" if says_image else "another boot loader"
 
 
 def _lists_by_number(lines: Sequence[str], online: frozenset[int]) -> dict[int, frozenset[int]]:

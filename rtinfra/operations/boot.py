@@ -101,6 +101,14 @@ def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = 
             f"/etc/default/grub.d that sort after {Path(DEFAULT_ENTRY_FILE).name}, run update-grub and "
             f"`{BOOT_PROGRAM} keep` on the host"
         )
+    for name, value in (variable.split("=", 1) for variable in state.next_variables):
+        ours = [word for word in value.split() if word.partition("=")[0].replace("-", "_") in _names(parameters)]
+        if ours:
+            return (
+                f"GRUB's variable ${name} may put {' '.join(ours)} on the command line of {state.newest} as well; take"
+                f" it out of what sets it (`grep -rn {name} /etc/grub.d /boot/grub/grub.cfg` on the host), then run"
+                " update-grub"
+            )
     after = [word for word in state.next_parameters if word.partition("=")[0] in _names(parameters)]
     if sorted(after) != sorted(parameters):
         odd = sorted(set(after) ^ set(parameters)) or sorted(after)

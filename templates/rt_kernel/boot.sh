@@ -54,8 +54,16 @@ parameter() { tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p" | tail -n 1; }
 # entry good|trial: the folder that the menu names for it.
 entry() { [ ! -e "$menu" ] || sed -n "s/^# $1 //p" "$menu"; }
 
+# grub_words words|text: of standard input; see the reader.
+reader='{% include "rt_kernel/grub-words.pl" %}'
+grub_words() { perl -e "$reader" -- "$@"; }
+
+# booted: the command line that runs, without what the boot loader and we add to it.
+booted() { tr ' ' '\n' </proc/cmdline | grep -v '^BOOT_IMAGE=\|^initrd=\|^rtinfra\.' | paste -s -d ' ' -; }
+
 newest() {
     for image in /boot/vmlinuz-$IMAGE_PATTERN; do
+        case $image in *.old | *.bak | *~ | *.dpkg-*) continue ;; esac
         [ ! -e "$image" ] || printf '%s\n' "${image#/boot/vmlinuz-}"
     done | sort -V | tail -n 1
 }
@@ -68,13 +76,26 @@ block() {
         inside && /^[ \t]*}[ \t]*$/ { exit }' /boot/grub/grub.cfg
 }
 
-# words RELEASE: the command line of that entry.
-words() {
+# arguments RELEASE: what stands behind the image on the line of that entry that loads it, in the language of GRUB.
+arguments() {
     block "$1" | sed -n 's/^[[:space:]]*linux[a-z0-9]*[[:space:]]\{1,\}[^[:space:]]\{1,\}[[:space:]]*//p' | head -n 1
 }
 
-# store_entry RELEASE WORDS: freeze image, initrd and command line of a kernel in a folder named by their hash, and print
-# that name. Links where the file system has them: a frozen copy costs no space, and stays when the original is replaced.
+# asks RELEASE: whether GRUB asks for a name and a password before it starts that entry.
+asks() {
+    grep -qs '^[[:space:]]*set superusers=' /boot/grub/*.cfg || return 1
+    ! block "$1" | grep '^[[:space:]]*menuentry' | grep -q -e '--unrestricted'
+}
+
+# remember FOLDER ARGUMENTS: what GRUB is told (text), and what the kernel gets of it (words).
+remember() {
+    printf '%s\n' "$2" | written "$1/text"
+    # Last: a folder with this file is complete.
+    printf '%s\n' "$2" | grub_words words | written "$1/words"
+}
+
+# store_entry RELEASE ARGUMENTS: freeze image, initrd and command line of a kernel in a folder named by their hash, and
+# print that name. Links where the file system has them: a frozen copy costs no space, and stays when the original is replaced.
 store_entry() {
     local image=/boot/vmlinuz-$1 initrd=/boot/initrd.img-$1 file sums name
     for file in "$image" "$initrd"; do
@@ -96,39 +117,43 @@ store_entry() {
         # What the trial has to come to, as it was wanted when the trial was prepared.
         cp /etc/rtinfra/boot.conf "$store/$name/wanted"
         sync -- "$store/$name"/*
-        # Last: a folder with this file is complete.
-        printf '%s\n' "$2" | written "$store/$name/words"
+        remember "$store/$name" "$2"
         settled "$store" /boot
     fi
     printf '%s\n' "$name"
 }
 
-# menu_entry good|trial TITLE NAME: grub.cfg's own entry with frozen files and words.
+# menu_entry good|trial TITLE NAME: grub.cfg's own entry with frozen files and command line. Options of its head, such as
+# --unrestricted, are kept. What a trial cannot load it does not wait for: the machine starts again, with the good entry.
 menu_entry() {
-    local release words text
+    local release told text
     release=$(cat "$store/$3/release")
-    words=$(cat "$store/$3/words")
+    # One of before this file was there has words only.
+    told=$(cat "$store/$3/text" 2>/dev/null) || told=$(grub_words text <"$store/$3/words")
     # A trial that panics has to come back by itself.
-    case " $words " in *" panic="[1-9]*) ;; *) [ "$1" = good ] || words="$words panic=20" ;; esac
+    case " $told " in *" panic="[1-9]*) ;; *) [ "$1" = good ] || told="$told panic=20" ;; esac
     text=$(block "$release")
     # Without an entry of its own (its package is gone) that of any other kernel finds the same disks.
     [ -n "$text" ] || text=$(cat "$store/$3/block" 2>/dev/null) || fail "GRUB has no entry for $release"
     printf '%s\n' "$text" | written "$store/$3/block"
-    printf '%s\n' "$text" | TITLE="'$2'" ID="rtinfra-$1" FILES=$(grub-mkrelpath "$store/$3") \
-        WORDS="$words rtinfra.$1=$3" SPECIAL="[\\\\;&|<>{}']" awk '
-        /^[ \t]*menuentry / { print "menuentry " ENVIRON["TITLE"] " --class gnu-linux --id " ENVIRON["ID"] " {"; next }
-        /^[ \t]*linux/ {
-            words = ENVIRON["WORDS"]
-            # Characters that GRUB would take for its own; $ stays: $vt_handoff is one of its variables.
-            gsub(ENVIRON["SPECIAL"], "\\\\&", words)
-            print "\t" $1 " " ENVIRON["FILES"] "/vmlinuz " words
+    printf '%s\n' "$text" | TITLE="'$2'" ID="rtinfra-$1" FILES=$(grub-mkrelpath "$store/$3") TOLD="$told rtinfra.$1=$3" awk '
+        function load(line) {
+            if (ENVIRON["ID"] == "rtinfra-trial") line = "if " line "; then true; else reboot; fi"
+            print "\t" line
+        }
+        /^[ \t]*menuentry / {
+            sub(/^[ \t]*menuentry[ \t]+(\047[^\047]*\047|"[^"]*"|\\.|[^ \t\047"\\])+/, "")
+            gsub(/[ \t](--id|--hotkey|\$menuentry_id_option|\$\{menuentry_id_option\})[ \t=]+(\047[^\047]*\047|"[^"]*"|[^ \t\047"]+)/, "")
+            sub(/[ \t]*\{[ \t]*$/, "")
+            print "menuentry " ENVIRON["TITLE"] $0 " --id " ENVIRON["ID"] " {"
             next
         }
+        /^[ \t]*linux/ { load($1 " " ENVIRON["FILES"] "/vmlinuz " ENVIRON["TOLD"]); next }
         /^[ \t]*initrd/ {
-            line = "\t" $1
+            line = $1
             # Others than the kernel own (microcode) stay as they are.
             for (i = 2; i <= NF; i++) line = line " " ($i ~ /\/initrd\.img-/ ? ENVIRON["FILES"] "/initrd.img" : $i)
-            print line
+            load(line)
             next
         }
         { sub(/^\t+/, "\t"); sub(/^[ \t]*}[ \t]*$/, "}"); print }'
@@ -171,7 +196,7 @@ record() {
 is_complete() { [ -n "$1" ] && [ -s "$store/$1/words" ] && [ -s "$store/$1/vmlinuz" ] && [ -s "$store/$1/initrd.img" ]; }
 
 keep() {
-    local good release booted name
+    local good release told name
     good=$(entry good)
     if is_complete "$good"; then
         [ "$(value saved_entry /boot/grub/grubenv)" = rtinfra-good ] || grub-set-default rtinfra-good
@@ -180,9 +205,11 @@ keep() {
     release=$(uname -r)
     [ -n "$(block "$release")" ] || fail "GRUB has no entry for the running kernel $release, so it cannot be kept as the last
 known good one; run \`update-grub\` on the host and look at its messages"
-    booted=$(tr ' ' '\n' </proc/cmdline | grep -v '^BOOT_IMAGE=\|^initrd=\|^rtinfra\.' | tr '\n' ' ')
+    ! asks "$release" || fail "GRUB asks for a password before it starts this kernel, so the host would not come back by
+itself; give the entries --unrestricted (CLASS in /etc/grub.d/10_linux), then run \`update-grub\` on the host"
+    told=$(booted | grub_words text)
     mkdir -p "$store"
-    name=$(store_entry "$release" "${booted% }")
+    name=$(store_entry "$release" "$told")
     point "$name"
     grub-set-default rtinfra-good
     settled /boot/grub/grubenv
@@ -208,7 +235,9 @@ try() {
         fail "/boot/grub/grub.cfg is only half there; run \`update-grub\` on the host"
     good=$(entry good)
     is_complete "$good" || fail "there is no last known good entry to come back to"
-    name=$(store_entry "$release" "$(words "$release")")
+    ! asks "$release" || fail "GRUB asks for a password before it starts $release, so nobody would start it; give the
+entries --unrestricted (CLASS in /etc/grub.d/10_linux), then run \`update-grub\` on the host"
+    name=$(store_entry "$release" "$(arguments "$release")")
     if [ "$name" = "$(value id "$state")" ]; then
         case $(value status "$state") in
         failed)
@@ -227,6 +256,15 @@ try() {
     settled /boot/grub/grubenv
     record "$name" armed "not booted yet" "$attempt"
     say "$name"
+}
+
+# has_address ADDRESS: whether this host has it. One of the host itself is the end of a tunnel, of which nothing else is
+# known; behind % is the card of a link-local one.
+has_address() {
+    case $1 in
+    '' | 127.* | ::1 | ::ffff:127.*) ;;
+    *) ip -o address show | grep -qF " ${1%%\%*}/" ;;
+    esac
 }
 
 # wrong: print the first thing that is not as this trial promises; `never` before it when waiting does not help.
@@ -249,14 +287,12 @@ wrong() {
     ! systemctl is-active --quiet emergency.target rescue.target ||
         { echo "later the system is in emergency mode: $(systemctl --failed --plain --no-legend | head -n 3 | cut -d ' ' -f 1 | tr '\n' ' ')"; return; }
     # The way in by which the deploy came: the address, and what answers there.
-    if [ -n "$ADDRESS" ]; then
-        case " $(hostname -I 2>/dev/null) " in *" $ADDRESS "*) ;; *) echo "later the address $ADDRESS is gone"; return ;; esac
-    fi
+    has_address "$ADDRESS" || { echo "later the address $ADDRESS is gone"; return; }
     systemctl is-active --quiet ssh.service ssh.socket || { echo "later ssh is not running"; return; }
 }
 
 judge() {
-    local name folder end why
+    local name folder end why told
     name=$(parameter rtinfra.trial)
     folder=$store/$name
     end=$(($(cut -d . -f 1 /proc/uptime) + DEADLINE)) why="later /boot is not there"
@@ -281,6 +317,10 @@ judge() {
         journalctl --sync || true
         exit 1
     fi
+    # What was proven is kept, whatever the variables in it may be at the next start; without what only a trial has.
+    told=$(booted)
+    case " $(cat "$folder/words") " in *" panic="*) ;; *) told=${told% panic=20} ;; esac
+    if told=$(printf '%s' "$told" | grub_words text); then remember "$folder" "$told"; fi
     point "$name"
     record "$name" promoted "proven"
     say "$(uname -r) is proven, and the last known good from now on"

@@ -96,7 +96,7 @@ class Deployed:
         words = self.target.view.required(RT_KERNEL).command_line(self.target.view.cpus)
         boot = (
             f"@@boot_id\nother\n@@release\n{RELEASE}\n@@version\nPREEMPT_RT\n@@cmdline\nro {' '.join(words)}\n"
-            f"@@installed\n{RELEASE}\n@@grub_cfg\nlinux /boot/vmlinuz-{RELEASE} ro {' '.join(words)}\n"
+            f"@@installed\n{RELEASE}\n@@grub_cfg\n/boot/vmlinuz-{RELEASE}\tro {' '.join(words)}\n"
             f"@@default\nyes\n@@saved_entry\nsaved_entry=rtinfra-good\n@@kept\n{RELEASE}\nro {' '.join(words)}\n"
             f"{' '.join(words)}\n"
         )

@@ -61,6 +61,13 @@ def test_an_old_kernel_is_not_booted() -> None:
     assert "older than rt_kernel.minimum_release 6.13" in (refusal(GOOD, DESIRED, "6.13") or "")
 
 
+def test_a_variable_of_grub_may_not_bring_what_is_ours() -> None:
+    """tuned#528: the reboot would be in vain. One that brings other words is somebody's own matter, as Ubuntu's is."""
+    assert refusal(replace(GOOD, next_variables=("vt_handoff=", "vt_handoff=vt.handoff=7")), DESIRED) is None
+    said = refusal(replace(GOOD, next_variables=("tuned_params=skew_tick=1 nohz-full=1",)), DESIRED) or ""
+    assert "variable $tuned_params may put nohz-full=1 on the command line of 6.12-rt" in said
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [
@@ -110,8 +117,8 @@ BOOT_IMAGE=/boot/rtinfra/abc/vmlinuz root=UUID=1 ro nosoftlockup rtinfra.good=ab
 6.11-rt
 6.12-rt
 @@grub_cfg
-	linux	/boot/vmlinuz-6.12-rt root=UUID=1 ro nosoftlockup
-	linux	/boot/vmlinuz-6.12-rt root=UUID=1 ro single
+/boot/vmlinuz-6.12-rt	root=UUID=1 ro nosoftlockup
+/boot/vmlinuz-6.12-rt	root=UUID=1 ro single
 @@default
 yes
 @@saved_entry

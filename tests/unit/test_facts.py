@@ -134,8 +134,8 @@ def test_boot() -> None:
         *["@@boot_id", "a", "@@release", "6.12.1-amd64", "@@version", "#1 SMP PREEMPT_DYNAMIC Debian"],
         *["@@cmdline", "BOOT_IMAGE=/boot/vmlinuz-6.12.1-amd64 root=UUID=1 ro quiet"],
         *["@@installed", "6.12.1-rt-amd64", "6.12.2-rt-amd64", "@@grub_cfg"],
-        "	linux	/boot/vmlinuz-6.12.2-rt-amd64 root=UUID=1 ro  quiet isolcpus=3",
-        "	linux	/boot/vmlinuz-6.12.2-rt-amd64 root=UUID=1 ro single",
+        "/boot/vmlinuz-6.12.2-rt-amd64\troot=UUID=1 ro quiet isolcpus=3",
+        "/boot/vmlinuz-6.12.2-rt-amd64\troot=UUID=1 ro single",
     ]
     state = parse_boot_state(lines)
     assert state.newest == "6.12.2-rt-amd64"

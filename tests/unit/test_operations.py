@@ -251,7 +251,7 @@ class TestReboot:
     }
     BOOTED = (
         "@@boot_id\n{boot_id}\n@@release\n6.1-rt\n@@version\nPREEMPT_RT\n@@cmdline\nro {now}\n@@installed\n6.1-rt\n"
-        "@@grub_cfg\nlinux /boot/vmlinuz-6.1-rt ro {next}\n@@default\nyes\n@@saved_entry\nsaved_entry=rtinfra-good\n"
+        "@@grub_cfg\n/boot/vmlinuz-6.1-rt\tro {next}\n@@default\nyes\n@@saved_entry\nsaved_entry=rtinfra-good\n"
         "@@kept\n6.1-rt\nro {now}\n"
     )
 

@@ -30,6 +30,9 @@ GOOD = HostState(
     architecture="amd64",
     grub_filesystem="ext4",
     grub_devices=frozenset({"disk", "part"}),
+    boot_loader="",
+    has_initramfs_tools=True,
+    cgroup_filesystem="cgroup2fs",
 )
 
 
@@ -70,6 +73,10 @@ def test_a_good_host() -> None:
             "has /boot/grub on ext4 on lvm, where GRUB cannot write",
         ),
         ({"grub_devices": frozenset({"disk", "part", "raid1"})}, "ext4 on raid1"),
+        ({"architecture": "arm64"}, "is an arm64 machine"),
+        ({"boot_loader": "systemd-boot 257.9"}, "but systemd-boot 257.9 started it"),
+        ({"has_initramfs_tools": False}, "has no initramfs-tools"),
+        ({"cgroup_filesystem": "tmpfs"}, "has its control groups on tmpfs"),
         ({"free_mb": {"/": 10, "/boot": 500}}, "MB must be free in /"),
         ({"free_mb": {"/": 9000, "/boot": 5}}, "MB must be free in /boot"),
         ({"topology": Topology.flat(2)}, "cores are needed, this host has 2"),

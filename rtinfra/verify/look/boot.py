@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rtinfra.facts.boot import KEPT_SCRIPT, TRIAL_SCRIPT, Kept, Trial, parse_kept, parse_trial
+from rtinfra.facts.boot import GRUB_READER, KEPT_SCRIPT, TRIAL_SCRIPT, Kept, Trial, parse_kept, parse_trial
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 
@@ -54,9 +54,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
     """Ask for what GRUB reads when the host starts."""
     return {
         # The last known good entry is in a file that grub.cfg reads.
-        "boot_menu": (
-            r"grep -hE '^\s*(set default=|menuentry |submenu |linux\s|\})' /boot/grub/grub.cfg /boot/grub/rtinfra.cfg"
-        ),
+        "boot_menu": f"{GRUB_READER} menu /boot/grub/grub.cfg /boot/grub/rtinfra.cfg",
         "grubenv": "grep -a '^saved_entry=' /boot/grub/grubenv",
         "kept": KEPT_SCRIPT,
         "trial": TRIAL_SCRIPT,
