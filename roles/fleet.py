@@ -19,7 +19,7 @@ from roles.mirror import mirror_of
 from roles.secrets import secret_names
 from roles.shape import FleetView, ImageStore, Secrets
 from roles.shared import BACKENDS, INFRA_TENANT, TELEMETRY
-from rtinfra.config import ABSENT, ConfigError, Fleet, FleetHost, Problem, load_fleet
+from rtinfra.config import ABSENT, ConfigError, Fleet, FleetHost, Problem, SshSettings, load_fleet
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing, LocalStore
@@ -177,6 +177,11 @@ def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
 
 def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
     secrets = operator_secrets()
+    if host.ssh.become_password not in (None, SshSettings.ASK):
+        try:
+            secrets.read(host.ssh.become_password)
+        except SecretError as error:
+            yield host.problem(f"hosts.{host.name}.ssh.become_password", host.ssh.become_password, str(error))
     for role in ROLES:
         settings = host.config.get(role.key)
         for key, name in secret_names(settings, f"{role.name}.") if settings is not None else ():

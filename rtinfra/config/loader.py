@@ -17,13 +17,13 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from rtinfra.config.explain import did_you_mean, explain
 from rtinfra.config.merge import EMPTY, Located, Place, joined, merge, nearest_place
 from rtinfra.config.problems import ABSENT, ConfigError, Finding, Problem, collected
 from rtinfra.config.schema import without_resets
-from rtinfra.config.types import Port, SettingError, Settings
+from rtinfra.config.types import Port, SecretName, SettingError, Settings
 from rtinfra.config.yaml import load_yaml
 from rtinfra.cpu import CpuFinding, Severity
 
@@ -78,15 +78,38 @@ class SshSettings(Settings):
     #: ServerAliveInterval and ServerAliveCountMax of ssh_config(5) do. Two minutes: a host busy to the brim is alive.
     ALIVE_INTERVAL_SECONDS: ClassVar[int] = 15
     ALIVE_COUNT_MAX: ClassVar[int] = 8
+    #: As `become_password`: whoever runs a command is asked for it.
+    ASK: ClassVar[str] = "ask"
 
     address: Annotated[str, AfterValidator(_address)] = Field(description="IP address or host name")
     port: Port = 22
     user: str = Field(default="root", pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
+    become: bool = Field(default=False, description="become root with sudo after the login, as any other user has to")
+    become_password: SecretName | None = Field(
+        default=None, description="secret with the password that sudo asks for, or `ask`; null: it asks for none"
+    )
     key: LocalPath | None = Field(default=None, description="private key; null for ssh-agent and ~/.ssh")
     known_hosts: LocalPath | None = Field(default=None, description="null for ~/.ssh/known_hosts")
     console_log: LocalPath | None = Field(
         default=None, description="file on this computer that receives the host's console; shown when a start fails"
     )
+
+    @field_validator("become")
+    @classmethod
+    def _becomes_root(cls, become: bool, info: ValidationInfo) -> bool:
+        user = info.data.get("user")
+        if become and user == "root":
+            raise SettingError("makes root of another user, and `user` is root", "name that user, or remove `become`")
+        if not become and user not in ("root", None):
+            raise SettingError(f"is false, and {user} may not change a host", "write become: true")
+        return become
+
+    @field_validator("become_password")
+    @classmethod
+    def _is_of_use(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and info.data.get("become") is False:
+            raise SettingError("is for hosts with `become: true`", "remove it")
+        return name
 
     def connector_data(self) -> dict[str, object]:
         """Return the host data that pyinfra's SSH connector reads."""
