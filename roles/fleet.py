@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from roles.catalogue import HOST_MODEL, KNOWN_GROUPS, ROLES, SECTIONS, STARTING_ORDER
+from roles.catalogue import HOST_MODEL, KNOWN_GROUPS, LAB_GROUP, ROLES, SECTIONS, STARTING_ORDER
 from roles.composition import compose
 from roles.facets import Member
 from roles.host import HostConfig
@@ -25,6 +25,9 @@ from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing, LocalStore
 from rtinfra.secrets import SecretError, operator_secrets
 from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
+
+# Where machines of the lab are reached: by forwarded ports of this computer.
+_LAB_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
 
 def load_settings(root: Path, inventory: Path) -> Fleet[HostConfig]:
@@ -52,6 +55,7 @@ def load_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
         )
         if path is not None and not path.is_file()
     ]
+    missing += [problem for host in fleet.hosts.values() for problem in _not_a_lab_machine(host)]
     if missing:
         raise ConfigError(missing)
     return fleet
@@ -122,6 +126,13 @@ def view_of(
 def address_of(host: FleetHost[HostConfig]) -> str:
     """Return the address by which other hosts reach this one."""
     return host.config[TELEMETRY].address or host.ssh.address
+
+
+def _not_a_lab_machine(host: FleetHost[HostConfig]) -> Iterator[Problem]:
+    """Refuse the lab's settings anywhere else: with them the workload may be told to hang."""
+    if LAB_GROUP in host.groups and host.ssh.address not in _LAB_ADDRESSES:
+        key = f"hosts.{host.name}.groups.{host.groups.index(LAB_GROUP)}"
+        yield host.problem(key, LAB_GROUP, "is for machines of `rtinfra lab` on this computer", "remove it")
 
 
 class _NotingStore:
