@@ -215,7 +215,8 @@ def test_ssh_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOME", "/home/kim")
     project.write(
         "inventory/hosts.yaml",
-        "hosts: {rt1: {ssh: {address: '2001:DB8::1', port: 2222, user: ops, become: true, key: ~/.ssh/id, known_hosts: k}}}",
+        "hosts: {rt1: {ssh: {address: '2001:DB8::1', port: 2222, user: ops, become: true, key: ~/.ssh/id, "
+        "known_hosts: k}}}",
     )
     assert project.load().hosts["rt1"].ssh.connector_data() == {
         "ssh_hostname": "2001:db8::1",
