@@ -71,8 +71,10 @@ SECTIONS: Final[tuple[Section[Settings], ...]] = (
     CPU,
     *(role.key for role in ROLES),
 )
+#: Group of emulated machines, whose settings are for tests.
+LAB_GROUP: Final = "lab"
 #: Every group that has a meaning in deploy.py; others only carry settings.
-KNOWN_GROUPS: Final = (*dict.fromkeys((EVERY_HOST, *(section.group for section in SECTIONS))), "lab")
+KNOWN_GROUPS: Final = (*dict.fromkeys((EVERY_HOST, *(section.group for section in SECTIONS))), LAB_GROUP)
 #: Roles in the order in which their programs start: what stores before what shows, both before what sends to them.
 STARTING_ORDER: Final = tuple(
     sorted((role for role in ROLES if role.tier is not Tier.HOST), key=lambda role: role.tier)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from roles.catalogue import HOST_MODEL, KNOWN_GROUPS, ROLES, SECTIONS, STARTING_ORDER
+from roles.catalogue import HOST_MODEL, KNOWN_GROUPS, LAB_GROUP, ROLES, SECTIONS, STARTING_ORDER
 from roles.composition import compose
 from roles.facets import Member
 from roles.host import HostConfig
@@ -19,12 +19,15 @@ from roles.mirror import mirror_of
 from roles.secrets import secret_names
 from roles.shape import FleetView, ImageStore, Secrets
 from roles.shared import BACKENDS, INFRA_TENANT, TELEMETRY
-from rtinfra.config import ABSENT, ConfigError, Fleet, FleetHost, Problem, load_fleet
+from rtinfra.config import ABSENT, ConfigError, Fleet, FleetHost, Problem, SshSettings, load_fleet
 from rtinfra.cpu import CpuLayout
 from rtinfra.deb import LocalPackage
 from rtinfra.images import ImageMissing, LocalStore
 from rtinfra.secrets import SecretError, operator_secrets
 from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
+
+# Where machines of the lab are reached: by forwarded ports of this computer.
+_LAB_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
 
 def load_settings(root: Path, inventory: Path) -> Fleet[HostConfig]:
@@ -52,6 +55,7 @@ def load_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
         )
         if path is not None and not path.is_file()
     ]
+    missing += [problem for host in fleet.hosts.values() for problem in _not_a_lab_machine(host)]
     if missing:
         raise ConfigError(missing)
     return fleet
@@ -124,6 +128,13 @@ def address_of(host: FleetHost[HostConfig]) -> str:
     return host.config[TELEMETRY].address or host.ssh.address
 
 
+def _not_a_lab_machine(host: FleetHost[HostConfig]) -> Iterator[Problem]:
+    """Refuse the lab's settings anywhere else: with them the workload may be told to hang."""
+    if LAB_GROUP in host.groups and host.ssh.address not in _LAB_ADDRESSES:
+        key = f"hosts.{host.name}.groups.{host.groups.index(LAB_GROUP)}"
+        yield host.problem(key, LAB_GROUP, "is for machines of `rtinfra lab` on this computer", "remove it")
+
+
 class _NotingStore:
     """The store of this computer with its misses noted, not raised: all that a host needs of it is found at once."""
 
@@ -177,6 +188,11 @@ def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
 
 def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
     secrets = operator_secrets()
+    if host.ssh.become_password not in (None, SshSettings.ASK):
+        try:
+            secrets.read(host.ssh.become_password)
+        except SecretError as error:
+            yield host.problem(f"hosts.{host.name}.ssh.become_password", host.ssh.become_password, str(error))
     for role in ROLES:
         settings = host.config.get(role.key)
         for key, name in secret_names(settings, f"{role.name}.") if settings is not None else ():

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from pydantic import BaseModel, ValidationInfo, model_validator
 
@@ -20,6 +20,9 @@ from rtinfra.config import ABSENT, Finding, report_findings
 from rtinfra.config.sections import EVERY_HOST, S, Section
 from rtinfra.config.types import Settings
 from rtinfra.cpu import check_layout_offline
+
+# Also where the inventory names another: it may be a port that is forwarded to this one.
+_SSH_PORT: Final = 22
 
 
 class _Checks(Protocol):
@@ -84,7 +87,7 @@ class HostConfig(Settings):
         findings = [
             *self._missing_sections(context.get("groups", ())),
             *self._cpu_findings(),
-            *self._port_clashes(),
+            *self._port_clashes(context.get("ssh_port")),
             *(finding for role in self.roles for finding in role.findings_of(self)),
             *self._missing_files(context.get("root")),
         ]
@@ -109,16 +112,16 @@ class HostConfig(Settings):
         for found in check_layout_offline(cpu.isolated, cpu.housekeeping, cpu.count):
             yield Finding(found.key, found.value, found.reason, found.suggestion, found.severity)
 
-    def _port_clashes(self) -> Iterator[Finding]:
-        """Refuse two services that claim one port on this host."""
-        owner: dict[int, str] = {}
+    def _port_clashes(self, ssh_port: int | None) -> Iterator[Finding]:
+        """Refuse two services that claim one port on this host, whose ssh server has some already."""
+        owner = {port: "the ssh server" for port in (_SSH_PORT, ssh_port) if port is not None}
         for key, port in self.claimed_ports().items():
             if port in owner:
                 yield Finding(
                     key,
                     port,
                     f"is already taken by {owner[port]} on this host",
-                    f"use {_free_port(port, set(self.claimed_ports().values()))}",
+                    f"use {_free_port(port, {*owner, *self.claimed_ports().values()})}",
                 )
             else:
                 owner[port] = key

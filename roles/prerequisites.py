@@ -45,7 +45,7 @@ def check_roles(fleet_host: FleetHost[HostConfig], view: FleetView, state: HostS
 def _general(fleet_host: FleetHost[HostConfig], state: HostState) -> Iterator[Problem]:
     if not state.is_root:
         yield fleet_host.problem(
-            "ssh.user", fleet_host.ssh.user, "is not root on this host", "log in as root, or pass --sudo"
+            "ssh.user", fleet_host.ssh.user, "is not root on this host", "name another user, with become: true below it"
         )
     if not state.has_systemd:
         yield fleet_host.problem("host", fleet_host.name, "does not run systemd", None)

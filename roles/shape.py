@@ -322,9 +322,10 @@ class AnyRole(ABC):
 class Role(AnyRole, Generic[S]):
     """A role, with everything that is true of it.
 
-    `findings` looks at its settings on one host, `problems` at the fleet, `refusals` at the observed host: all before
-    anything is changed. `reads_back` is what its programs are asked in a look. `keeps_objects`: its data may be in an
-    object store. `supplies`: its files and units are brought by its own step, before those of all others.
+    `findings` looks at its settings beside others of the host, `problems` at the fleet, `refusals` at the observed
+    host: all before anything is changed. `reads_back` is what its programs are asked in a look. `keeps_objects`: its
+    data may be in an object store. `supplies`: its files and units are brought by its own step, before those of all
+    others.
     `speaks_of_others`: its state follows from that of all other roles of the host.
     """
 
@@ -340,7 +341,7 @@ class Role(AnyRole, Generic[S]):
     speaks_of_others: bool = False
     supplies: bool = False
     reads_back: Callable[[S, FleetView], Iterable[Request]] | None = None
-    findings: Callable[[S], Iterable[Finding]] | None = None
+    findings: Callable[[S, HostConfig], Iterable[Finding]] | None = None
     local_files: Callable[[S], Mapping[str, str | None]] | None = None
     problems: Callable[[S, FleetView], Iterable[Finding]] | None = None
     refusals: Callable[[S, FleetView, HostState], Iterable[Finding | CpuFinding]] | None = None
@@ -367,7 +368,7 @@ class Role(AnyRole, Generic[S]):
     def findings_of(self, config: HostConfig) -> Iterator[Finding]:
         settings = config.get(self.section)
         if settings is not None and self.findings is not None:
-            yield from self.findings(settings)
+            yield from self.findings(settings, config)
 
     def local_files_of(self, config: HostConfig) -> dict[str, str | None]:
         settings = config.get(self.section)

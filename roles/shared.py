@@ -6,8 +6,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from rtinfra.config.host_types import HostAddress, MemoryShare, PackageName, Retention
 from rtinfra.config.sections import EVERY_HOST, Section
-from rtinfra.config.types import CpuListText, Distribution, Duration, Settings
+from rtinfra.config.types import CpuListText, Distribution, Settings
 
 #: The group whose hosts get a real-time kernel, isolation, tuning and the application.
 RT_GROUP: Final = "rt_hosts"
@@ -41,17 +42,17 @@ class PrerequisiteSettings(Settings):
 class BackendsSettings(Settings):
     """Bounds of all backend containers of a host together."""
 
-    packages: tuple[str, ...]
-    memory_max: str = Field(pattern=r"^([1-9][0-9]?|100)%$", description="MemoryMax= of their slice")
+    packages: tuple[PackageName, ...]
+    memory_max: MemoryShare = Field(description="MemoryMax= of their slice")
     cpu_weight: int = Field(ge=1, le=10000)
 
 
 class TenantSettings(Settings):
     """How long and how much is kept for one tenant, in every backend that knows tenants (OB-11)."""
 
-    logs_retention: Duration
-    traces_retention: Duration
-    metrics_retention: Duration
+    logs_retention: Retention
+    traces_retention: Retention
+    metrics_retention: Retention
     samples_per_second: int = Field(gt=0, description="metric samples accepted per second")
     series: int = Field(gt=0, description="metric series kept at a time")
 
@@ -63,8 +64,7 @@ class TelemetrySettings(Settings):
     """
 
     environment: Literal["dev", "staging", "prod"]
-    address: str | None = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]*$",
+    address: HostAddress | None = Field(
         description="address by which other hosts of the inventory reach this one; null: its ssh address",
     )
     tenant: str = Field(pattern=TENANT_PATTERN, description="tenant of what this host sends")
@@ -86,8 +86,8 @@ class MirrorSettings(Settings):
         description="files of .debs, relative to the project, taken instead of the archive's packages of those names"
     )
     base_patterns: tuple[str, ...] = Field(description="apt patterns of what every Debian has")
-    base_packages: tuple[str, ...] = Field(description="packages that make a host bootable and reachable")
-    boot_loaders: tuple[str, ...] = Field(description="boot loaders; they exclude each other")
+    base_packages: tuple[PackageName, ...] = Field(description="packages that make a host bootable and reachable")
+    boot_loaders: tuple[PackageName, ...] = Field(description="boot loaders; they exclude each other")
     python: tuple[Annotated[str, Field(pattern=r"^3\.[0-9]+$")], ...] = Field(
         min_length=1, description="Python versions that wheels are for", examples=[["3.13"]]
     )

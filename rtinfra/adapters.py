@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import socket
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pyinfra.api.util
+import pyinfra.connectors.sshuserclient.client
 import pyinfra_cli.cli
-from paramiko import SSHException, Transport
+from paramiko import HostKeys, SSHException, Transport
+from paramiko.hostkeys import HostKeyEntry
 from pyinfra import logger
 from pyinfra.api.inventory import Inventory
 from pyinfra.connectors.ssh import SSHConnector
@@ -19,9 +21,13 @@ from pyinfra_cli.exceptions import CliError
 
 from rtinfra.config import ConfigError, SshSettings
 from rtinfra.inventory import make_inventory, source
+from rtinfra.local.errors import LocalError
+from rtinfra.passwords import PASSWORDS
 from rtinfra.paths import PROJECT, lab_inventory
 
 _MARK = "_rtinfra"
+# Markers of known_hosts, sshd(8).
+_AUTHORITY, _REVOKED = "@cert-authority", "@revoked"
 
 
 def accept_inventory_directory() -> None:
@@ -43,7 +49,8 @@ def accept_inventory_directory() -> None:
             from roles.fleet import load_checked_hosts
 
             fleet = load_checked_hosts(PROJECT, source(directory, lab_inventory()))
-        except ConfigError as error:
+            PASSWORDS.ask_early(fleet.hosts.values())
+        except (ConfigError, LocalError) as error:
             raise CliError(str(error)) from error
         return make_inventory(fleet, kwargs.get("override_data"))
 
@@ -81,6 +88,56 @@ def tend_connections() -> None:
     setattr(connect, _MARK, True)
     SSHConnector._connect = connect  # type: ignore[method-assign]
     SSHConnector.disconnect = disconnect  # type: ignore[method-assign]
+
+
+def know_hosts_line_by_line() -> None:
+    """Let one line of known_hosts that paramiko cannot read cost that line, as ssh does it, and not all that follow."""
+    pyinfra.connectors.sshuserclient.client.get_host_keys = host_keys_in
+
+
+@cache
+def host_keys_in(files: tuple[str, ...]) -> HostKeys:
+    """Return the host keys of known_hosts files, without those that a line of them revokes.
+
+    Lines of certificate authorities are left out: paramiko knows no certificates of hosts.
+    """
+    found: list[HostKeyEntry] = []
+    revoked: set[bytes] = set()
+    for file in files:
+        try:
+            lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            logger.warning("%s cannot be read: %s", file, error.strerror)
+            continue
+        for number, line in enumerate(map(str.strip, lines), start=1):
+            marker = line.split()[0] if line.startswith("@") else ""
+            if not line or line.startswith("#") or marker == _AUTHORITY:
+                continue
+            # paramiko takes one blank between fields, ssh any number.
+            entry = _host_key(" ".join(line.removeprefix(marker).split()), number)
+            if entry is None:
+                logger.debug("%s:%d is not understood", file, number)
+            elif marker == _REVOKED:
+                revoked.add(entry.key.asbytes())
+            else:
+                found.append(entry)
+    keys = HostKeys()
+    for entry in found:
+        if entry.key.asbytes() not in revoked:
+            for name in entry.hostnames:
+                # As of a file with two keys of one kind, the first counts.
+                if name not in keys or entry.key.get_name() not in keys[name]:
+                    keys.add(name, entry.key.get_name(), entry.key)
+    return keys
+
+
+def _host_key(line: str, number: int) -> HostKeyEntry | None:
+    try:
+        entry = HostKeyEntry.from_line(line, number)
+    # Of a damaged key paramiko raises whatever its parser of that kind of key does.
+    except Exception:
+        return None
+    return entry if entry is not None and entry.key is not None else None
 
 
 def read_no_sources() -> None:

@@ -33,7 +33,7 @@ HOUSE: Final = PROJECT / "wheels"
 #: Our modules that run on hosts; they import nothing else of ours (tests/unit/test_docs.py).
 MODULES: Final = (
     *("__init__.py", "paths.py", "py.typed"),
-    *("config/__init__.py", "config/types.py"),
+    *("config/__init__.py", "config/host_types.py", "config/types.py"),
     *("local/__init__.py", "local/errors.py", "local/files.py", "local/file_lock.py"),
     *("cpu", "notify", "preflight"),
     *("secrets/__init__.py", "secrets/chain.py", "secrets/errors.py", "secrets/local.py"),

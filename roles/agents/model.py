@@ -6,14 +6,15 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rtinfra.config.host_types import MemoryBound, PackageName, PrintedName
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Port, SecretName, SettingError, Settings
+from rtinfra.config.types import Port, SecretName, SettingError, Settings
 
 
 class SliceSettings(Settings):
     """Bounds of all agents together."""
 
-    memory_max: ByteSize = Field(description="MemoryMax=")
+    memory_max: MemoryBound = Field(description="MemoryMax=")
     cpu_weight: int = Field(ge=1, le=10000, description="CPUWeight=; 100 is the weight of everything else")
 
 
@@ -39,14 +40,14 @@ class FilebeatSettings(Settings):
     """Filebeat, the vendor's package; only used with logs: filebeat."""
 
     stats_port: Port
-    username: str
+    username: PrintedName
     password_secret: SecretName | None = Field(description="name of the secret")
 
 
 class AgentsSettings(Settings):
     """Settings of the `agents` role."""
 
-    packages: tuple[str, ...]
+    packages: tuple[PackageName, ...]
     slice: SliceSettings
     node_exporter: NodeExporterSettings
     collector: CollectorSettings

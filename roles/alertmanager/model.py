@@ -6,8 +6,9 @@ from typing import Final
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, MemoryBound, Tolerance
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Duration, Port, Settings
+from rtinfra.config.types import Port, Settings
 
 _NAME = r"^[a-z][a-z0-9_-]*$"
 
@@ -37,7 +38,7 @@ class EscalationSettings(Settings):
 
     key_secret: str = Field(pattern=_NAME, description="name of the secret with the API key")
     api_url: str = Field(pattern=r"^https?://\S+$")
-    after: Duration
+    after: Tolerance
 
 
 class AlertmanagerSettings(Settings):
@@ -48,14 +49,14 @@ class AlertmanagerSettings(Settings):
     log_port: Port = Field(description="the alert log: webhook receiver and runbook pages")
     log_file_mb: int = Field(ge=1, description="the alert log's file is put aside at this size")
     log_files: int = Field(ge=1, description="files put aside that are kept")
-    p1_interval: Duration = Field(description="warnings are sent at most this often")
+    p1_interval: Tolerance = Field(description="warnings are sent at most this often")
     teams: ChannelSettings | None
     slack: SlackSettings | None
     telegram: TelegramSettings | None
     webhook: ChannelSettings | None
     escalation: EscalationSettings | None
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

@@ -6,8 +6,9 @@ from typing import Final
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, MemoryBound, Moment, Tolerance
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Duration, Port, Settings
+from rtinfra.config.types import Port, Settings
 
 
 class AlloySettings(Settings):
@@ -18,11 +19,11 @@ class AlloySettings(Settings):
     ui_port: Port
     memory_limit_mb: int = Field(ge=50)
     memory_spike_percent: int = Field(ge=1, le=100)
-    retry_initial: Duration
-    retry_max: Duration
-    retry_total: Duration
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    retry_initial: Moment
+    retry_max: Moment
+    retry_total: Tolerance
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

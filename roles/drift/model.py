@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from roles.shared import TEXTFILE_DIRECTORY
+from rtinfra.config.host_types import PackageName
 from rtinfra.config.sections import EVERY_HOST, Section
 from rtinfra.config.types import Settings
 
@@ -15,7 +16,7 @@ class DriftSettings(Settings):
     """Settings of the `drift` role."""
 
     enabled: bool = Field(description="whether the host checks itself")
-    packages: tuple[str, ...] = Field(description="Debian packages that the checker needs")
+    packages: tuple[PackageName, ...] = Field(description="Debian packages that the checker needs")
     at: str = Field(
         pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="time of day of the check, by the host's clock"
     )

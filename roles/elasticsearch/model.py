@@ -6,8 +6,9 @@ from typing import Final
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, MemoryBound, Moment
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Duration, Port, SecretName, Settings
+from rtinfra.config.types import Port, SecretName, Settings
 
 
 class TransportTlsSettings(Settings):
@@ -29,9 +30,9 @@ class ElasticsearchSettings(Settings):
         description="secret: password of the user that may only read logs; Grafana uses it"
     )
     transport_tls: TransportTlsSettings | None = Field(description="needed with several members")
-    refresh_interval: Duration
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    refresh_interval: Moment
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

@@ -6,8 +6,9 @@ from typing import Final
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, DiskSize, MemoryBound
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Port, SecretName, Settings
+from rtinfra.config.types import Port, SecretName, Settings
 
 
 class GarageSettings(Settings):
@@ -21,9 +22,9 @@ class GarageSettings(Settings):
     admin_token_secret: SecretName
     s3_key_id_secret: SecretName = Field(description="secret: id of the backends' key, GK and 24 hex digits")
     s3_key_secret: SecretName = Field(description="secret: that key, 64 hex digits")
-    capacity: ByteSize = Field(description="space each node gives to the cluster")
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    capacity: DiskSize = Field(description="space each node gives to the cluster")
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

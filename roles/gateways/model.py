@@ -7,8 +7,9 @@ from typing import Final, Self
 
 from pydantic import Field, model_validator
 
+from rtinfra.config.host_types import CpuQuota, MemoryBound
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Port, SecretName, SettingError, Settings
+from rtinfra.config.types import Port, SecretName, SettingError, Settings
 
 
 class GatewaysSettings(Settings):
@@ -21,9 +22,9 @@ class GatewaysSettings(Settings):
     http_port: Port
     health_port: Port
     metrics_port: Port
-    memory_max: ByteSize
+    memory_max: MemoryBound
     memory_limit_mb: int = Field(ge=50)
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    cpu_quota: CpuQuota
     # Below, a single large request could find no room even in an empty queue and would wait for ever.
     queue_mb: int = Field(ge=64, description="records kept on disk for each exporter while its backend is away")
     log_file_mb: int = Field(ge=1, description="logs: file: a file is rotated at this size")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import Field
-
+from rtinfra.config.host_types import CpuQuota, MemoryBound
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Port, SecretName, Settings
+from rtinfra.config.types import Port, SecretName, Settings
 
 
 class GrafanaSettings(Settings):
@@ -15,8 +14,8 @@ class GrafanaSettings(Settings):
 
     port: Port
     admin_password_secret: SecretName
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, MemoryBound, Retention
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Duration, Port, Settings
+from rtinfra.config.types import Port, Settings
 
 
 class JaegerSettings(Settings):
@@ -20,10 +21,10 @@ class JaegerSettings(Settings):
     query_grpc_port: Port
     health_port: Port
     metrics_port: Port
-    retention: Duration
+    retention: Retention
     sync_writes: bool = Field(description="a span is on the disk before it is acknowledged")
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

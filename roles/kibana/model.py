@@ -6,8 +6,9 @@ from typing import Final
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, MemoryBound
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Port, SecretName, Settings
+from rtinfra.config.types import Port, SecretName, Settings
 
 
 class KibanaSettings(Settings):
@@ -16,8 +17,8 @@ class KibanaSettings(Settings):
     port: Port
     password_secret: SecretName = Field(description="secret: password of the user kibana_system")
     encryption_key_secret: SecretName = Field(description="secret: 32 characters or more")
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

@@ -6,8 +6,9 @@ from typing import Final
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, Interval, MemoryBound, Tolerance
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Duration, Port, Settings
+from rtinfra.config.types import Port, Settings
 
 
 class MimirSettings(Settings):
@@ -16,11 +17,11 @@ class MimirSettings(Settings):
     port: Port
     grpc_port: Port
     memberlist_port: Port
-    ruler_interval: Duration
-    out_of_order_window: Duration
+    ruler_interval: Interval
+    out_of_order_window: Tolerance
     exemplars: int = Field(ge=0, description="kept at a time for each tenant; 0 switches them off")
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

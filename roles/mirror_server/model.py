@@ -6,8 +6,9 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
+from rtinfra.config.host_types import OwnFolder, PackageName
 from rtinfra.config.sections import Section
-from rtinfra.config.types import AbsolutePath, Port, SettingError, Settings
+from rtinfra.config.types import Port, SettingError, Settings
 
 #: An IP address or a DNS name, as it may stand in a certificate.
 CertificateName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]*$")]
@@ -35,8 +36,8 @@ class CertificateSettings(Settings):
 class MirrorServerSettings(Settings):
     """Settings of the `mirror_server` role."""
 
-    packages: tuple[str, ...]
-    directory: AbsolutePath = Field(description="the mirror's folder on the host")
+    packages: tuple[PackageName, ...]
+    directory: OwnFolder = Field(description="the mirror's folder on the host")
     port: Port = Field(description="HTTPS; there is no other way in")
     registry_port: Port = Field(description="of the image registry, on loopback only")
     certificate: CertificateSettings

@@ -6,17 +6,18 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from rtinfra.config.host_types import Interval, MemoryBound, PackageName
 from rtinfra.config.sections import Section
-from rtinfra.config.types import AbsolutePath, ByteSize, Duration
+from rtinfra.config.types import AbsolutePath
 from rtinfra.preflight import settings
 
 
 class PreflightSettings(settings.ChosenSettings):
     """Settings of the `preflight` role."""
 
-    packages: tuple[str, ...]
-    interval: Duration
-    memory_max: ByteSize
+    packages: tuple[PackageName, ...]
+    interval: Interval
+    memory_max: MemoryBound
     environment_file: AbsolutePath | None = Field(description="file with variables of the application")
     wheels: Literal["carried", "index"] = Field(description="where the host's Python packages come from")
 

@@ -7,20 +7,21 @@ from urllib.parse import quote
 
 from pydantic import Field
 
+from rtinfra.config.host_types import CpuQuota, Interval, MemoryBound, Retention, Tolerance
 from rtinfra.config.sections import Section
-from rtinfra.config.types import ByteSize, Duration, Port, Settings
+from rtinfra.config.types import Port, Settings
 
 
 class PrometheusSettings(Settings):
     """Settings of the `prometheus` role."""
 
     port: Port
-    retention: Duration
-    scrape_interval: Duration
-    evaluation_interval: Duration
-    out_of_order_window: Duration = Field(description="samples this much late are accepted; the longest outage")
-    memory_max: ByteSize
-    cpu_quota: str = Field(pattern=r"^[1-9][0-9]*%$")
+    retention: Retention
+    scrape_interval: Interval
+    evaluation_interval: Interval
+    out_of_order_window: Tolerance = Field(description="samples this much late are accepted; the longest outage")
+    memory_max: MemoryBound
+    cpu_quota: CpuQuota
 
 
 #: Key to the settings of this role.

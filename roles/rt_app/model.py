@@ -7,8 +7,9 @@ from typing import Final, Literal
 from pydantic import Field
 
 from roles.shared import RT_GROUP
+from rtinfra.config.host_types import BindAddress, OwnAccount, OwnFolder, PackageName, Pause, PrintedName, Silence
 from rtinfra.config.sections import Section
-from rtinfra.config.types import AbsolutePath, Duration, Port, RtPriority, Settings
+from rtinfra.config.types import Port, RtPriority, Settings
 
 
 class ApplicationSource(Settings):
@@ -20,16 +21,14 @@ class ApplicationSource(Settings):
     rt_binary: str | None = Field(description="kind binary: local file for /usr/local/bin/rt_process")
     non_rt_binary: str | None = Field(description="kind binary: local file for /usr/local/bin/non_rt_process")
     deb: str | None = Field(description="kind deb: local .deb that installs both programs")
-    packages: tuple[str, ...] = Field(description="Debian packages the application needs (libraries)")
+    packages: tuple[PackageName, ...] = Field(description="Debian packages the application needs (libraries)")
 
 
 class ReferenceSettings(Settings):
     """How the reference workload runs; only used with application.kind = reference."""
 
     cycle_us: int = Field(ge=100, le=1_000_000, description="period of the real-time loop in microseconds")
-    metrics_bind: str = Field(
-        pattern=r"^[0-9a-fA-F.:]+$", description="address /metrics listens on; everything else is on loopback"
-    )
+    metrics_bind: BindAddress = Field(description="address /metrics listens on; everything else is on loopback")
     faults: bool = Field(description="accept POST /api/v1/fault (hang, crash, deadline misses) for tests")
 
 
@@ -87,7 +86,7 @@ class InstrumentationSettings(Settings):
 class TracingSettings(Settings):
     """tracing_config.json."""
 
-    service_name: str = Field(min_length=1)
+    service_name: PrintedName
     sampling_rate: float = Field(ge=0, le=1)
     endpoint: str | None = Field(
         pattern=r"^http://[^\s/]+(:\d+)?$",
@@ -100,8 +99,8 @@ class TracingSettings(Settings):
 class UnitSettings(Settings):
     """systemd's part in keeping the real-time process alive."""
 
-    watchdog: Duration = Field(description="WatchdogSec=: a process silent for this long is killed")
-    restart_delay: Duration = Field(description="RestartSec=")
+    watchdog: Silence = Field(description="WatchdogSec=: a process silent for this long is killed")
+    restart_delay: Pause = Field(description="RestartSec=")
 
 
 class LogSettings(Settings):
@@ -116,10 +115,10 @@ class RtAppSettings(Settings):
 
     application: ApplicationSource
     reference: ReferenceSettings
-    user: str = Field(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
-    config_dir: AbsolutePath
-    state_dir: AbsolutePath
-    log_dir: AbsolutePath
+    user: OwnAccount
+    config_dir: OwnFolder
+    state_dir: OwnFolder
+    log_dir: OwnFolder
     rt_process: RtProcessSettings
     non_rt_process: NonRtProcessSettings
     failover: FailoverSettings

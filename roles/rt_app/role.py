@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 from roles.agents.model import AGENTS
 from roles.base.model import BASE
 from roles.facets import Scrape
+from roles.host import HostConfig
 from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, RtAppSettings
 from roles.rt_app.workload_archive import pack
+from roles.rt_kernel.model import RCU_PRIORITY, RT_KERNEL
+from roles.rt_tuning.model import RT_TUNING, KthreadPriorities
 from roles.shape import FleetView, Labels, Role, RoleState
 from rtinfra.config import Finding
 from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding
@@ -231,7 +235,40 @@ def _local_files(settings: RtAppSettings) -> Mapping[str, str | None]:
             return {}
 
 
-def _findings(settings: RtAppSettings) -> Iterator[Finding]:
+def _findings(settings: RtAppSettings, config: HostConfig) -> Iterator[Finding]:
+    """Refuse what would kill a healthy process, or keep it from running when it has to."""
+    yield from _watchdog_findings(settings)
+    yield from _folder_findings(settings)
+    yield from _priority_findings(settings.rt_process.priority, config)
+
+
+def _folder_findings(settings: RtAppSettings) -> Iterator[Finding]:
+    """Refuse folders inside each other. Each has a mode of its own; state and logs grow, configuration does not."""
+    folders = {name: getattr(settings, name) for name in ("config_dir", "state_dir", "log_dir")}
+    inside = [pair for pair in permutations(folders, 2) if folders[pair[0]].is_relative_to(folders[pair[1]])]
+    # Of two that are the same the later one is named.
+    for name, other in inside[-1:]:
+        relation = "is also" if folders[name] == folders[other] else f"lies in {folders[other]},"
+        reason = f"{relation} rt_app.{other}"
+        yield Finding(f"rt_app.{name}", folders[name], reason, "give each a folder of its own")
+
+
+def _priority_findings(priority: int, config: HostConfig) -> Iterator[Finding]:
+    """Refuse kernel threads that the real-time process would have to wait for."""
+    reason = f"is not below the application's {priority} (rt_app.rt_process.priority)"
+    if (tuning := config.get(RT_TUNING)) is not None:
+        for name in KthreadPriorities.model_fields:
+            own = getattr(tuning.kthread_priorities, name)
+            if own >= priority:
+                yield Finding(f"rt_tuning.kthread_priorities.{name}", own, reason, "use 2")
+    if (kernel := config.get(RT_KERNEL)) is not None:
+        for index, word in enumerate(kernel.parameters):
+            name, _, value = word.partition("=")
+            if name == RCU_PRIORITY and value.isdigit() and int(value) >= priority:
+                yield Finding(f"rt_kernel.parameters.{index}", word, reason, f"use {name}=11")
+
+
+def _watchdog_findings(settings: RtAppSettings) -> Iterator[Finding]:
     """Refuse a watchdog that fires before the health check it depends on could have answered."""
     failover, watchdog = settings.failover, settings.unit.watchdog
     needed = failover.health_check_interval_ms + failover.health_check_timeout_ms

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from roles.shared import RT_GROUP
+from rtinfra.config.host_types import PackageName
+from rtinfra.config.kernel_names import checked_parameter, name_of
 from rtinfra.config.sections import Section
-from rtinfra.config.types import Distribution, Settings
+from rtinfra.config.types import Distribution, SettingError, Settings
 from rtinfra.cpu import CpuLayout
 
 # One word of a kernel command line: `name`, `name=value` or `module.name=value`. Quotes, spaces and `$`
@@ -20,6 +22,17 @@ _PARAMETER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(=[A-Za-z0-9_.,:/@+\-]*)?
 ISOLATION_PARAMETERS = ("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffinity")
 
 
+def _one_word(word: str) -> str:
+    if not _PARAMETER.match(word):
+        raise SettingError(f"{word!r} is not one kernel parameter (name or name=value, no spaces)")
+    if name_of(word) in ISOLATION_PARAMETERS:
+        raise SettingError(f"{name_of(word)} is derived from cpu.isolated; remove it from this list")
+    return checked_parameter(word)
+
+
+_Parameter = Annotated[str, AfterValidator(_one_word)]
+
+
 class NoKernelSource(ValueError):
     """The settings name no kernel for a distribution."""
 
@@ -27,7 +40,9 @@ class NoKernelSource(ValueError):
 class KernelSource(Settings):
     """Where the RT kernel of one distribution comes from, and how its image is recognised."""
 
-    packages: tuple[str, ...] = Field(description="packages to install; `name/suite` takes one from that apt suite")
+    packages: tuple[PackageName, ...] = Field(
+        description="packages to install; `name/suite` takes one from that apt suite"
+    )
     image_pattern: str = Field(
         pattern=r"^[A-Za-z0-9.*+~_\-]+$",
         description="shell pattern of the kernel release in /boot/vmlinuz-<release>",
@@ -40,7 +55,7 @@ class RtKernelSettings(Settings):
     sources: dict[Distribution, KernelSource] = Field(description="by distribution")
     debs: tuple[str, ...] = Field(description="local kernel .deb files, relative to the project folder")
     minimum_release: str = Field(pattern=r"^\d+\.\d+$", description="refuse an RT kernel older than this")
-    parameters: tuple[str, ...] = Field(description="kernel command line beside the isolation parameters")
+    parameters: tuple[_Parameter, ...] = Field(description="kernel command line beside the isolation parameters")
     headroom_boot_mb: int = Field(ge=0, description="free MB wanted in /boot before an installation")
     headroom_root_mb: int = Field(ge=0, description="free MB wanted in / before an installation")
     reboot: Literal["when-needed", "never"] = Field(description="whether a deploy may reboot the host")
@@ -52,14 +67,10 @@ class RtKernelSettings(Settings):
 
     @field_validator("parameters")
     @classmethod
-    def _are_single_words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_given_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         seen: set[str] = set()
         for word in value:
-            if not _PARAMETER.match(word):
-                raise ValueError(f"{word!r} is not one kernel parameter (name or name=value, no spaces)")
-            name = word.partition("=")[0]
-            if name in ISOLATION_PARAMETERS:
-                raise ValueError(f"{name} is derived from cpu.isolated; remove it from this list")
+            name = name_of(word)
             if name in seen:
                 raise ValueError(f"{name} is given twice; the kernel would use only one of them")
             seen.add(name)
@@ -99,6 +110,8 @@ class RtKernelSettings(Settings):
         )
 
 
+#: Parameter with the SCHED_FIFO priority of RCU's threads.
+RCU_PRIORITY: Final = "rcutree.kthread_prio"
 #: Key to the settings of this role.
 RT_KERNEL: Final = Section("rt_kernel", RtKernelSettings, RT_GROUP)
 #: Proves a trial; notes what became of one.

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from roles.shared import RT_GROUP
+from rtinfra.config.host_types import ModuleName, PackageName, PrintedName, Shutdown, Silence
 from rtinfra.config.sections import Section
-from rtinfra.config.types import Duration, RtPriority, Settings, UnitName
+from rtinfra.config.types import RtPriority, Settings, UnitName
 
 
 class WatchdogSettings(Settings):
     """The hardware watchdog that systemd feeds; it resets a host that hangs."""
 
     enabled: bool
-    module: str | None = Field(description="kernel module to load; null when the kernel finds the device")
-    identity: str | None = Field(
+    module: ModuleName | None = Field(description="kernel module to load; null when the kernel finds the device")
+    identity: PrintedName | None = Field(
         description="text of /sys/class/watchdog/*/identity; device numbers change between boots, this does not"
     )
-    runtime: Duration = Field(description="RuntimeWatchdogSec=: reset when systemd is silent for this long")
-    reboot: Duration = Field(description="RebootWatchdogSec=: reset when a shutdown takes this long")
+    runtime: Silence = Field(description="RuntimeWatchdogSec=: reset when systemd is silent for this long")
+    reboot: Shutdown = Field(description="RebootWatchdogSec=: reset when a shutdown takes this long")
 
 
 class KthreadPriorities(Settings):
@@ -33,23 +34,15 @@ class KthreadPriorities(Settings):
 class RtTuningSettings(Settings):
     """Settings of the `rt_tuning` role."""
 
-    packages: tuple[str, ...] = Field(description="tools for tuning and for measuring latency")
+    packages: tuple[PackageName, ...] = Field(description="tools for tuning and for measuring latency")
     sysctl: dict[str, int | str] = Field(description="kernel settings, written to one file in /etc/sysctl.d")
     transparent_hugepage: Literal["never", "madvise", "always"]
-    governor: str = Field(description="cpufreq governor, where the host has cpufreq")
+    governor: Literal["performance", "powersave", "ondemand", "conservative", "schedutil", "userspace"] = Field(
+        description="cpufreq governor, where the host has cpufreq"
+    )
     kthread_priorities: KthreadPriorities
     masked_units: tuple[UnitName, ...] = Field(description="units that would disturb the isolated cores")
     watchdog: WatchdogSettings
-
-    @field_validator("sysctl")
-    @classmethod
-    def _keys_are_dotted(cls, value: dict[str, int | str]) -> dict[str, int | str]:
-        for key, setting in value.items():
-            if "." not in key or any(character.isspace() or character in "=/" for character in key):
-                raise ValueError(f"{key!r} is not a sysctl key such as vm.swappiness")
-            if "\n" in str(setting):
-                raise ValueError(f"the value of {key} has a line break")
-        return value
 
 
 #: Key to the settings of this role.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from roles.base.model import BASE
+from roles.host import HostConfig
 from roles.rt_app.model import RT_APP
 from roles.rt_kernel.model import RT_KERNEL
 from roles.rt_tuning.model import (
@@ -17,6 +21,8 @@ from roles.rt_tuning.model import (
     RtTuningSettings,
 )
 from roles.shape import FleetView, Role, RoleState
+from rtinfra.config import Finding
+from rtinfra.config.kernel_names import sysctl_finding
 from rtinfra.cpu import CpuLayout
 from rtinfra.facts.boot import BOOT_PROGRAM
 from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Directory, File, Resource, RuntimeValue, Unit
@@ -253,4 +259,11 @@ def _cpuset(unit: str, cpus: str) -> Action:
     )
 
 
-ROLE = Role(section=RT_TUNING, state=state)
+def _findings(settings: RtTuningSettings, config: HostConfig) -> Iterator[Finding]:
+    """Refuse kernel settings that are misspelt or out of bounds; name those that nobody here knows."""
+    for key, value in settings.sysctl.items():
+        if (found := sysctl_finding(key, value)) is not None:
+            yield replace(found, key=f"rt_tuning.sysctl.{key}")
+
+
+ROLE = Role(section=RT_TUNING, state=state, findings=_findings)

@@ -9,21 +9,21 @@ hosts are collected and raised together, each with file, line and a suggestion.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from rtinfra.config.explain import did_you_mean, explain
+from rtinfra.config.host_types import host_address, is_host_name
 from rtinfra.config.merge import EMPTY, Located, Place, joined, merge, nearest_place
 from rtinfra.config.problems import ABSENT, ConfigError, Finding, Problem, collected
 from rtinfra.config.schema import without_resets
-from rtinfra.config.types import Port, SettingError, Settings
+from rtinfra.config.types import Port, SecretName, SettingError, Settings
 from rtinfra.config.yaml import load_yaml
 from rtinfra.cpu import CpuFinding, Severity
 
@@ -35,27 +35,14 @@ ALL: Final = "all"
 
 _GROUP_DATA = "group_data"
 _EXAMPLE_ENDING = ".example.yaml"
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# RFC 1123, section 2.1.
-_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_LONGEST_HOST_NAME = 253
-
-
-def _is_host_name(text: str) -> bool:
-    return len(text) <= _LONGEST_HOST_NAME and _HOST_NAME.fullmatch(text) is not None
 
 
 def _address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        pass
     if "@" in text:
         user, _, rest = text.partition("@")
-        raise SettingError("must be an address without a user name", f"write {rest} and user: {user}")
-    if re.fullmatch(r"[0-9.]+", text) or not _is_host_name(text):
-        raise SettingError("is neither an IP address nor a host name", "write for example 192.0.2.10")
-    return text.lower()
+        become = "" if user == "root" else " with become: true"
+        raise SettingError("must be an address without a user name", f"write {rest} and user: {user}{become}")
+    return host_address(text)
 
 
 def _local_path(path: Path, info: ValidationInfo) -> Path:
@@ -78,15 +65,38 @@ class SshSettings(Settings):
     #: ServerAliveInterval and ServerAliveCountMax of ssh_config(5) do. Two minutes: a host busy to the brim is alive.
     ALIVE_INTERVAL_SECONDS: ClassVar[int] = 15
     ALIVE_COUNT_MAX: ClassVar[int] = 8
+    #: As `become_password`: whoever runs a command is asked for it.
+    ASK: ClassVar[str] = "ask"
 
     address: Annotated[str, AfterValidator(_address)] = Field(description="IP address or host name")
     port: Port = 22
     user: str = Field(default="root", pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
+    become: bool = Field(default=False, description="become root with sudo after the login, as any other user has to")
+    become_password: SecretName | None = Field(
+        default=None, description="secret with the password that sudo asks for, or `ask`; null: it asks for none"
+    )
     key: LocalPath | None = Field(default=None, description="private key; null for ssh-agent and ~/.ssh")
     known_hosts: LocalPath | None = Field(default=None, description="null for ~/.ssh/known_hosts")
     console_log: LocalPath | None = Field(
         default=None, description="file on this computer that receives the host's console; shown when a start fails"
     )
+
+    @field_validator("become")
+    @classmethod
+    def _becomes_root(cls, become: bool, info: ValidationInfo) -> bool:
+        user = info.data.get("user")
+        if become and user == "root":
+            raise SettingError("makes root of another user, and `user` is root", "name that user, or remove `become`")
+        if not become and user not in ("root", None):
+            raise SettingError(f"is false, and {user} may not change a host", "write become: true")
+        return become
+
+    @field_validator("become_password")
+    @classmethod
+    def _is_of_use(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and info.data.get("become") is False:
+            raise SettingError("is for hosts with `become: true`", "remove it")
+        return name
 
     def connector_data(self) -> dict[str, object]:
         """Return the host data that pyinfra's SSH connector reads."""
@@ -172,7 +182,8 @@ def load_fleet(root: Path, inventory: Path, model: type[M], known_groups: Collec
         root: the project folder, which has `group_data/`.
         inventory: a YAML file, or a directory: all its `*.yaml` files except `*.example.yaml`.
         model: the settings of one host. Its validators get the context `root` (Path), `host` (name),
-            `groups` (tuple of names) and `warnings` (see `report_findings`).
+            `groups` (tuple of names), `ssh_port` (of the host, None where that is wrong) and `warnings` (see
+            `report_findings`).
         known_groups: groups that hosts may be in even when they have no file in `group_data/`.
 
     Raises:
@@ -260,7 +271,9 @@ class _Loader(Generic[M]):
         return paths
 
     def _definition(self, name: str, tree: Located) -> _Definition:
-        entry = self._validated(_Entry, tree, joined("hosts", name))
+        # Its settings are looked at when they are merged.
+        own = Located({key: child for key, child in _mapping(tree).items() if key != "settings"}, tree.place)
+        entry = self._validated(_Entry, tree, joined("hosts", name), texts=own)
         if entry is not None:
             return _Definition(name, tree, tuple(dict.fromkeys(entry.groups)), entry.ssh)
         # The groups are still needed, to look at the host's settings in the same run.
@@ -269,14 +282,14 @@ class _Loader(Generic[M]):
         return _Definition(name, tree, tuple(group for group in groups if isinstance(group, str)), None)
 
     def _check_name(self, definition: _Definition) -> bool:
-        if is_right := _is_host_name(definition.name):
+        if is_right := is_host_name(definition.name):
             return is_right
         repaired = re.sub(r"[^A-Za-z0-9.]+", "-", definition.name).strip("-.")
         self._complain(
             definition.tree.place,
             definition.key,
             "is not a host name: letters, digits and hyphens, in parts separated by dots",
-            f"did you mean {repaired}?" if _is_host_name(repaired) else None,
+            f"did you mean {repaired}?" if is_host_name(repaired) else None,
         )
         return False
 
@@ -316,26 +329,35 @@ class _Loader(Generic[M]):
             # Keys that are missing altogether are then reported where the host is defined.
             own = Located({}, definition.tree.place)
         tree = reduce(merge, [*written, own])
-        config = self._validated(self._model, tree, host=definition)
+        config = self._validated(self._model, tree, host=definition, texts=tree)
         if config is None or definition.ssh is None:
             return None
         places = tree.places() | definition.tree.places(definition.key)
         source = str(definition.tree.place)
         return FleetHost(definition.name, definition.groups, definition.ssh, config, source, places)
 
-    def _validated(self, model: type[T], tree: Located, prefix: str = "", host: _Definition | None = None) -> T | None:
-        """Return the model's value for a tree; None after having noted what is wrong."""
+    def _validated(
+        self,
+        model: type[T],
+        tree: Located,
+        prefix: str = "",
+        host: _Definition | None = None,
+        texts: Located | None = None,
+    ) -> T | None:
+        """Return the model's value for a tree; None after having noted what is wrong, in `texts` beside the model."""
         data = without_resets(tree, model)
-        findings: list[Finding] = []
+        findings: list[Finding] = [*_unprintable(texts, prefix)] if texts is not None else []
         context = {
             "root": self._root,
             "host": host.name if host else None,
             "groups": host.groups if host else (),
+            "ssh_port": host.ssh.port if host and host.ssh else None,
             "warnings": findings,
         }
         value = None
         try:
-            value = model.model_validate(data, context=context)
+            # What is no line may be told in any words by whoever would have to take it.
+            value = None if findings else model.model_validate(data, context=context)
         except ValidationError as error:
             findings += explain(error, model, data, prefix)
         places = tree.places(prefix)
@@ -377,6 +399,20 @@ class _Loader(Generic[M]):
         file, line = (place.file, place.line) if place else (None, None)
         hosts = (host.name,) if host else ()
         self._problems.append(Problem(file, line, key, value, reason, suggestion, severity, hosts))
+
+
+def _unprintable(tree: Located, key: str) -> Iterator[Finding]:
+    """Yield texts with line breaks and the like: in a file of the host they would begin lines of their own."""
+    if isinstance(tree.value, Mapping):
+        for name, child in tree.value.items():
+            yield from _unprintable(child, joined(key, name))
+    elif isinstance(tree.value, tuple):
+        for index, child in enumerate(tree.value):
+            yield from _unprintable(child, joined(key, index))
+    elif isinstance(tree.value, str) and not tree.value.isprintable():
+        first = "".join(filter(str.isprintable, (tree.value.strip().splitlines() or [""])[0])).strip()
+        hint = f'write "{first}"' if first else None
+        yield Finding(key, tree.value, "has a line break or another character that is not shown", hint)
 
 
 def _mapping(tree: Located | None) -> Mapping[str, Located]:

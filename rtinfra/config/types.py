@@ -87,6 +87,10 @@ CpuListText = Annotated[str, BeforeValidator(_cpu_list_text), AfterValidator(_ch
 """A CPU list in kernel grammar (rtinfra.cpu), as written; its grammar has been checked."""
 
 
+# systemd.unit(5) expands `%`, shells the others.
+_SPECIAL: Final = frozenset("%$`\"'\\;&|<>()*?[]{}!#~^")
+
+
 def _absolute(path: PurePosixPath) -> PurePosixPath:
     if not path.is_absolute():
         raise SettingError("must be an absolute path", f"use /{path}")
@@ -95,6 +99,9 @@ def _absolute(path: PurePosixPath) -> PurePosixPath:
     if any(character.isspace() or not character.isprintable() for character in str(path)):
         # Units, sysfs lines and kernel parameters all split at blanks.
         raise SettingError("must not contain blanks or control characters")
+    if found := sorted(set(str(path)) & _SPECIAL):
+        plain = "".join(character for character in str(path) if character not in _SPECIAL)
+        raise SettingError(f"must not contain {' '.join(found)}, which systemd or a shell would read", f"use {plain}")
     return path
 
 

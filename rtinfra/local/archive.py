@@ -1,4 +1,4 @@
-"""Which Debian archive this machine is configured to use.
+"""Which archive of Debian, or of Ubuntu, this machine is configured to use.
 
 rtinfra never names an archive itself: it takes the one in the machine's apt configuration (a mirror inside
 a company, a proxy, a snapshot), so it works wherever ``apt-get install`` works. Formats: sources.list(5).
@@ -17,7 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rtinfra.local.errors import LocalError
 
+APT = Path("/etc/apt")
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+UBUNTU_KEYRING = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 ARCHIVE_VARIABLE = "RTINFRA_LAB_ARCHIVE"
 SECURITY_VARIABLE = "RTINFRA_LAB_SECURITY_ARCHIVE"
 
@@ -65,6 +67,8 @@ class Archive:
     """apt options (name, value) that the guest needs as well."""
     transport: tuple[tuple[str, str], ...] = ()
     """apt options (name, value) of this machine about how web servers are asked; a guest has other files."""
+    apt_directory: Path = APT
+    """Where apt has its settings, logins among them."""
 
 
 def parse_deb822(text: str) -> list[Source]:
@@ -168,33 +172,55 @@ def _is_debian(source: Source) -> bool:
     return any("debian" in urlsplit(uri).path for uri in source.uris)
 
 
-def choose(sources: Iterable[Source]) -> tuple[Source, Source | None]:
-    """The entries of the Debian archive and of its security archive.
+def _is_ubuntu(source: Source) -> bool:
+    """Whether an entry is Ubuntu's own. Its subscription archives have the same suites, and keys of their own."""
+    if source.signed_by:
+        return "ubuntu-archive" in source.signed_by
+    return any(urlsplit(uri).path.strip("/") == "ubuntu" for uri in source.uris)
 
-    Raises LocalError when no entry looks like Debian.
+
+def _names_ubuntu(suite: str) -> bool:
+    return bool(suite) and not _SUITE.fullmatch(suite)
+
+
+def choose(sources: Iterable[Source], suite: str = "") -> tuple[Source, Source | None]:
+    """The entries of the archive and of its security archive.
+
+    `suite` is the code name of an Ubuntu; any other, and none, stand for whichever release of Debian there is. Raises
+    LocalError when no entry looks like that.
     """
+    is_ubuntu = _names_ubuntu(suite)
+    name, own, main_suite, security_suite = (
+        ("Ubuntu", _is_ubuntu, re.compile(re.escape(suite)), re.compile(f"{re.escape(suite)}-security"))
+        if is_ubuntu
+        else ("Debian", _is_debian, _SUITE, _SECURITY_SUITE)
+    )
     main = security = None
     for source in sources:
-        if "main" not in source.components or not _is_debian(source):
+        if "main" not in source.components or not own(source):
             continue
-        if main is None and any(_SUITE.fullmatch(suite) for suite in source.suites):
+        if main is None and any(main_suite.fullmatch(each) for each in source.suites):
             main = source
-        if security is None and any(_SECURITY_SUITE.fullmatch(suite) for suite in source.suites):
+        if security is None and any(security_suite.fullmatch(each) for each in source.suites):
             security = source
     if main is None:
+        purpose = f"to take packages of {suite} from" if is_ubuntu else "to build the lab machine from"
         raise LocalError(
-            "this machine's apt configuration names no Debian archive, so there is nothing to build"
-            " the lab machine from",
-            "add Debian's archive to /etc/apt/sources.list.d, or name one in the environment variable"
+            f"this machine's apt configuration names no {name} archive, so there is nothing {purpose}",
+            f"add {name}'s archive to /etc/apt/sources.list.d, or name one in the environment variable"
             f" {ARCHIVE_VARIABLE}",
         )
     return main, security
 
 
 def discover(
-    apt_directory: Path = Path("/etc/apt"), environment: Mapping[str, str] | None = None, *, for_guests: bool = True
+    apt_directory: Path = APT,
+    environment: Mapping[str, str] | None = None,
+    suite: str = "",
+    *,
+    for_guests: bool = True,
 ) -> Archive:
-    """The Debian archive this machine uses.
+    """The archive this machine uses for `suite`, as `choose` understands it.
 
     ``RTINFRA_LAB_ARCHIVE`` and ``RTINFRA_LAB_SECURITY_ARCHIVE`` overrule the configuration. Raises LocalError
     when there is none, or (``for_guests``) when it can be reached from this machine only (file:, a list of mirrors).
@@ -205,30 +231,30 @@ def discover(
         main = Source(uris=(override,), suites=(), components=())
         security = Source(uris=(extra,), suites=(), components=()) if extra else None
     else:
-        main, security = choose(read_sources(apt_directory))
+        main, security = choose(read_sources(apt_directory), suite)
     uris = (*main.uris, *(security.uris if security else ()))
     for uri in uris:
         if for_guests and urlsplit(uri).scheme not in ("http", "https"):
             raise LocalError(
-                f"the Debian archive {uri} of this machine's apt configuration cannot be reached"
-                " from a virtual machine",
+                f"the archive {uri} of this machine's apt configuration cannot be reached from a virtual machine",
                 f"name one with an http or https address in the environment variable {ARCHIVE_VARIABLE}",
             )
     dump = _apt_config()
     return Archive(
         main=main.uris,
         security=security.uris if security else (),
-        keyring=_keyring(main.signed_by),
+        keyring=_keyring(main.signed_by, UBUNTU_KEYRING if _names_ubuntu(suite) else DEBIAN_KEYRING),
         trusted=main.trusted,
         options=_options(dump, environment),
         transport=parse_transport(dump),
+        apt_directory=apt_directory,
     )
 
 
-def _keyring(signed_by: str) -> Path:
-    """The key file of an entry; entries without one are checked with Debian's own keys."""
+def _keyring(signed_by: str, usual: Path) -> Path:
+    """The key file of an entry; entries without one are checked with the distributor's own keys."""
     first = signed_by.partition(",")[0].strip()
-    return Path(first) if first.startswith("/") else DEBIAN_KEYRING
+    return Path(first) if first.startswith("/") else usual
 
 
 def _apt_config() -> str:

@@ -179,8 +179,8 @@ class AptRoot:
             "Dir::State::status": f"{root}/status",
             "Dir::Cache": f"{root}/cache",
             # Passwords of archives are this computer's.
-            "Dir::Etc::netrc": "/etc/apt/auth.conf",
-            "Dir::Etc::netrcparts": "/etc/apt/auth.conf.d",
+            "Dir::Etc::netrc": f"{self._archive.apt_directory}/auth.conf",
+            "Dir::Etc::netrcparts": f"{self._archive.apt_directory}/auth.conf.d",
             "APT::Architecture": self._settings.architecture,
             # A host installs without them too; both sides have to agree.
             "APT::Install-Recommends": "false",

@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rtinfra.local import programs
+from rtinfra.local.archive import APT
 from rtinfra.local.programs import Tool
 from rtinfra.mirror.errors import MirrorError
 
@@ -101,8 +102,8 @@ def calling(parts: Iterable[Part], options: Sequence[str]) -> Iterator[Call]:
 
 
 @contextmanager
-def options(addresses: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Give the options of calls that download from such addresses.
+def options(addresses: Iterable[str], apt_directory: Path = APT) -> Iterator[tuple[str, ...]]:
+    """Give the options of calls that download from such addresses, with the logins of `apt_directory`.
 
     Arguments are seen by everybody on this computer: names and passwords of the addresses are in a file for the time
     of the calls, which its owner alone may read.
@@ -114,13 +115,18 @@ def options(addresses: Iterable[str]) -> Iterator[tuple[str, ...]]:
     if os.geteuid() == 0:
         # The files go to a folder that the user _apt may not enter.
         words += ["-o", "APT::Sandbox::User=root"]
+    own = None
+    if apt_directory != APT:
+        words += ["-o", f"Dir::Etc::netrc={apt_directory}/auth.conf"]
+        words += ["-o", f"Dir::Etc::netrcparts={apt_directory}/auth.conf.d"]
+        own = apt_directory / "auth.conf"
     logins = dict.fromkeys(filter(None, map(_login, addresses)))
     if not logins:
         yield tuple(words)
         return
     with tempfile.NamedTemporaryFile("w", prefix="rtinfra-", encoding="utf-8") as file:
         # Ahead of this computer's own: the first one that fits counts.
-        file.write("".join(f"{login}\n" for login in logins) + _own_logins())
+        file.write("".join(f"{login}\n" for login in logins) + _logins_in(own or _own_logins()))
         file.flush()
         yield (*words, "-o", f"Dir::Etc::netrc={file.name}")
 
@@ -146,10 +152,13 @@ def _login(address: str) -> str:
     return f"machine {place} login {name} password {password}"
 
 
-def _own_logins() -> str:
+def _own_logins() -> Path:
     """Return this computer's auth.conf; auth.conf.d is read by apt besides."""
     said = programs.execute(["apt-config", "shell", "FILE", "Dir::Etc::netrc/f"], timeout=30).stdout
-    path = Path(shlex.split(said)[0].partition("=")[2]) if said.strip() else Path(os.devnull)
+    return Path(shlex.split(said)[0].partition("=")[2]) if said.strip() else Path(os.devnull)
+
+
+def _logins_in(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, PermissionError):

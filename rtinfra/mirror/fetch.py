@@ -83,7 +83,7 @@ def fetch(lock: Lock, mirror: Mirror, archive: Archive, report: Reporter, patien
             programs.ensure((download.HELPER,), report)
             with (
                 report.transfer(f"Fetching {len(items)} packages", total) as advance,
-                download.options((*archive.main, *archive.security)) as options,
+                download.options((*archive.main, *archive.security), archive.apt_directory) as options,
             ):
                 failed = _Run(mirror.pool, partial, options, advance, patience or Patience()).bring(items)
             if failed:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from rtinfra.config.types import Duration, SecretName, SettingError, Settings
+from rtinfra.config.host_types import Moment, Tolerance
+from rtinfra.config.types import SecretName, SettingError, Settings
 
 
 def _url(url: str) -> str:
@@ -67,8 +68,8 @@ class RecordSettings(Settings):
 class NotifySettings(Settings):
     """Settings of notifications."""
 
-    p1_interval: Duration
-    timeout: Duration
+    p1_interval: Tolerance
+    timeout: Moment
     attempts: int = Field(ge=1, le=10)
     runbooks_url: BaseUrl | None
     telegram: TelegramSettings | None

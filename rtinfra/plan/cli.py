@@ -128,6 +128,7 @@ def apply(
 
 
 def _prepared(worker: WorkerProcess) -> Prepared:
+    worker.begin()
     with ConsoleReporter().step("Looking at the hosts", _USUAL_SECONDS):
         return worker.prepare()
 

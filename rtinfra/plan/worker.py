@@ -43,6 +43,7 @@ from rtinfra.inventory import make_inventory
 from rtinfra.local.errors import LocalError
 from rtinfra.operations import changes
 from rtinfra.operations.changes import Recorder
+from rtinfra.passwords import PASSWORDS
 from rtinfra.paths import PROJECT
 from rtinfra.plan.observed import Observations, host_plan, name_of
 
@@ -170,7 +171,12 @@ def work(request: Mapping[str, Any], events: Events) -> None:
     """
     place = inventory_file(Path(request["inventory"]))
     fleet = load_checked_hosts(PROJECT, place)
-    hosts = list(selected(fleet, request["hosts"]))
+    chosen = selected(fleet, request["hosts"])
+    hosts = list(chosen)
+    question = PASSWORDS.question(chosen.values())
+    events.tell("ready", question=question)
+    if question is not None:
+        PASSWORDS.take(json.loads(_line()))
     recorder, observations = Recorder(contents=True), Observations()
     state = _state(make_inventory(fleet), hosts, recorder)
     try:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from rtinfra.local.errors import LocalError
+from rtinfra.passwords import ask_on_terminal
 from rtinfra.paths import PROJECT
 from rtinfra.plan.model import HostPlan, Plan, PlanError
 
@@ -92,6 +93,21 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait()
         self._errors.close()
+
+    def begin(self) -> None:
+        """Wait until the settings are read, and ask for the password that sudo wants on hosts that say so.
+
+        Raises:
+            WrongInput: there is nothing to work on.
+            NobodyToAsk: a password is to be typed, and there is no terminal.
+            WorkerEnded: the process ended by itself.
+        """
+        for event in self.events():
+            if event is not None and event["event"] == "ready":
+                if event["question"] is not None:
+                    self._send(json.dumps(ask_on_terminal(event["question"])))
+                return
+        raise self._crashed()
 
     def prepare(self) -> Prepared:
         """Wait for the plan.

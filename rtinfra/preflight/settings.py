@@ -11,7 +11,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rtinfra.config.types import AbsolutePath, CpuListText, Duration, SecretName, SettingError, Settings, UnitName
+from rtinfra.config.host_types import Moment, OwnFolder
+from rtinfra.config.types import AbsolutePath, CpuListText, SecretName, SettingError, Settings, UnitName
 from rtinfra.notify.settings import Conninfo, NotifySettings, Url
 
 #: Where a host has its settings and secrets.
@@ -63,7 +64,7 @@ class RedisSettings(Settings):
     url: str = Field(pattern=r"^(rediss?|unix)://[^@\s]+$", description="without user name and password")
     username: str | None = None
     password_secret: SecretName | None = None
-    slow: Duration = Field(description="a slower answer is a warning")
+    slow: Moment = Field(description="a slower answer is a warning")
 
 
 class PostgresSettings(Settings):
@@ -71,7 +72,7 @@ class PostgresSettings(Settings):
 
     conninfo: Conninfo
     password_secret: SecretName | None = None
-    slow: Duration = Field(description="a slower answer is a warning")
+    slow: Moment = Field(description="a slower answer is a warning")
 
 
 class ApiSettings(Settings):
@@ -82,7 +83,7 @@ class ApiSettings(Settings):
     status: int = Field(default=200, ge=100, le=599)
     token_secret: SecretName | None = Field(default=None, description="sent as a bearer token")
     ca_file: AbsolutePath | None = Field(default=None, description="certificate authority of an https URL")
-    slow: Duration
+    slow: Moment
 
 
 class ApplicationSettings(Settings):
@@ -90,7 +91,7 @@ class ApplicationSettings(Settings):
 
     url: Url | None
     command: tuple[str, ...]
-    slow: Duration
+    slow: Moment
 
     @model_validator(mode="after")
     def _one_hook(self) -> Self:
@@ -140,8 +141,8 @@ class ChosenSettings(Settings):
 
     environment: Environment
     namespace: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="metrics begin with it")
-    timeout: Duration = Field(description="a check that takes longer has failed")
-    state_directory: AbsolutePath
+    timeout: Moment = Field(description="a check that takes longer has failed")
+    state_directory: OwnFolder
     evidence: EvidenceSettings
     checks: CheckSettings
     notify: NotifySettings

@@ -18,6 +18,7 @@ from rich.table import Table
 from rtinfra.connection import Connections
 from rtinfra.hosts import HostsError
 from rtinfra.images import LocalStore
+from rtinfra.passwords import PASSWORDS, NobodyToAsk
 from rtinfra.quadlet import DATA_ROOT
 from rtinfra.secrets import operator_secrets
 from rtinfra.stack import run, scripts, surroundings
@@ -276,7 +277,8 @@ def _stack(
 ) -> Iterator[tuple[run.Stack, Connections]]:
     try:
         stack = run.load(inventory, hosts or (), programs or ())
-    except HostsError as error:
+        PASSWORDS.ask_early(stack.hosts.values())
+    except (HostsError, NobodyToAsk) as error:
         _refuse(str(error))
     connections = Connections(stack.hosts.values())
     try:

@@ -143,18 +143,23 @@ def logs(
     def read(name: str) -> None:
         units = [word for program in stack.programs[name] for word in ("-u", program.unit)]
         command = " ".join(["journalctl", "--no-pager", "-q", "-o", "short-iso", "-n", str(lines), *units])
-        arguments = connections.command(name, command + (" -f" if follow else ""))
-        with subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            errors="replace",
-        ) as process:  # fmt: skip
+        try:
+            started = connections.start(name, command + (" -f" if follow else ""))
+        except Unreachable as error:
+            failed[name] = str(error)
+            return
+        with started as process:
             running.append(process)
             assert process.stdout is not None and process.stderr is not None
             for line in process.stdout:
                 show(name, line.rstrip("\n"))
             errors = process.stderr.read()
         if process.returncode > 0:
-            failed[name] = errors.strip() or f"journalctl ended with {process.returncode}"
+            try:
+                connections.ended(name, process.returncode, errors)
+                failed[name] = errors.strip() or f"journalctl ended with {process.returncode}"
+            except Unreachable as error:
+                failed[name] = str(error)
 
     running: list[subprocess.Popen[str]] = []
     threads = [threading.Thread(target=read, args=(name,)) for name in stack.programs]

@@ -27,6 +27,7 @@ from rtinfra.connection import Connections, Unreachable
 from rtinfra.cpu import CpuFinding, CpuLayout, resolve_layout
 from rtinfra.facts import output_sections
 from rtinfra.hosts import HostsError, fleet_in, selected
+from rtinfra.passwords import PASSWORDS
 from rtinfra.stack_programs import Program, programs_of
 from rtinfra.verify import expect, snapshot
 from rtinfra.verify.explained import explanations
@@ -116,6 +117,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--waivers", type=Path, default=WAIVERS, help="file with the waivers")
     group.addoption("--evidence", type=Path, help="folder for histograms")
     group.addoption("--progress-fd", type=int, help="descriptor for lines that say what is being done")
+    group.addoption("--password-fd", type=int, help="descriptor that the password for sudo comes from")
     group.addoption("--latency-seconds", type=int, default=10, help="how long latency is measured")
 
 
@@ -193,6 +195,10 @@ class Verification:
             self._waivers = load_waivers(self._option.waivers)
         except (HostsError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from error
+        if self._option.password_fd is not None:
+            with os.fdopen(self._option.password_fd, encoding="utf-8") as typed:
+                if answer := typed.read():
+                    PASSWORDS.take(answer)
         # Of every host: a control follows what it sends to wherever that is kept.
         self.connections = Connections(self._fleet.hosts.values())
         self._subjects: dict[str, Subject] = {}

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rtinfra.hosts import HostsError, fleet_in, inventory_file, selected
 from rtinfra.local.errors import LocalError
 from rtinfra.local.files import replace_file
+from rtinfra.passwords import PASSWORDS
 from rtinfra.paths import PROJECT
 from rtinfra.verify import page, sealing, textfile
 from rtinfra.verify.report import REPORT_FILE, Report, read, show
@@ -65,8 +66,11 @@ def run(
     """
     try:
         place = inventory_file(inventory)
-        selected(fleet_in(place), hosts)
+        # Of every host: a control follows what one sends to wherever that is kept.
+        fleet = fleet_in(place)
+        selected(fleet, hosts)
         key = sealing.signing_key()
+        PASSWORDS.ask_early(fleet.hosts.values())
     except (HostsError, LocalError) as error:
         raise VerifyError(str(error)) from error
     if textfiles is not None and not textfiles.is_dir():
@@ -112,18 +116,32 @@ def pytest_arguments(tests: Path) -> list[str]:
 
 def _run_pytest(tests: Path, arguments: Sequence[str], log: Path, tell: Callable[[str], None]) -> None:
     """Run the tests in a process of their own, its output in `log`; passes on what it says it is doing."""
-    command = [sys.executable, "-m", "pytest", *pytest_arguments(tests), "--progress-fd", "3", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *pytest_arguments(tests),
+        "--progress-fd",
+        "3",
+        "--password-fd",
+        "4",
+        *arguments,
+    ]
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # Descriptor 3 is the pipe, everything else goes to the log. A pipe that Popen makes and reads itself works with
-    # gevent too, which pyinfra's command line puts in place of `subprocess` and `os.close`.
+    # Descriptor 3 is the pipe, 4 has what was typed for sudo, everything else goes to the log. A pipe that Popen makes
+    # and reads itself works with gevent too, which pyinfra's command line puts in place of `subprocess` and `os.close`.
     with subprocess.Popen(
-        ["sh", "-c", 'exec "$@" 3>&1 >"$0" 2>&1', str(log), *command],
+        ["sh", "-c", 'exec "$@" 4<&0 3>&1 >"$0" 2>&1 </dev/null', str(log), *command],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": path},
     ) as process:
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
+        # One that ended at once says why in its log.
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(PASSWORDS.handed_on())
         for step in process.stdout:
             tell(step.strip())
 

@@ -6,19 +6,29 @@ is imported, which no other test here is made for.
 
 from __future__ import annotations
 
+import io
 import socket
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import paramiko
 import pyinfra_cli.cli
 import pytest
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import DeployError
+from pyinfra.connectors import ssh
 from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.sshuserclient import client
 from pyinfra_cli.exceptions import CliError
 
 from rtinfra import adapters
-from rtinfra.config import SshSettings
+from rtinfra.become import become_root
+from rtinfra.config import FleetHost, SshSettings
+from rtinfra.inventory import HOST_DATA_KEY
+from tests.unit.test_sudo import PASSWORD, SUDO
 
 HOSTS = """hosts:
   robot-1:
@@ -135,3 +145,158 @@ def test_disconnecting_closes_the_connection(connector: SSHConnector, caplog: py
     gevent.sleep(0.2)
     assert not transport_of(connector).is_active()
     assert not caplog.text
+
+
+KEYS = {
+    name: paramiko.ECDSAKey.generate() if name == "far" else paramiko.RSAKey.generate(1024)
+    for name in ("near", "far", "gone")
+}
+
+
+def line(host: str, name: str) -> str:
+    return f"{host} {KEYS[name].get_name()} {KEYS[name].get_base64()}"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    (
+        f"@cert-authority *.example.com {KEYS['gone'].get_name()} {KEYS['gone'].get_base64()}",
+        "192.0.2.7 ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQDamaged",
+        "192.0.2.7 ssh-rsa !!!",
+        "192.0.2.7 ssh-ed25519 AAAA",
+        "192.0.2.7",
+        "192.0.2.7 1024 35 1234567890",
+        "\x00\xff",
+        "|1|short|short ssh-rsa AAAA",
+    ),
+)
+def test_one_bad_line_of_known_hosts_loses_no_other(tmp_path: Path, bad: str) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(f"{line('192.0.2.1', 'near')}\n{bad}\n\n# a comment\n{line('  192.0.2.2  ', 'far')}  me@here\n")
+    found = adapters.host_keys_in((str(tmp_path / "nowhere"), str(file)))
+    assert found.check("192.0.2.1", KEYS["near"])
+    assert found.check("192.0.2.2", KEYS["far"])
+    assert not found.check("192.0.2.7", KEYS["near"])
+
+
+def test_a_revoked_key_is_no_hosts(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(f"{line('192.0.2.1', 'near')}\n{line('@revoked *', 'near')}\n{line('192.0.2.1', 'far')}\n")
+    found = adapters.host_keys_in((str(file),))
+    assert not found.check("192.0.2.1", KEYS["near"])
+    assert found.check("192.0.2.1", KEYS["far"])
+
+
+def test_pyinfra_reads_them_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "get_host_keys", client.get_host_keys)
+    adapters.know_hosts_line_by_line()
+    assert client.get_host_keys is adapters.host_keys_in
+
+
+class Local:
+    """A client whose host is this computer, with a stand-in of sudo (tests/unit/test_sudo.py)."""
+
+    def __init__(self, place: Path) -> None:
+        self.environment = {"PATH": f"{place}:/usr/bin:/bin", "STAND_IN": str(place), "SSH_CONNECTION": "by here"}
+        self.commands: list[str] = []
+
+    def exec_command(self, command: str, get_pty: bool = False) -> tuple[Any, Any, Any]:
+        self.commands.append(command)
+        process = subprocess.Popen(
+            ["sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )
+        assert process.stdin and process.stdout and process.stderr
+        channel = SimpleNamespace(recv_exit_status=process.wait, shutdown_write=process.stdin.flush)
+        stdin, stdout = (Stream(stream, channel) for stream in (process.stdin, process.stdout))
+        return stdin, stdout, process.stderr
+
+
+class Stream:
+    """A stream of a process with what paramiko's have beside."""
+
+    def __init__(self, stream: Any, channel: Any) -> None:
+        self.stream, self.channel = stream, channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __iter__(self) -> Any:
+        return iter(self.stream)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.close()
+
+    def write(self, data: bytes | str) -> None:
+        self.stream.write(data.encode() if isinstance(data, str) else data)
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SSHConnector:
+    """A connector that logs in as pilot, who becomes root with the secret `pilot_sudo`."""
+    for name in ("run_shell_command", "put_file"):
+        monkeypatch.setattr(SSHConnector, name, getattr(SSHConnector, name))
+    monkeypatch.setattr(ssh, "execute_command_with_sudo_retry", ssh.execute_command_with_sudo_retry)
+    monkeypatch.setenv("RTINFRA_SECRET_PILOT_SUDO", PASSWORD)
+    (tmp_path / "sudo").write_text(SUDO)
+    (tmp_path / "sudo").chmod(0o755)
+    (tmp_path / "wants").write_text(PASSWORD)
+    become_root()
+    settings = SshSettings(address="192.0.2.1", user="pilot", become=True, become_password="pilot_sudo")
+    made = SSHConnector.__new__(SSHConnector)
+    host = FleetHost("robot-1", (), settings, config=settings, source="")
+    made.host = SimpleNamespace(  # type: ignore[assignment]
+        name="robot-1",
+        print_prefix="[robot-1] ",
+        host_data={HOST_DATA_KEY: host},
+        connector_data={},
+        state=SimpleNamespace(is_executing=False),
+        get_temp_dir_config=lambda: "/tmp",
+    )
+    made.state = SimpleNamespace()  # type: ignore[assignment]
+    made.client = Local(tmp_path)  # type: ignore[assignment]
+    return made
+
+
+def test_commands_are_run_by_root_with_their_own_standard_input(user: SSHConnector) -> None:
+    done, output = user.run_shell_command(StringCommand('cat; echo "$SSH_CONNECTION"'), _stdin="one\ntwo")
+    assert done, output.stderr
+    assert output.stdout_lines == ["one", "two", "by here"]
+    done, output = user.run_shell_command(StringCommand("exit 3"), _success_exit_codes=[3])
+    assert done
+    assert user.client is not None
+    assert not any(PASSWORD in command or "cat" in command.split("sh -c")[-1][-40:] for command in user.client.commands)
+
+
+def test_files_are_written_by_root_where_they_belong_and_nowhere_else(user: SSHConnector, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20_000
+    source, target = tmp_path / "source", tmp_path / "it's here"
+    source.write_bytes(content)
+    before = set(tmp_path.iterdir())
+    assert user.put_file(str(source), str(target))
+    assert target.read_bytes() == content
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert {path.name for path in set(tmp_path.iterdir()) - before} <= {target.name, "log"}
+    assert user.put_file(io.BytesIO(b"new"), str(target)) and target.read_bytes() == b"new"
+    assert not user.put_file(str(source), str(tmp_path / "no" / "folder"))
+
+
+def test_a_refusal_ends_the_run_and_nobody_is_asked(
+    user: SSHConnector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyinfra.connectors.util.getpass", lambda text: pytest.fail("asked"))
+    (tmp_path / "wants").write_text("another")
+    with pytest.raises(DeployError, match=r"robot-1 is refused, nothing was changed .* take the password of pilot"):
+        user.run_shell_command(StringCommand("true"))
+    (tmp_path / "tty").touch()
+    with pytest.raises(DeployError, match="requiretty"):
+        user.put_file(io.BytesIO(b""), str(tmp_path / "x"))
+    monkeypatch.delenv("RTINFRA_SECRET_PILOT_SUDO")
+    with pytest.raises(DeployError, match="pilot_sudo is not defined"):
+        user.run_shell_command(StringCommand("true"))

@@ -215,7 +215,8 @@ def test_ssh_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOME", "/home/kim")
     project.write(
         "inventory/hosts.yaml",
-        "hosts: {rt1: {ssh: {address: '2001:DB8::1', port: 2222, user: ops, key: ~/.ssh/id, known_hosts: k}}}",
+        "hosts: {rt1: {ssh: {address: '2001:DB8::1', port: 2222, user: ops, become: true, key: ~/.ssh/id, "
+        "known_hosts: k}}}",
     )
     assert project.load().hosts["rt1"].ssh.connector_data() == {
         "ssh_hostname": "2001:db8::1",
@@ -226,6 +227,24 @@ def test_ssh_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
         "ssh_known_hosts_file": str(project.root / "k"),
     }
     assert "ssh_key" not in SshSettings(address="a").connector_data()
+
+
+@pytest.mark.parametrize(
+    ("ssh", "key", "suggestion"),
+    (
+        ("user: ops", "become", "write become: true"),
+        ("user: root, become: true", "become", "name that user, or remove `become`"),
+        ("become_password: ops_sudo", "become_password", "remove it"),
+        ("user: ops, become: true, become_password: Ann's", "become_password", None),
+    ),
+)
+def test_who_is_not_root_becomes_root(project: Project, ssh: str, key: str, suggestion: str | None) -> None:
+    project.write("inventory/hosts.yaml", f"hosts:\n  rt1:\n    ssh: {{address: a, {ssh}}}\n")
+    with pytest.raises(ConfigError) as refused:
+        project.load()
+    (problem,) = refused.value.problems
+    assert (problem.file, problem.line, problem.key) == ("inventory/hosts.yaml", 3, f"hosts.rt1.ssh.{key}")
+    assert suggestion is None or problem.suggestion == suggestion
 
 
 def test_what_the_live_host_contradicts_is_cited(project: Project) -> None:

@@ -172,7 +172,7 @@ def test_a_second_unit_runs_the_other_process(files: dict[str, str]) -> None:
 
 def test_a_lab_machine_differs_only_in_its_nodes_and_its_workload(tmp_path: Path, config: HostConfig) -> None:
     inventory = tmp_path / "hosts.yaml"
-    inventory.write_text("hosts: {robot: {groups: [rt_hosts, lab], ssh: {address: 192.0.2.1}}}\n")
+    inventory.write_text("hosts: {robot: {groups: [rt_hosts, lab], ssh: {address: 127.0.0.1}}}\n")
     lab = load_hosts(PROJECT, inventory).hosts["robot"].config[RT_APP]
     ours = {"rt_process": {"numa_node"}, "non_rt_process": {"numa_node"}, "reference": True}
     assert lab.model_dump(exclude=ours) == config[RT_APP].model_dump(exclude=ours)

@@ -55,11 +55,12 @@ def lock_mirror(
     """
     with plain_errors(_KEPT):
         store = LocalStore()
+        required = load_required(PROJECT, _place(inventory), store)
         found = locking.lock(
-            load_required(PROJECT, _place(inventory), store),
+            required,
             PROJECT / lock_file,
             mirror_in(directory),
-            locking.Sources(discover(for_guests=False), store, PROJECT),
+            locking.Sources(discover(suite=required.settings.suite, for_guests=False), store, PROJECT),
             ConsoleReporter(),
             renew=renew,
         )
@@ -87,7 +88,7 @@ def fetch_mirror(lock_file: LockOption = LOCK, directory: DirectoryOption = None
     """
     with plain_errors("What has arrived is kept; the same command goes on from there."):
         lock = locking.read(PROJECT / lock_file)
-        done = fetch(lock, mirror_in(directory), discover(for_guests=False), ConsoleReporter())
+        done = fetch(lock, mirror_in(directory), discover(suite=lock.suite, for_guests=False), ConsoleReporter())
         text = f"{done.files} packages fetched, {megabytes(done.bytes)} in {seconds(done.seconds)}"
         if not done.files:
             text = f"nothing to fetch: all {done.there} contents are here"
