@@ -132,7 +132,7 @@ def of(machine: Machine, console: Console) -> Proof:
 
 
 def _deploy(machine: Machine, say: Callable[[str], None]) -> DeployResult:
-    return deploy(str(machine.root), [] if machine.user == "root" else ["--sudo"], say=say)
+    return deploy(str(machine.root), say=say)
 
 
 def _deployed(what: str, result: DeployResult) -> Step:

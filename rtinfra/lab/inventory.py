@@ -40,6 +40,8 @@ def inventory_yaml(machines: Iterable[Reachable]) -> str:
                 "address": "127.0.0.1",
                 "port": machine.port,
                 "user": machine.user,
+                # As it is for an ordinary user; the lab's own are made by cloud-init.
+                **({} if machine.user == "root" else {"become": True}),
                 "key": str(machine.key_path),
                 "known_hosts": str(machine.known_hosts_path),
                 "console_log": str(machine.console_path),

@@ -291,14 +291,13 @@ def test_an_error_reads_in_the_order_of_use() -> None:
 class OnTheLan:
     """As much of a machine as the inventory asks for."""
 
-    user = "root"
     port = 20022
     key_path = Path("/k")
     known_hosts_path = Path("/h")
     console_path = Path("/c")
 
-    def __init__(self, name: str, groups: tuple[str, ...], lan_addresses: tuple[str, ...]) -> None:
-        self.name, self.groups, self.lan_addresses = name, groups, lan_addresses
+    def __init__(self, name: str, groups: tuple[str, ...], lan_addresses: tuple[str, ...], user: str = "root") -> None:
+        self.name, self.groups, self.lan_addresses, self.user = name, groups, lan_addresses, user
 
 
 def test_a_machine_on_the_shared_network_is_told_its_address_and_its_gateways() -> None:
@@ -306,9 +305,12 @@ def test_a_machine_on_the_shared_network_is_told_its_address_and_its_gateways() 
         [
             OnTheLan("obs1", ("gateways", "jaeger"), ("10.77.0.10", "10.77.0.11")),
             OnTheLan("rt1", ("rt_hosts", "lab"), ()),
+            OnTheLan("ubuntu", ("rt_hosts", "lab"), (), user="ops"),
         ]
     )
     hosts = YAML(typ="safe").load(text)["hosts"]
+    assert (hosts["ubuntu"]["ssh"]["user"], hosts["ubuntu"]["ssh"]["become"]) == ("ops", True)
+    assert "become" not in hosts["rt1"]["ssh"]
     assert hosts["obs1"]["groups"] == ["gateways", "jaeger"]
     assert hosts["obs1"]["settings"] == {
         "telemetry": {"address": "10.77.0.10"},

@@ -22,7 +22,6 @@ class Host:
     """As much of a machine as is asked for: what it is, and what became of its trial."""
 
     trial: str = PROMOTED
-    user: str = "root"
     name: str = "prove"
     root: Path = Path("/lab")
     was_reset: bool = field(default=False, init=False)
@@ -47,32 +46,26 @@ def result(changed: int, failed: int = 0) -> DeployResult:
 
 def proof_of(
     host: Host, monkeypatch: pytest.MonkeyPatch, *deploys: DeployResult, verdict: Verdict | None = None
-) -> tuple[prove.Proof, list[tuple[str, ...]]]:
-    """Prove a stand-in; also returns pyinfra's options of each deploy."""
-    left, options = list(deploys), []
+) -> prove.Proof:
+    """Prove a stand-in."""
+    left = list(deploys)
 
-    def deploy(inventory: str, words: list[str], say: object) -> DeployResult:
+    def deploy(inventory: str, say: object) -> DeployResult:
         assert inventory == "/lab" and host.was_reset
-        options.append(tuple(words))
         return left.pop(0)
 
     monkeypatch.setattr(prove, "deploy", deploy)
     monkeypatch.setattr(prove.verify, "run", lambda *words, **named: verdict or Verdict())
-    return prove.of(host, Console(quiet=True)), options  # type: ignore[arg-type]
+    return prove.of(host, Console(quiet=True))  # type: ignore[arg-type]
 
 
 def test_a_host_that_is_proven_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    proof, options = proof_of(Host(), monkeypatch, result(12), result(0))
-    assert proof.ok and options == [(), ()]
+    proof = proof_of(Host(), monkeypatch, result(12), result(0))
+    assert proof.ok
     assert proof.row(date(2026, 11, 29)) == (
         "| `rtinfra prove` of 2026-11-29: Debian GNU/Linux 13, 6.12, UEFI, ext4 | deploy: 12 changed; trial boot:"
         " promoted, 6.12-rt; deploy again: 0 changed; all controls: 153 controls: 150 passed, 0 failed | 2 min |\n"
     )
-
-
-def test_an_ordinary_user_becomes_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, options = proof_of(Host(user="ops"), monkeypatch, result(12), result(0))
-    assert options == [("--sudo",), ("--sudo",)]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +84,7 @@ def test_an_ordinary_user_becomes_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_step_that_fails_ends_it(
     trial: str, deploys: list[DeployResult], verdict: Verdict, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof, _ = proof_of(Host(trial=trial), monkeypatch, *deploys, verdict=verdict)
+    proof = proof_of(Host(trial=trial), monkeypatch, *deploys, verdict=verdict)
     assert not proof.ok and len(proof.steps) == steps and not proof.steps[-1].ok
     assert "| **not proven.** deploy: " in proof.row(date(2026, 11, 29))
 
