@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DONE := $(VENV)/.complete
 
-.PHONY: help setup demo test test-fast test-all lint chaos molecule bench lock clean
+.PHONY: help setup demo prove test test-fast test-all lint chaos molecule bench lock clean
 
 help: ## Show what can be done
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,10 @@ setup: $(DONE) ## Make the environment .venv with the commands rtinfra and pyinf
 
 demo: $(DONE) ## Build a lab machine, deploy to it, prove it, say what to do next
 	@$(VENV)/bin/rtinfra demo
+
+prove: $(DONE) ## All of that with a cloud image of your own: make prove IMAGE=FILE; the row for docs/proof.md goes to reports
+	@test -n "$(IMAGE)" || { echo "name the image: make prove IMAGE=FILE" >&2; exit 2; }
+	@$(VENV)/bin/rtinfra prove --image "$(IMAGE)"
 
 test: $(DONE) ## Everything: lint, types, unit, golden, integration, native telemetry, scenarios on lab machines (about 60 minutes without KVM)
 	@tests/run all

@@ -87,7 +87,7 @@ class MirrorSettings(Settings):
     )
     base_patterns: tuple[str, ...] = Field(description="apt patterns of what every Debian has")
     base_packages: tuple[PackageName, ...] = Field(description="packages that make a host bootable and reachable")
-    boot_loaders: tuple[PackageName, ...] = Field(description="boot loaders; they exclude each other")
+    boot_loaders: tuple[PackageName, ...] = Field(description="boot loaders; some exclude each other")
     python: tuple[Annotated[str, Field(pattern=r"^3\.[0-9]+$")], ...] = Field(
         min_length=1, description="Python versions that wheels are for", examples=[["3.13"]]
     )

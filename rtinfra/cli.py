@@ -53,6 +53,11 @@ COMMANDS: Final = {
     "demo": Place(
         "rtinfra.demo", "Do the main job on a lab machine: build it, deploy to it, prove it, say what to do next."
     ),
+    "prove": Place(
+        "rtinfra.prove",
+        "Take a bare lab machine through deploy, trial boot, a second deploy and all controls; write the row for"
+        " docs/proof.md.",
+    ),
     "images": Place(
         "rtinfra.images.cli",
         "Container images and our own packages: made or fetched here, carried to hosts by the deploy.",

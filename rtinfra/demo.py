@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import typer
 from rich.console import Console
@@ -16,6 +15,7 @@ from rtinfra.lab import DEFAULT_GROUPS, ConsoleReporter, Machine, MachineSpec
 from rtinfra.local.errors import LocalError
 from rtinfra.paths import PROJECT, lab_inventory
 from rtinfra.runner import DeployResult, deploy
+from rtinfra.steps import Step, show
 
 #: The name of the demonstration's machine; `rtinfra lab ssh` takes the same one by default.
 MACHINE = "rt1"
@@ -47,16 +47,6 @@ def demo() -> None:
     raise typer.Exit(run(Console(soft_wrap=True)))
 
 
-@dataclass(frozen=True)
-class Step:
-    """One line of the summary."""
-
-    what: str
-    result: str
-    ok: bool
-    seconds: float
-
-
 def run(console: Console) -> int:
     """Build, deploy, deploy again, verify, then the same for the telemetry stack; summarise. Returns the exit code."""
     steps: list[Step] = []
@@ -75,7 +65,7 @@ def _real_time(console: Console, steps: list[Step], machine: Machine) -> None:
     """One machine, from bare to a verified real-time host."""
     console.rule("1 of 7: a lab machine")
     console.print(
-        "A bare Debian 13 computer, emulated. The first time takes 4 to 6 minutes, later it is there at once."
+        "A bare Debian 13 computer with UEFI, emulated. The first time takes 4 to 6 minutes, later it is there at once."
     )
     start = time.monotonic()
     machine.up()
@@ -181,15 +171,7 @@ def _counts(result: DeployResult) -> str:
 
 
 def _summarise(console: Console, steps: list[Step]) -> int:
-    table = Table(title="What was done and proven", title_justify="left")
-    table.add_column("Step")
-    table.add_column("Result")
-    table.add_column("")
-    table.add_column("Seconds", justify="right")
-    for step in steps:
-        mark = "[green]OK[/green]" if step.ok else "[bold red]FAILED[/bold red]"
-        table.add_row(step.what, step.result, mark, f"{step.seconds:.0f}")
-    console.print(table)
+    show(console, steps)
     if not all(step.ok for step in steps):
         console.print("Not everything is proven. The messages above say what to do; then run `make demo` again.")
         return 1

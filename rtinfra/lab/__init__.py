@@ -1,6 +1,7 @@
 """Lab machines: real Debian hosts under QEMU, on this computer, for demonstrations and end-to-end tests."""
 
 from rtinfra.lab.errors import CommandFailed, LabError
+from rtinfra.lab.firmware import Firmware
 from rtinfra.lab.inventory import inventory_yaml
 from rtinfra.lab.machine import DEFAULT_GROUPS, Machine, machines
 from rtinfra.lab.spec import MachineSpec
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_GROUPS",
     "CommandFailed",
     "ConsoleReporter",
+    "Firmware",
     "LabError",
     "Machine",
     "MachineSpec",

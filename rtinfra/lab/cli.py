@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from rtinfra.commands import plain_errors
 from rtinfra.lab.errors import LabError
+from rtinfra.lab.firmware import Firmware
 from rtinfra.lab.machine import DEFAULT_NAME, Machine, machines
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.lab.status import MachineStatus
@@ -50,6 +52,21 @@ _Group = Annotated[
     list[str] | None,
     typer.Option(help="Group of the machine in the lab's inventory; may be repeated (new: rt_hosts and lab)."),
 ]
+_Release = Annotated[str | None, typer.Option(help="Debian release by code name (new machines: trixie).")]
+_Backports = Annotated[
+    bool | None,
+    typer.Option(
+        "--backports/--no-backports", help="The release's backports among its apt sources (new machines: no)."
+    ),
+]
+_Firmware = Annotated[
+    Firmware | None,
+    typer.Option(help="What starts it; with bios or secure-boot, see docs/lab.md (new machines: uefi)."),
+]
+_Image = Annotated[
+    str | None,
+    typer.Option(help="File with an operating system of your own that has cloud-init, instead of a bare Debian."),
+]
 _AirGap = Annotated[
     bool | None,
     typer.Option("--air-gap/--no-air-gap", help="Cut the machine off from every network except our ssh."),
@@ -66,6 +83,11 @@ def _machine(name: str, **changes: object) -> Machine:
     return Machine(name, spec=spec, report=ConsoleReporter())
 
 
+def _absolute(image: str | None) -> str | None:
+    """The path as it can be written down; empty stays empty, which asks for a bare Debian."""
+    return str(Path(image).absolute()) if image else image
+
+
 @app.command()
 def up(
     name: _Name = DEFAULT_NAME,
@@ -77,6 +99,10 @@ def up(
     air_gap: _AirGap = None,
     lan: _Lan = None,
     group: _Group = None,
+    release: _Release = None,
+    backports: _Backports = None,
+    firmware: _Firmware = None,
+    image: _Image = None,
     as_json: _Json = False,
 ) -> None:
     """Make and start a machine, and wait until it can be reached.
@@ -93,6 +119,10 @@ def up(
 
         rtinfra lab up gateway --forward 8080 --air-gap
 
+        rtinfra lab up old --firmware bios
+
+        rtinfra lab up ubuntu --image ubuntu-24.04-server-cloudimg-amd64.img
+
         rtinfra lab up obs1 --lan 2 --group gateways --group jaeger --group prometheus
     """
     with plain_errors():
@@ -105,6 +135,10 @@ def up(
             forwards=forward or None,
             restricted=air_gap,
             lan_addresses=lan,
+            suite=release,
+            backports=backports,
+            firmware=firmware,
+            image=_absolute(image),
         )
         machine.up()
         if group:
@@ -174,7 +208,7 @@ def status(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def ssh(context: typer.Context, name: _Name = DEFAULT_NAME) -> None:
-    """Log in to a machine as root, or run a command there.
+    """Log in to a machine, or run a command there; as root, but for an operator's own image.
 
     Examples:
 
@@ -188,7 +222,15 @@ def ssh(context: typer.Context, name: _Name = DEFAULT_NAME) -> None:
 
 
 @app.command()
-def reset(name: _Name = DEFAULT_NAME, disk: _Disk = None, as_json: _Json = False) -> None:
+def reset(
+    name: _Name = DEFAULT_NAME,
+    disk: _Disk = None,
+    release: _Release = None,
+    backports: _Backports = None,
+    firmware: _Firmware = None,
+    image: _Image = None,
+    as_json: _Json = False,
+) -> None:
     """Throw away what is on a machine and start it as a bare, fresh host.
 
     Examples:
@@ -196,9 +238,18 @@ def reset(name: _Name = DEFAULT_NAME, disk: _Disk = None, as_json: _Json = False
         rtinfra lab reset
 
         rtinfra lab reset rt1 --disk 20
+
+        rtinfra lab reset rt1 --firmware bios
     """
     with plain_errors():
-        machine = _machine(name, disk_gb=disk)
+        machine = _machine(
+            name,
+            disk_gb=disk,
+            suite=release,
+            backports=backports,
+            firmware=firmware,
+            image=_absolute(image),
+        )
         machine.reset()
         if as_json:
             _print_json(machine.status())
@@ -246,7 +297,7 @@ def _print_json(value: MachineStatus | list[MachineStatus]) -> None:
 
 
 def _print_table(found: list[MachineStatus]) -> None:
-    columns = ("Machine", "State", "Port", "CPUs", "Nodes", "MiB", "Disk", "Runs on")
+    columns = ("Machine", "State", "Port", "Starts by", "CPUs", "Nodes", "MiB", "Disk", "Runs on")
     table = Table(*columns, box=box.SIMPLE, pad_edge=False)
     names = {"kvm": "KVM", "tcg": "emulation", "": "-"}
     for each in found:
@@ -254,6 +305,7 @@ def _print_table(found: list[MachineStatus]) -> None:
             each.name,
             each.state,
             str(each.port or "-"),
+            each.firmware,
             str(each.cpus),
             str(each.nodes),
             str(each.memory_mb),

@@ -10,12 +10,12 @@ import io
 import tarfile
 from dataclasses import dataclass
 
+from rtinfra.lab.firmware import Firmware
 from rtinfra.local.archive import Archive, guest_keyring, guest_options, guest_sources
 
 PACKAGES = (
     "ca-certificates",
     "dbus",
-    "grub-pc",
     "init",
     "initramfs-tools",
     "iproute2",
@@ -35,8 +35,13 @@ PACKAGES = (
     "zstd",
 )
 
-# The disk of every guest: virtio, GPT, partition 1 for GRUB's core image, partition 2 the root.
+# As Debian's installer leaves them; those that Microsoft's key vouches for start with and without secure boot.
+_LOADER_PACKAGES = ("grub-pc",)
+_UEFI_LOADER_PACKAGES = ("dosfstools", "efibootmgr", "grub-efi-amd64", "grub-efi-amd64-signed", "shim-signed")
+
+# The disk of every guest: virtio, GPT, partition 1 for the boot loader, partition 2 the root.
 DISK = "/dev/vda"
+LOADER_PARTITION = f"{DISK}1"
 ROOT_PARTITION = f"{DISK}2"
 SEAL_PROGRAM = "/usr/local/sbin/lab-seal"
 SEAL_DONE = "LAB-SEAL-DONE"
@@ -133,6 +138,13 @@ fi
 cat /etc/hostname > /proc/sys/kernel/hostname
 """
 
+# Also to the place where firmware looks that was never told of an operating system, as in every new machine.
+_INSTALL_FOR_UEFI = (
+    f"mount -t vfat {LOADER_PARTITION} /boot/efi && grub-install --target=x86_64-efi --efi-directory=/boot/efi"
+    " --no-nvram --force-extra-removable"
+)
+_INSTALL_FOR_BIOS = f"grub-install --target=i386-pc {DISK}"
+
 # Runs once as process 1, in the machine the image is for: GRUB finds its disk and the initramfs its drivers.
 _SEAL = f"""\
 #!/bin/sh
@@ -141,9 +153,10 @@ mountpoint -q /proc || mount -t proc proc /proc
 mountpoint -q /sys || mount -t sysfs sys /sys
 mountpoint -q /dev || mount -t devtmpfs dev /dev
 mount -t tmpfs run /run 2>/dev/null
-if update-initramfs -u && grub-install --target=i386-pc {DISK} && update-grub; then
+if update-initramfs -u && @INSTALL@ && update-grub; then
     rm -f {SEAL_PROGRAM} /var/lib/dbus/machine-id /var/log/*.log
     : > /etc/machine-id
+    umount /boot/efi 2>/dev/null
     sync
     mount -o remount,ro /
     echo {SEAL_DONE}
@@ -159,29 +172,77 @@ _MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer")
 _ENABLED = ("systemd-networkd.service", "lab-identity.service")
 
 
-def files(archive: Archive, suite: str, root_uuid: str) -> list[GuestFile]:
-    """The files laid over the packages."""
-    found = [
-        GuestFile("etc/fstab", f"UUID={root_uuid} / ext4 errors=remount-ro 0 1\n"),
-        GuestFile("etc/hostname", "debian\n"),
-        GuestFile("etc/hosts", "127.0.0.1 localhost\n"),
-        # QEMU's user-mode network answers names at this address.
-        GuestFile("etc/resolv.conf", "nameserver 10.0.2.3\n"),
-        GuestFile("etc/systemd/network/10-lab.network", _NETWORK),
-        GuestFile("etc/apt/sources.list.d/debian.sources", guest_sources(archive, suite)),
-        GuestFile("etc/apt/apt.conf.d/90lab", 'Acquire::Languages "none";\n' + guest_options(archive)),
-        GuestFile("etc/default/grub.d/10-lab.cfg", _GRUB),
-        GuestFile("etc/dpkg/dpkg.cfg.d/lab-unsafe-io", _UNSAFE_IO),
-        GuestFile("etc/initramfs-tools/conf.d/lab-modules", _INITRAMFS),
-        GuestFile("etc/ssh/sshd_config.d/10-lab.conf", _SSHD),
-        GuestFile("etc/systemd/system/lab-identity.service", _IDENTITY_UNIT),
-        GuestFile("usr/local/sbin/lab-identity", _IDENTITY, 0o755),
-        GuestFile(SEAL_PROGRAM.lstrip("/"), _SEAL, 0o755),
-    ]
-    key = str(guest_keyring(archive))
-    if key != str(archive.keyring):
-        found.append(GuestFile(key.lstrip("/"), archive.keyring.read_bytes()))
-    return found
+@dataclass(frozen=True)
+class FileSystems:
+    """Serial numbers of a guest's file systems: UUID of the root, and of the EFI system partition, if it has one."""
+
+    root: str
+    efi: str
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What a lab machine is made of."""
+
+    suite: str
+    firmware: Firmware
+    """UEFI for machines with secure boot too: they start from the same disk."""
+    backports: bool
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What is installed."""
+        return (*PACKAGES, *(_UEFI_LOADER_PACKAGES if self.firmware.is_uefi else _LOADER_PACKAGES))
+
+    def files(self, archive: Archive, uuids: FileSystems) -> list[GuestFile]:
+        """The files laid over the packages."""
+        fstab = f"UUID={uuids.root} / ext4 errors=remount-ro 0 1\n"
+        if self.firmware.is_uefi:
+            fstab += f"UUID={uuids.efi} /boot/efi vfat umask=0077 0 1\n"
+        seal = _SEAL.replace("@INSTALL@", _INSTALL_FOR_UEFI if self.firmware.is_uefi else _INSTALL_FOR_BIOS)
+        found = [
+            GuestFile("etc/fstab", fstab),
+            GuestFile("etc/hostname", "debian\n"),
+            GuestFile("etc/hosts", "127.0.0.1 localhost\n"),
+            # QEMU's user-mode network answers names at this address.
+            GuestFile("etc/resolv.conf", "nameserver 10.0.2.3\n"),
+            GuestFile("etc/systemd/network/10-lab.network", _NETWORK),
+            GuestFile(
+                "etc/apt/sources.list.d/debian.sources", guest_sources(archive, self.suite, backports=self.backports)
+            ),
+            GuestFile("etc/apt/apt.conf.d/90lab", 'Acquire::Languages "none";\n' + guest_options(archive)),
+            GuestFile("etc/default/grub.d/10-lab.cfg", _GRUB),
+            GuestFile("etc/dpkg/dpkg.cfg.d/lab-unsafe-io", _UNSAFE_IO),
+            GuestFile("etc/initramfs-tools/conf.d/lab-modules", _INITRAMFS),
+            GuestFile("etc/ssh/sshd_config.d/10-lab.conf", _SSHD),
+            GuestFile("etc/systemd/system/lab-identity.service", _IDENTITY_UNIT),
+            GuestFile("usr/local/sbin/lab-identity", _IDENTITY, 0o755),
+            GuestFile(SEAL_PROGRAM.lstrip("/"), seal, 0o755),
+        ]
+        key = str(guest_keyring(archive))
+        if key != str(archive.keyring):
+            found.append(GuestFile(key.lstrip("/"), archive.keyring.read_bytes()))
+        return found
+
+    @property
+    def finishing_commands(self) -> tuple[str, ...]:
+        """Shell commands run in the guest's tree after its packages and files are in place."""
+        # So that a later upgrade of GRUB knows its disk, or writes where firmware looks first.
+        if self.firmware.is_uefi:
+            loader = "grub-efi-amd64 grub2/force_efi_extra_removable boolean true"
+        else:
+            loader = f"grub-pc grub-pc/install_devices multiselect {DISK}"
+        return (
+            # Each machine gets its own.
+            "rm -f /etc/ssh/ssh_host_*",
+            # mmdebstrap's own list of sources, replaced by debian.sources.
+            "rm -f /etc/apt/sources.list /etc/apt/sources.list.d/0000*",
+            f"systemctl enable {' '.join(_ENABLED)}",
+            f"systemctl mask {' '.join(_MASKED)}",
+            # Where the boot loader's partition is mounted.
+            *(("mkdir -p /boot/efi",) if self.firmware.is_uefi else ()),
+            f"echo {loader} | debconf-set-selections",
+        )
 
 
 def overlay(found: list[GuestFile]) -> bytes:
@@ -195,17 +256,3 @@ def overlay(found: list[GuestFile]) -> bytes:
             entry.mode = file.mode
             tar.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def finishing_commands() -> list[str]:
-    """Shell commands run in the guest's tree after its packages and files are in place."""
-    return [
-        # Each machine gets its own.
-        "rm -f /etc/ssh/ssh_host_*",
-        # mmdebstrap's own list of sources, replaced by debian.sources.
-        "rm -f /etc/apt/sources.list /etc/apt/sources.list.d/0000*",
-        f"systemctl enable {' '.join(_ENABLED)}",
-        f"systemctl mask {' '.join(_MASKED)}",
-        # So that a later upgrade of GRUB knows its disk.
-        f"echo grub-pc grub-pc/install_devices multiselect {DISK} | debconf-set-selections",
-    ]

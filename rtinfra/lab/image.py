@@ -12,8 +12,18 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtinfra.lab import accel, guest
+from rtinfra.lab import accel
 from rtinfra.lab.errors import LabError
+from rtinfra.lab.firmware import Firmware
+from rtinfra.lab.guest import (
+    KERNEL_PARAMETERS,
+    ROOT_PARTITION,
+    SEAL_DONE,
+    SEAL_PROGRAM,
+    FileSystems,
+    Guest,
+    overlay,
+)
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.local import programs
 from rtinfra.local.archive import Archive, guest_sources
@@ -28,8 +38,14 @@ FORMAT = 1
 BUILD_SPACE = 5 * 1000**3
 # The tree alone.
 TREE_SPACE = 1500 * 1000**2
-_BOOT_PARTITION_START = 1024**2
-_ROOT_START = 2 * 1024**2
+# Partition 1, after the partition table: GRUB's core image, or the EFI system partition with room for two loaders.
+_LOADER_START = 1024**2
+_CORE_IMAGE_SIZE = 1024**2
+_EFI_SIZE = 64 * 1024**2
+# Types of partitions: BIOS boot, EFI system, Linux root of x86-64.
+_CORE_IMAGE_TYPE = "21686148-6449-6E6F-744E-656564454649"
+_EFI_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 # The second GPT lives at the end of the disk.
 _TAIL = 1024**2
 
@@ -44,27 +60,59 @@ def images_directory() -> Path:
 class Recipe:
     """Everything that decides what the base image contains."""
 
-    suite: str
+    guest: Guest
     disk_gb: int
     archive: Archive
 
+    @classmethod
+    def of(cls, spec: MachineSpec, archive: Archive) -> Recipe:
+        """The recipe of the image that a machine of this shape starts from."""
+        firmware = Firmware.UEFI if spec.firmware.is_uefi else Firmware.BIOS
+        return cls(Guest(spec.suite, firmware, spec.backports), spec.disk_gb, archive)
+
     def key(self) -> str:
         """The sha256 over the whole recipe; the same key means the same image."""
-        files = guest.files(self.archive, self.suite, root_uuid="")
+        files = self.guest.files(self.archive, FileSystems("", ""))
         content = {
             "format": FORMAT,
-            "suite": self.suite,
+            "suite": self.guest.suite,
             "disk_gb": self.disk_gb,
-            "packages": guest.PACKAGES,
-            "files": hashlib.sha256(guest.overlay(files)).hexdigest(),
-            "commands": guest.finishing_commands(),
-            "sources": guest_sources(self.archive, self.suite),
+            "packages": self.guest.packages,
+            "files": hashlib.sha256(overlay(files)).hexdigest(),
+            "commands": self.guest.finishing_commands,
+            "sources": guest_sources(self.archive, self.guest.suite, backports=self.guest.backports),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def root_uuid(self) -> str:
-        """The UUID of the root file system, derived from the key so that it needs no record."""
-        return str(uuid.UUID(self.key()[:32], version=4))
+    def uuids(self) -> FileSystems:
+        """The serial numbers of the file systems, derived from the key so that they need no record."""
+        key = self.key()
+        serial = key[:8].upper()
+        return FileSystems(str(uuid.UUID(key[:32], version=4)), f"{serial[:4]}-{serial[4:]}")
+
+    @property
+    def loader_size(self) -> int:
+        """Bytes of the boot loader's partition."""
+        return _EFI_SIZE if self.guest.firmware.is_uefi else _CORE_IMAGE_SIZE
+
+    @property
+    def root_start(self) -> int:
+        """Byte at which the root file system begins."""
+        return _LOADER_START + self.loader_size
+
+    @property
+    def root_size(self) -> int:
+        """Bytes of the root file system."""
+        return self.disk_gb * 1024**3 - self.root_start - _TAIL
+
+    def partition_table(self) -> str:
+        """What sfdisk(8) is told."""
+        loader = _EFI_TYPE if self.guest.firmware.is_uefi else _CORE_IMAGE_TYPE
+        return (
+            "label: gpt\nfirst-lba: 2048\n"
+            f"start={_LOADER_START // 512}, size={self.loader_size // 512}, type={loader}\n"
+            f"start={self.root_start // 512}, size={self.root_size // 512}, type={_ROOT_TYPE}\n"
+        )
 
 
 def require_space(directory: Path, needed: int, purpose: str) -> None:
@@ -90,9 +138,9 @@ def ensure_image(spec: MachineSpec, archive: Archive, report: Reporter) -> Path:
             f"the lab builds machines for x86_64, and this machine is {platform.machine()}",
             "run the lab on an x86_64 machine",
         )
-    recipe = Recipe(spec.suite, spec.disk_gb, archive)
+    recipe = Recipe.of(spec, archive)
     directory = images_directory()
-    image = directory / f"debian-{spec.suite}-{recipe.key()[:16]}.qcow2"
+    image = directory / f"debian-{recipe.guest.suite}-{recipe.guest.firmware}-{recipe.key()[:16]}.qcow2"
     if image.exists():
         return image
     with locked(directory / "build.lock", "building a base image", timeout=1800):
@@ -102,12 +150,13 @@ def ensure_image(spec: MachineSpec, archive: Archive, report: Reporter) -> Path:
                 shutil.rmtree(leftover, ignore_errors=True)
             require_space(directory, BUILD_SPACE, "to build the base image")
             with tempfile.TemporaryDirectory(prefix="build-", dir=directory) as work:
-                _build(recipe, Path(work), report).rename(image)
+                build(recipe, Path(work), report).rename(image)
     return image
 
 
-def _build(recipe: Recipe, work: Path, report: Reporter) -> Path:
-    with report.step(f"Fetching a bare Debian ({recipe.suite}) from the configured archive", usual=60):
+def build(recipe: Recipe, work: Path, report: Reporter) -> Path:
+    """Build an image in an empty folder and return its path there. Raises LocalError."""
+    with report.step(f"Fetching a bare Debian ({recipe.guest.suite}) from the configured archive", usual=60):
         tree = _bootstrap(recipe, work)
     with report.step("Writing it to a disk image", usual=15):
         disk = _write_disk(recipe, work, tree)
@@ -123,17 +172,17 @@ def _build(recipe: Recipe, work: Path, report: Reporter) -> Path:
 def _bootstrap(recipe: Recipe, work: Path) -> Path:
     """Debian's packages and our files as a tar archive (no root needed: mmdebstrap finds a way)."""
     tree = work / "tree.tar"
-    overlay = work / "overlay.tar"
-    overlay.write_bytes(guest.overlay(guest.files(recipe.archive, recipe.suite, recipe.root_uuid())))
+    laid_over = work / "overlay.tar"
+    laid_over.write_bytes(overlay(recipe.guest.files(recipe.archive, recipe.uuids())))
     if os.geteuid() != 0:
         require_space(Path(tempfile.gettempdir()), TREE_SPACE, "to put the guest's files together")
-    hooks = [f"--customize-hook=tar-in {overlay} /"]
-    hooks += [f"--customize-hook=chroot \"$1\" sh -c '{line}'" for line in guest.finishing_commands()]
+    hooks = [f"--customize-hook=tar-in {laid_over} /"]
+    hooks += [f"--customize-hook=chroot \"$1\" sh -c '{line}'" for line in recipe.guest.finishing_commands]
     bootstrap(
         recipe.archive,
-        recipe.suite,
+        recipe.guest.suite,
         variant="minbase",
-        packages=guest.PACKAGES,
+        packages=recipe.guest.packages,
         hooks=hooks,
         target=tree,
         work=work,
@@ -146,26 +195,23 @@ def _write_disk(recipe: Recipe, work: Path, tree: Path) -> Path:
     root = work / "root"
     root.mkdir()
     disk = work / "disk.raw"
-    size = recipe.disk_gb * 1024**3
     with disk.open("wb") as file:
-        file.truncate(size)
-    table = (
-        "label: gpt\nfirst-lba: 2048\n"
-        f"start={_BOOT_PARTITION_START // 512}, size={(_ROOT_START - _BOOT_PARTITION_START) // 512},"
-        " type=21686148-6449-6E6F-744E-656564454649\n"  # BIOS boot: GRUB's core image
-        f"start={_ROOT_START // 512}, size={(size - _ROOT_START - _TAIL) // 512},"
-        " type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709\n"  # Linux root, x86-64
+        file.truncate(recipe.disk_gb * 1024**3)
+    (work / "table").write_text(recipe.partition_table(), encoding="ascii")
+    uuids = recipe.uuids()
+    # FAT, without mounting it. mtools count sectors of 512 bytes.
+    format_efi = (
+        f" mformat -i disk.raw@@{_LOADER_START} -F -T {recipe.loader_size // 512} -N {uuids.efi.replace('-', '')} ::;"
     )
-    (work / "table").write_text(table, encoding="ascii")
     # Extract and format as one (pretended) root, so that owners and device nodes survive.
     script = (
         'set -e; tar --extract --numeric-owner --xattrs --xattrs-include="*" --file tree.tar --directory root;'
-        " sfdisk --quiet disk.raw < table;"
+        f" sfdisk --quiet disk.raw < table;{format_efi if recipe.guest.firmware.is_uefi else ''}"
         " cp root/vmlinuz kernel; cp root/initrd.img initramfs;"
-        f" mke2fs -q -t ext4 -U {recipe.root_uuid()} -L root -d root"
+        f" mke2fs -q -t ext4 -U {uuids.root} -L root -d root"
         # Everything is initialised now: no background work in the guest later.
-        f" -E offset={_ROOT_START},lazy_itable_init=0,lazy_journal_init=0"
-        f" disk.raw {(size - _ROOT_START - _TAIL) // 1024}k"
+        f" -E offset={recipe.root_start},lazy_itable_init=0,lazy_journal_init=0"
+        f" disk.raw {recipe.root_size // 1024}k"
     )
     pretend = [] if os.geteuid() == 0 else ["fakeroot"]
     programs.execute([*pretend, "sh", "-c", script], timeout=600, cwd=work)
@@ -182,17 +228,17 @@ def _seal(recipe: Recipe, work: Path, disk: Path) -> None:
     command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
     command += ["-device", "virtio-rng-pci", "-serial", f"file:{console}"]
     command += ["-kernel", work / "kernel", "-initrd", work / "initramfs"]
-    root = f"root={guest.ROOT_PARTITION} rw init={guest.SEAL_PROGRAM}"
-    command += ["-append", f"{root} panic=-1 {guest.KERNEL_PARAMETERS}"]
+    root = f"root={ROOT_PARTITION} rw init={SEAL_PROGRAM}"
+    command += ["-append", f"{root} panic=-1 {KERNEL_PARAMETERS}"]
     try:
         programs.execute(command, timeout=120 * acceleration.slowness)
         failure = ""
     except LocalError as error:
         failure = str(error)
     log = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
-    if guest.SEAL_DONE not in log:
+    if SEAL_DONE not in log:
         raise LabError(
-            f"the new Debian {recipe.suite} image could not install its boot loader. {failure}".rstrip(),
+            f"the new Debian {recipe.guest.suite} image could not install its boot loader. {failure}".rstrip(),
             "the end of its console above says why; try again, and report it when it stays",
             "\n".join(log.splitlines()[-25:]),
         )

@@ -16,6 +16,8 @@ class Reachable(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def user(self) -> str: ...
+    @property
     def port(self) -> int: ...
     @property
     def key_path(self) -> Path: ...
@@ -37,7 +39,9 @@ def inventory_yaml(machines: Iterable[Reachable]) -> str:
             "ssh": {
                 "address": "127.0.0.1",
                 "port": machine.port,
-                "user": "root",
+                "user": machine.user,
+                # As it is for an ordinary user; the lab's own are made by cloud-init.
+                **({} if machine.user == "root" else {"become": True}),
                 "key": str(machine.key_path),
                 "known_hosts": str(machine.known_hosts_path),
                 "console_log": str(machine.console_path),

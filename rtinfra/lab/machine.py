@@ -14,22 +14,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rtinfra.lab import accel, console, disk, image, network, qemu, ssh, sshkeys, tools
+from rtinfra.lab import accel, console, disk, image, network, qemu, seed, ssh, sshkeys, tools
+from rtinfra.lab.disk import Storage
 from rtinfra.lab.errors import KernelCrashed, LabError
 from rtinfra.lab.inventory import inventory_yaml
 from rtinfra.lab.qmp import Qmp, QmpError
 from rtinfra.lab.record import Record, write_atomically
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.lab.status import MachineStatus
-from rtinfra.local import archive, programs
+from rtinfra.local import archive
 from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 from rtinfra.paths import lab_directory
 
 DEFAULT_NAME = "rt1"
 _SSH_PORT = 22
-# What a machine usually writes while it is provisioned and tested.
-_MACHINE_SPACE = 3 * 1000**3
 #: The groups of a machine that nobody gave any.
 DEFAULT_GROUPS = ("rt_hosts", "lab")
 _CAPTURED_BYTES = 96
@@ -62,7 +61,8 @@ class Machine:
         self.known_hosts_path = self.directory / "known_hosts"
         self.ssh_config_path = self.directory / "ssh_config"
         self.console_path = self.directory / "console.log"
-        self.disk_path = self.directory / "disk.qcow2"
+        self._storage = Storage.of(self.directory)
+        self.disk_path = self._storage.disk
         self._record = Record(self.directory / "machine.json")
         self._host_key_path = self.directory / "host_key"
         self._required = spec
@@ -109,6 +109,11 @@ class Machine:
         """Its addresses on the network that the lab's machines share; none when it is not connected."""
         return network.lan_addresses(int(self._record.read().get("lan_block", 0)), self.spec.lan_addresses)
 
+    @property
+    def user(self) -> str:
+        """Who logs in to it; somebody else than root becomes root by sudo."""
+        return self.spec.user
+
     def is_running(self) -> bool:
         """Whether the machine has power (it may still be booting)."""
         return qemu.running_pid(self._wiring) is not None
@@ -127,6 +132,7 @@ class Machine:
             pid=pid,
             port=ports.get(_SSH_PORT),
             forwards={guest: host for guest, host in ports.items() if guest != _SSH_PORT},
+            firmware=spec.firmware,
             accelerator=str(self._record.read().get("accelerator", "")),
             cpus=spec.cpus,
             nodes=spec.nodes,
@@ -175,7 +181,7 @@ class Machine:
         with self._locked():
             self._connection.drop()
             qemu.end(self._wiring)
-            self.disk_path.unlink(missing_ok=True)
+            self._storage.remove()
             self.console_path.unlink(missing_ok=True)
             ports = {guest: host for guest, host in self._record.ports.items() if qemu.port_is_free(host)}
             self._record.write(ports=ports)
@@ -199,17 +205,15 @@ class Machine:
         if twin.disk_path.exists():
             raise LabError(f"there is a machine {self.name} in {root}", "choose another directory, or delete this one")
         twin.directory.mkdir(parents=True, exist_ok=True)
-        image.require_space(twin.directory, _MACHINE_SPACE, f"for a copy of {self.name}")
+        image.require_space(twin.directory, disk.SPACE, f"for a copy of {self.name}")
         with self._locked():
             self._require_running()
-            with qemu.standing_still(self._wiring):
-                fresh = twin.disk_path.with_suffix(".new")
-                programs.execute(["cp", "--reflink=auto", "--sparse=always", self.disk_path, fresh], timeout=120)
             for key in (self.key_path, self._host_key_path):
                 for file in (key, key.with_name(f"{key.name}.pub")):
                     shutil.copy2(file, twin.directory)
             twin._record.write(spec=asdict(self.spec), groups=self.groups)
-        fresh.rename(twin.disk_path)
+            with qemu.standing_still(self._wiring):
+                self._storage.copy_to(twin._storage)
         return twin
 
     @contextlib.contextmanager
@@ -295,26 +299,32 @@ class Machine:
 
     @property
     def _connection(self) -> ssh.Connection:
-        return ssh.Connection(self.name, self.ssh_config_path, self._runtime.with_suffix(".ssh"))
+        return ssh.Connection(self.name, self.ssh_config_path, self._runtime.with_suffix(".ssh"), self.user)
 
     @property
     def _wiring(self) -> qemu.Wiring:
         return qemu.Wiring(
             name=self.name,
             disk=self.disk_path,
+            variables=self._storage.variables,
+            seed=self._storage.seed,
             console=self.console_path,
             log=self.directory / "qemu.log",
             pidfile=self.directory / "qemu.pid",
             qmp=self._runtime.with_suffix(".qmp"),
             ports=tuple((host, guest) for guest, host in self._record.ports.items()),
-            credentials=(
-                ("ssh.authorized_keys.root", self.key_path.with_name("id_ed25519.pub")),
-                ("lab.host_key", self._host_key_path),
-                ("lab.hostname", self.directory / "hostname"),
-                # Read by systemd-network-generator(8), in front of the image's own file for every card.
-                *((("network.network.05-lan", self.directory / "lan.network"),) if self.spec.lan_addresses else ()),
-            ),
+            credentials=() if self.spec.image else self._credentials,
             lan=network.lan_cable(self.root),
+        )
+
+    @property
+    def _credentials(self) -> tuple[tuple[str, Path], ...]:
+        return (
+            ("ssh.authorized_keys.root", self.key_path.with_name("id_ed25519.pub")),
+            ("lab.host_key", self._host_key_path),
+            ("lab.hostname", self.directory / "hostname"),
+            # Read by systemd-network-generator(8), in front of the image's own file for every card.
+            *((("network.network.05-lan", self.directory / "lan.network"),) if self.spec.lan_addresses else ()),
         )
 
     @contextlib.contextmanager
@@ -343,30 +353,34 @@ class Machine:
 
     def _make(self, spec: MachineSpec) -> None:
         """Bring files of a machine that is off in line with ``spec``; the disk only when there is none."""
-        if not self.disk_path.exists():
-            image.require_space(self.directory, _MACHINE_SPACE, f"for the machine {self.name}")
-            if (warning := accel.weakness()) is not None:
-                self._report.note(warning)
-            base = image.ensure_image(spec, archive.discover(), self._report)
-            disk.make(self.disk_path, base)
-        else:
-            stored = MachineSpec.from_json(self._record.read()["spec"])
-            if (stored.suite, stored.disk_gb) != (spec.suite, spec.disk_gb):
-                raise LabError(
-                    f"the disk of {self.name} is made for Debian {stored.suite} with {stored.disk_gb} GiB,"
-                    f" not {spec.suite} with {spec.disk_gb} GiB",
-                    f"`rtinfra lab reset {self.name} --disk {spec.disk_gb}` makes a fresh one (what is on it is lost)",
-                )
+        if self._storage.exists():
+            disk.require_same_kind(self.name, MachineSpec.from_json(self._record.read()["spec"]), spec)
+        self._storage.make(self.name, spec, self._report)
         self._record.write(spec=asdict(spec), ports=self._choose_ports(spec), lan_block=self._choose_lan_block())
         card = qemu.mac_address(self.name, card=1)
         write_atomically(self.directory / "lan.network", network.lan_file(card, self.lan_addresses))
-        sshkeys.ensure_key(self.key_path, f"rtinfra lab {self.name}")
+        authorized_key = sshkeys.ensure_key(self.key_path, f"rtinfra lab {self.name}")
         host_key = sshkeys.ensure_key(self._host_key_path, self.name)
         write_atomically(self.directory / "hostname", self.name)
         write_atomically(self.known_hosts_path, sshkeys.known_hosts_line(self.port, host_key))
+        if spec.image:
+            self._write_seed(authorized_key, host_key, card)
         control = self._connection.control
-        config = sshkeys.client_config(self.name, self.port, self.key_path, self.known_hosts_path, control)
+        config = sshkeys.client_config(self.name, spec.user, self.port, self.key_path, self.known_hosts_path, control)
         write_atomically(self.ssh_config_path, config)
+
+    def _write_seed(self, authorized_key: str, host_key: str, lan_card: str) -> None:
+        identity = seed.Identity(
+            name=self.name,
+            authorized_key=authorized_key,
+            host_key=self._host_key_path.read_text(encoding="ascii"),
+            host_public_key=host_key,
+            outside=self.mac_address,
+            lan=lan_card,
+            lan_addresses=self.lan_addresses,
+            apt_options=archive.guest_options(archive.discover()),
+        )
+        seed.write(self._storage.seed, seed.files(identity))
 
     def _choose_ports(self, spec: MachineSpec) -> dict[int, int]:
         """The ports chosen before, and free ones for what is new."""
@@ -383,7 +397,7 @@ class Machine:
         return network.choose_lan_block(taken)
 
     def _start_and_wait(self, timeout: float | None = None) -> None:
-        self._require_disk()
+        self._storage.require(self.name)
         qemu.require_memory(self.spec, accel.choose())
         for port in self._record.ports.values():
             qemu.require_port(self.name, port)
@@ -410,11 +424,6 @@ class Machine:
             output.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')}: {self.name} boots ===\n")
         qemu.start(qemu.command_line(self.spec, self._wiring, acceleration))
         self._record.write(accelerator=acceleration.name)
-
-    def _require_disk(self) -> None:
-        if not self.disk_path.exists():
-            raise LabError(f"there is no machine called {self.name}", f"make it: `rtinfra lab up {self.name}`")
-        disk.require_base(self.disk_path, self.name)
 
     def _require_running(self) -> None:
         if not self.is_running():

@@ -30,6 +30,10 @@ class Wiring:
 
     name: str
     disk: Path
+    variables: Path
+    """What UEFI firmware remembers; not there for a BIOS."""
+    seed: Path
+    """What an operator's image is told at its first start; not there for other machines."""
     console: Path
     log: Path
     pidfile: Path
@@ -48,7 +52,7 @@ def command_line(spec: MachineSpec, wiring: Wiring, acceleration: Acceleration) 
     words = [PROGRAM, "-name", f"rtinfra-{wiring.name}", "-daemonize", "-nodefaults", "-display", "none"]
     words += ["-pidfile", str(wiring.pidfile), "-D", str(wiring.log)]
     words += ["-qmp", f"unix:{wiring.qmp},server=on,wait=off"]
-    words += [*acceleration.arguments, "-machine", "q35"]
+    words += [*acceleration.arguments, "-machine", spec.firmware.machine]
     words += ["-smp", f"{spec.cpus},sockets={spec.nodes},cores={per_node},threads=1"]
     words += ["-m", f"{spec.memory_mb}M"]
     for node in range(spec.nodes):
@@ -60,7 +64,12 @@ def command_line(spec: MachineSpec, wiring: Wiring, acceleration: Acceleration) 
     # "unsafe" does not wait for this host's disk when the guest flushes, which is fast and loses data only when this
     # host crashes. What a power cut of the guest loses is in cut_off().
     words += ["-drive", f"file={wiring.disk},if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap"]
-    words += ["-device", "virtio-blk-pci,drive=disk,serial=lab"]
+    # The first one: firmware starts from it without asking the network first, and QEMU keeps snapshots in it.
+    words += ["-device", "virtio-blk-pci,drive=disk,serial=lab,bootindex=0"]
+    words += spec.firmware.arguments(wiring.variables)
+    if spec.image:
+        words += ["-drive", f"file={wiring.seed},if=none,id=seed,format=raw,readonly=on"]
+        words += ["-device", "virtio-blk-pci,drive=seed,serial=seed"]
     network = "user,id=network"
     if spec.restricted:
         network += ",restrict=on"

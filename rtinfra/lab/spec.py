@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rtinfra.lab import seed
 from rtinfra.lab.errors import LabError
+from rtinfra.lab.firmware import Firmware
 
 # Less and Debian's initramfs or apt run out of memory half-way.
 MINIMUM_MEMORY_MB = 768
@@ -17,7 +19,7 @@ LAN_BLOCK = 10
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """Hardware and release of a lab machine.
+    """Hardware, firmware and release of a lab machine.
 
     The default is the smallest host on which isolation, NUMA placement and housekeeping all show:
     2 NUMA nodes with 2 cores each. Raises LabError for shapes that cannot exist.
@@ -33,6 +35,12 @@ class MachineSpec:
     """NUMA nodes, one socket each."""
     suite: str = "trixie"
     """Debian release by code name."""
+    backports: bool = False
+    """Whether the release's backports are among its apt sources, as newer kernels need."""
+    firmware: Firmware = Firmware.UEFI
+    """What starts it."""
+    image: str = ""
+    """Path of an operator's own image with cloud-init, instead of a bare Debian; empty for that."""
     restricted: bool = False
     """Air gap: the guest reaches nothing, not even the host; ssh from the host still works."""
     forwards: tuple[int, ...] = ()
@@ -62,7 +70,14 @@ class MachineSpec:
                 f"choose at least {MINIMUM_DISK_GB} GiB",
             )
 
+    @property
+    def user(self) -> str:
+        """Who logs in to it; somebody else than root becomes root by sudo."""
+        return seed.USER if self.image else "root"
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> MachineSpec:
         """The spec out of the dictionary that ``dataclasses.asdict`` made of it."""
-        return cls(**{**values, "forwards": tuple(values.get("forwards", ()))})
+        # Machines that were made before there was a choice start by BIOS.
+        firmware = Firmware(values.get("firmware", Firmware.BIOS))
+        return cls(**{**values, "firmware": firmware, "forwards": tuple(values.get("forwards", ()))})

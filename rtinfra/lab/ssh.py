@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Connection:
     config: Path
     control: Path
     """Its socket."""
+    user: str = "root"
 
     def run(
         self, command: str, *, input: bytes | None, timeout: float, check: bool
@@ -28,10 +30,11 @@ class Connection:
 
         Raises LabError when ``timeout`` seconds pass, CommandFailed (with ``check``) for an exit code other than 0.
         """
+        as_root = command if self.user == "root" else f"sudo -n sh -c {shlex.quote(command)}"
         stdin: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
         try:
             result = subprocess.run(
-                self.command("--", command), capture_output=True, timeout=timeout, check=False, **stdin
+                self.command("--", as_root), capture_output=True, timeout=timeout, check=False, **stdin
             )
         except subprocess.TimeoutExpired as error:
             raise LabError(

@@ -25,13 +25,13 @@ def known_hosts_line(port: int, host_key: str) -> str:
     return f"[127.0.0.1]:{port} {kind} {key}\n"
 
 
-def client_config(name: str, port: int, key: Path, known_hosts: Path, control: Path) -> str:
+def client_config(name: str, user: str, port: int, key: Path, known_hosts: Path, control: Path) -> str:
     """An ssh_config(5) with which ``ssh -F FILE NAME`` reaches the machine, and nothing else does."""
     return f"""\
 Host {name}
   HostName 127.0.0.1
   Port {port}
-  User root
+  User {user}
   IdentityFile "{key}"
   IdentitiesOnly yes
   UserKnownHostsFile "{known_hosts}"

@@ -16,6 +16,7 @@ class MachineStatus:
     port: int | None
     forwards: dict[int, int]
     """Port of the guest -> port of 127.0.0.1 on this host."""
+    firmware: str
     accelerator: str
     cpus: int
     nodes: int

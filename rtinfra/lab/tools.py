@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from rtinfra.lab import firmware
 from rtinfra.local import bootstrap, programs
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
@@ -13,6 +14,7 @@ _ALWAYS = (
     Tool("qemu-img", "qemu-utils"),
     Tool("mke2fs", "e2fsprogs"),
     Tool("sfdisk", "fdisk"),
+    Tool("mformat", "mtools"),
     Tool("tar", "tar"),
     Tool("ssh", "openssh-client"),
     Tool("ssh-keygen", "openssh-client"),
@@ -27,4 +29,4 @@ def ensure_tools(report: Reporter | None = None) -> None:
     Raises LocalError when packages are missing and cannot be installed.
     """
     tools = _ALWAYS if os.geteuid() == 0 else (*_ALWAYS, *_WITHOUT_ROOT)
-    programs.ensure((*bootstrap.tools(), *tools), report or Reporter())
+    programs.ensure((*bootstrap.tools(), *firmware.TOOLS, *tools), report or Reporter())

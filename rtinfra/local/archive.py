@@ -281,9 +281,9 @@ def mmdebstrap_source(archive: Archive, suite: str) -> str:
     return _render(archive, suite, str(archive.keyring), lambda uri: uri)
 
 
-def guest_sources(archive: Archive, suite: str) -> str:
+def guest_sources(archive: Archive, suite: str, *, backports: bool = False) -> str:
     """The content of the guest's ``/etc/apt/sources.list.d/debian.sources`` (deb822)."""
-    return _render(archive, suite, str(guest_keyring(archive)), guest_address)
+    return _render(archive, suite, str(guest_keyring(archive)), guest_address, backports=backports)
 
 
 def guest_keyring(archive: Archive) -> Path:
@@ -293,8 +293,8 @@ def guest_keyring(archive: Archive) -> Path:
     return Path("/etc/apt/keyrings") / f"lab-archive{archive.keyring.suffix}"
 
 
-def _render(archive: Archive, suite: str, keyring: str, view: Callable[[str], str]) -> str:
-    stanzas = [(archive.main, f"{suite} {suite}-updates")]
+def _render(archive: Archive, suite: str, keyring: str, view: Callable[[str], str], *, backports: bool = False) -> str:
+    stanzas = [(archive.main, f"{suite} {suite}-updates" + (f" {suite}-backports" if backports else ""))]
     if archive.security:
         stanzas.append((archive.security, f"{suite}-security"))
     trust = "Trusted: yes\n" if archive.trusted else ""

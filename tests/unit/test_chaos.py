@@ -200,7 +200,7 @@ class TestPowerCut:
             process.stdout.readline()
         pidfile.write_text(str(process.pid))
         monkeypatch.setattr(qemu, "is_ours", lambda pid, _: process.poll() is None)
-        yield qemu.Wiring("a", disk, disk, disk, pidfile, tmp_path / "qmp", (), (), ("", 0))
+        yield qemu.Wiring("a", disk, disk, disk, disk, disk, pidfile, tmp_path / "qmp", (), (), ("", 0))
         process.kill()
         process.wait()
 

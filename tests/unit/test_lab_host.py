@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from rtinfra.lab import accel, qemu, sshkeys, tools
 from rtinfra.lab.errors import LabError
+from rtinfra.lab.firmware import Firmware
 from rtinfra.lab.inventory import inventory_yaml
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.local import bootstrap, programs
@@ -26,6 +27,8 @@ from rtinfra.local.progress import ConsoleReporter, seconds
 WIRING = qemu.Wiring(
     name="rt1",
     disk=Path("/d/disk.qcow2"),
+    variables=Path("/d/firmware.qcow2"),
+    seed=Path("/d/seed.img"),
     console=Path("/d/console.log"),
     log=Path("/d/qemu.log"),
     pidfile=Path("/d/qemu.pid"),
@@ -62,6 +65,27 @@ def test_command_line_has_the_nodes_the_network_and_both_watchdogs() -> None:
     assert "-device i6300esb -action watchdog=reset -global ICH9-LPC.noreboot=false" in words
     assert "name=opt/io.systemd.credentials/lab.hostname,file=/d/hostname" in words
     assert "restrict" not in " ".join(qemu.command_line(MachineSpec(), WIRING, accel.KVM))
+
+
+def test_a_machine_starts_by_uefi_unless_another_firmware_is_asked_for() -> None:
+    def words(spec: MachineSpec) -> str:
+        return " ".join(qemu.command_line(spec, WIRING, accel.TCG))
+
+    uefi, secure, bios = (words(MachineSpec(firmware=kind)) for kind in Firmware)
+    assert words(MachineSpec()) == uefi
+    own = "-drive if=pflash,unit=1,format=qcow2,file=/d/firmware.qcow2"
+    assert "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd" in uefi
+    # QEMU keeps a snapshot's memory in the first disk that can hold it.
+    assert uefi.index("/d/disk.qcow2") < uefi.index(own)
+    assert "-machine q35,smm=on" in secure
+    assert "property=secure,value=on" in secure and "OVMF_CODE_4M.secboot.fd" in secure and own in secure
+    assert "pflash" not in bios and "-machine q35 " in bios
+
+
+def test_a_machine_made_before_there_was_a_choice_starts_by_bios() -> None:
+    """Its disk has no EFI system partition."""
+    old = {name: value for name, value in MachineSpec().__dict__.items() if name not in ("firmware", "backports")}
+    assert MachineSpec.from_json(old).firmware is Firmware.BIOS
 
 
 def test_mac_addresses_are_stable_and_differ() -> None:
@@ -272,8 +296,8 @@ class OnTheLan:
     known_hosts_path = Path("/h")
     console_path = Path("/c")
 
-    def __init__(self, name: str, groups: tuple[str, ...], lan_addresses: tuple[str, ...]) -> None:
-        self.name, self.groups, self.lan_addresses = name, groups, lan_addresses
+    def __init__(self, name: str, groups: tuple[str, ...], lan_addresses: tuple[str, ...], user: str = "root") -> None:
+        self.name, self.groups, self.lan_addresses, self.user = name, groups, lan_addresses, user
 
 
 def test_a_machine_on_the_shared_network_is_told_its_address_and_its_gateways() -> None:
@@ -281,9 +305,12 @@ def test_a_machine_on_the_shared_network_is_told_its_address_and_its_gateways() 
         [
             OnTheLan("obs1", ("gateways", "jaeger"), ("10.77.0.10", "10.77.0.11")),
             OnTheLan("rt1", ("rt_hosts", "lab"), ()),
+            OnTheLan("ubuntu", ("rt_hosts", "lab"), (), user="ops"),
         ]
     )
     hosts = YAML(typ="safe").load(text)["hosts"]
+    assert (hosts["ubuntu"]["ssh"]["user"], hosts["ubuntu"]["ssh"]["become"]) == ("ops", True)
+    assert "become" not in hosts["rt1"]["ssh"]
     assert hosts["obs1"]["groups"] == ["gateways", "jaeger"]
     assert hosts["obs1"]["settings"] == {
         "telemetry": {"address": "10.77.0.10"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import re
 import tarfile
 import threading
 from collections import namedtuple
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from rtinfra.lab import accel, guest, image
+from rtinfra.lab import Firmware, accel, guest, image
 from rtinfra.lab.errors import LabError
+from rtinfra.lab.guest import FileSystems, Guest
 from rtinfra.lab.image import Recipe
 from rtinfra.lab.spec import MachineSpec
 from rtinfra.local import programs
@@ -26,7 +28,8 @@ from rtinfra.local.file_lock import locked
 from rtinfra.local.progress import Reporter
 
 ARCHIVE = Archive(main=("http://mirror.example/debian",), security=("http://mirror.example/security",))
-RECIPE = Recipe("trixie", 12, ARCHIVE)
+GUEST = Guest("trixie", Firmware.UEFI, backports=False)
+RECIPE = Recipe(GUEST, 12, ARCHIVE)
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -37,22 +40,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_same_recipe_has_the_same_key() -> None:
-    assert RECIPE.key() == Recipe("trixie", 12, dataclasses.replace(ARCHIVE)).key()
+    assert RECIPE.key() == Recipe(GUEST, 12, dataclasses.replace(ARCHIVE)).key()
     assert len(RECIPE.key()) == 64
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Recipe("bookworm", 12, ARCHIVE),
-        Recipe("trixie", 20, ARCHIVE),
-        Recipe("trixie", 12, dataclasses.replace(ARCHIVE, main=("http://other.example/debian",))),
-        Recipe("trixie", 12, dataclasses.replace(ARCHIVE, options=(("Acquire::Check-Date", "false"),))),
+        Recipe(dataclasses.replace(GUEST, suite="bookworm"), 12, ARCHIVE),
+        Recipe(dataclasses.replace(GUEST, backports=True), 12, ARCHIVE),
+        Recipe(dataclasses.replace(GUEST, firmware=Firmware.BIOS), 12, ARCHIVE),
+        Recipe(GUEST, 20, ARCHIVE),
+        Recipe(GUEST, 12, dataclasses.replace(ARCHIVE, main=("http://other.example/debian",))),
+        Recipe(GUEST, 12, dataclasses.replace(ARCHIVE, options=(("Acquire::Check-Date", "false"),))),
     ],
 )
 def test_another_recipe_has_another_key(other: Recipe) -> None:
     assert other.key() != RECIPE.key()
-    assert other.root_uuid() != RECIPE.root_uuid()
+    assert other.uuids() != RECIPE.uuids()
 
 
 @pytest.mark.parametrize(("where", "what"), [("PACKAGES", ("one",)), ("_GRUB", "GRUB_TIMEOUT=9\n")])
@@ -63,11 +68,16 @@ def test_another_guest_has_another_key(where: str, what: object, monkeypatch: py
 
 
 def test_the_guests_files_belong_to_root_and_say_what_they_are() -> None:
-    with tarfile.open(fileobj=io.BytesIO(guest.overlay(guest.files(ARCHIVE, "trixie", "some-uuid")))) as tar:
+    with tarfile.open(
+        fileobj=io.BytesIO(guest.overlay(GUEST.files(ARCHIVE, FileSystems("some-uuid", "AB-CD"))))
+    ) as tar:
         members = {member.name: member for member in tar.getmembers()}
         fstab = tar.extractfile("etc/fstab")
         assert fstab is not None
-        assert b"UUID=some-uuid / ext4" in fstab.read()
+        assert fstab.read().splitlines() == [
+            b"UUID=some-uuid / ext4 errors=remount-ro 0 1",
+            b"UUID=AB-CD /boot/efi vfat umask=0077 0 1",
+        ]
     assert all((member.uid, member.gid) == (0, 0) for member in members.values())
     assert members["usr/local/sbin/lab-seal"].mode == 0o755
     assert "etc/default/grub.d/10-lab.cfg" in members
@@ -76,8 +86,36 @@ def test_the_guests_files_belong_to_root_and_say_what_they_are() -> None:
 def test_a_companys_key_is_one_of_the_guests_files(tmp_path: Path) -> None:
     key = tmp_path / "company.gpg"
     key.write_bytes(b"\x99binary")
-    found = guest.files(dataclasses.replace(ARCHIVE, keyring=key), "trixie", "")
+    found = GUEST.files(dataclasses.replace(ARCHIVE, keyring=key), FileSystems("", ""))
     assert guest.GuestFile("etc/apt/keyrings/lab-archive.gpg", b"\x99binary") in found
+
+
+def test_secure_boot_starts_from_the_same_disk_as_uefi() -> None:
+    uefi, secure, bios = (Recipe.of(MachineSpec(firmware=kind), ARCHIVE) for kind in Firmware)
+    assert uefi == secure != bios
+    assert {"shim-signed", "grub-efi-amd64-signed"} <= set(uefi.guest.packages)
+    assert "grub-pc" in bios.guest.packages
+
+
+@pytest.mark.parametrize("firmware", [Firmware.UEFI, Firmware.BIOS])
+def test_partitions_follow_each_other_and_leave_room_for_the_second_table(firmware: Firmware) -> None:
+    recipe = Recipe.of(MachineSpec(firmware=firmware, disk_gb=4), ARCHIVE)
+    loader, root = (
+        [int(number) * 512 for number in re.findall(r"=(\d+),", line)]
+        for line in recipe.partition_table().splitlines()[2:]
+    )
+    assert sum(loader) == root[0] == recipe.root_start
+    assert root[1] == recipe.root_size
+    assert sum(root) <= 4 * 1024**3 - 33 * 512
+
+
+def test_backports_are_among_the_guests_sources_when_asked_for() -> None:
+    def sources(kind: Guest) -> str:
+        (found,) = [file for file in kind.files(ARCHIVE, FileSystems("", "")) if file.path.endswith(".sources")]
+        return str(found.content)
+
+    assert "Suites: trixie trixie-updates\n" in sources(GUEST)
+    assert "Suites: trixie trixie-updates trixie-backports\n" in sources(dataclasses.replace(GUEST, backports=True))
 
 
 def test_too_little_disk_space_is_refused_before_anything_is_fetched(
@@ -131,7 +169,7 @@ def test_a_build_ends_in_one_file_and_is_done_once(cache: Path, monkeypatch: pyt
     assert found.read_text() == "an image"
     assert sorted(path.name for path in cache.iterdir()) == ["build.lock", found.name]
     bootstrap = tools.commands[0]
-    assert f"--include={','.join(guest.PACKAGES)}" in bootstrap
+    assert f"--include={','.join(GUEST.packages)}" in bootstrap
     assert bootstrap[-3] == "trixie"
     assert build(tools, monkeypatch) == found
     assert len(tools.commands) == 4

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from rtinfra.commands import EXIT_INTERRUPTED
-from rtinfra.lab import accel, cli, image, machine, qemu, sshkeys, tools
+from rtinfra.lab import Firmware, accel, cli, image, machine, qemu, sshkeys, tools
 from rtinfra.lab.errors import CommandFailed, KernelCrashed, LabError
 from rtinfra.lab.machine import Machine, machines
 from rtinfra.lab.qmp import Qmp, QmpError
@@ -102,6 +102,8 @@ disk = pathlib.Path(sys.argv[-1])
 if sys.argv[1] == "create":
     disk.write_text("fresh")
     disk.with_name("base").write_text(sys.argv[sys.argv.index("-b") + 1])
+elif sys.argv[1] == "convert":
+    disk.write_text("variables of a new computer")
 else:
     base = disk.with_name("base").read_text()
     print(json.dumps({"full-backing-filename": base}))
@@ -213,6 +215,26 @@ def test_reset_gives_a_fresh_disk_with_the_same_keys(host: Machine) -> None:
     assert host.status().pid not in (None, pid)
 
 
+def test_what_the_firmware_remembers_is_kept_until_a_reset(host: Machine) -> None:
+    variables = host.directory / "firmware.qcow2"
+    variables.write_text("starts Debian first")
+    host.power_cut()
+    host.boot()
+    assert variables.read_text() == "starts Debian first"
+    host.reset()
+    assert variables.read_text() == "variables of a new computer"
+
+
+def test_another_firmware_needs_another_disk(host: Machine) -> None:
+    host.down()
+    with pytest.raises(LabError, match=r"started by uefi, not .* started by bios") as caught:
+        Machine("rt1", spec=MachineSpec(firmware=Firmware.BIOS)).up()
+    command = caught.value.next_step.partition("`rtinfra lab ")[2].partition("`")[0]
+    assert lab(*command.split())[0] == 0
+    assert not any("pflash" in word for word in json.loads((host.directory / "arguments").read_text()))
+    assert Machine("rt1").status().firmware == "bios"
+
+
 def test_run_passes_input_output_and_failure(host: Machine) -> None:
     assert host.run("cat", input=b"some bytes").stdout == "some bytes\n"
     with pytest.raises(CommandFailed) as caught:
@@ -255,8 +277,10 @@ def test_power_cut_and_boot(host: Machine) -> None:
 
 def test_a_machine_as_it_would_be_after_a_power_cut(host: Machine, tmp_path: Path) -> None:
     host.join("rt_hosts")
+    (host.directory / "firmware.qcow2").write_text("starts Debian first")
     twin = host.as_cut_off(tmp_path / "other")
     assert twin.disk_path.read_text() == host.disk_path.read_text()
+    assert (twin.directory / "firmware.qcow2").read_text() == "starts Debian first"
     assert twin.groups == ("rt_hosts",) and not twin.is_running()
     # A stand-in's disk keeps its base beside it.
     shutil.copy(host.directory / "base", twin.directory)
@@ -331,7 +355,7 @@ def test_a_port_in_use_is_named_and_reset_takes_another(host: Machine) -> None:
 
 def test_a_missing_base_image_and_another_disk_size_ask_for_a_reset(host: Machine) -> None:
     host.down()
-    with pytest.raises(LabError, match="12 GiB, not trixie with 20 GiB"):
+    with pytest.raises(LabError, match="12 GiB, started by uefi, not Debian trixie with 20 GiB"):
         Machine("rt1", spec=MachineSpec(disk_gb=20)).up()
     (host.directory / "base").write_text("/gone.qcow2")
     with pytest.raises(LabError, match=r"is gone: /gone\.qcow2"):

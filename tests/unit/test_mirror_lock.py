@@ -408,6 +408,8 @@ def test_every_host_is_one_want_and_equal_hosts_are_one_together(tmp_path: Path)
         ("base set",),
         ("boot loader grub-pc",),
         ("boot loader grub-efi-amd64",),
+        ("boot loader grub-efi-amd64-signed",),
+        ("boot loader shim-signed",),
         ("this tool",),
         ("rt1", "rt2"),
         ("other",),
