@@ -46,7 +46,7 @@ def files(identity: Identity) -> Mapping[str, str]:
                 "name": USER,
                 "shell": "/bin/bash",
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "lock_passwd": True,
+                "lock_passwd": True,  # nosec B105 - no login by password
                 "ssh_authorized_keys": [identity.authorized_key],
             }
         ],
