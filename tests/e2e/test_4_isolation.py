@@ -1,0 +1,153 @@
+"""The real-time cores belong to the real-time application: nobody else gets them, in whatever way he asks."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rtinfra import verify
+from rtinfra.lab import Machine
+from tests.e2e.conftest import INVENTORY
+from tests.project import Project
+
+ISOLATED = {2, 3}
+SLICE = "/sys/fs/cgroup/rt.slice"
+# Every program is a loop without end that asks for the isolated cores as soon as it runs.
+LOOP = "taskset -pc 2-3 $$ >/dev/null 2>&1; taskset -pc 0-3 $$ >/dev/null 2>&1; while :; do :; done"
+# What each does to be on another core than it should.
+IN_MACHINE_SLICE = f"systemd-run -q --unit=loop --slice=machine.slice -- sh -c {shlex.quote(LOOP)}"
+IN_A_FOREIGN_GROUP = (
+    "mkdir -p /sys/fs/cgroup/foreign; echo 0-3 >/sys/fs/cgroup/foreign/cpuset.cpus;"
+    f" systemd-run -q --unit=loop -- sh -c 'echo $$ >/sys/fs/cgroup/foreign/cgroup.procs; '{shlex.quote(LOOP)}"
+)
+# As a container runtime without systemd makes it.
+IN_A_CONTAINER = (
+    "mkdir -p /sys/fs/cgroup/docker/0123; echo +cpuset >/sys/fs/cgroup/docker/cgroup.subtree_control;"
+    " echo 2-3 >/sys/fs/cgroup/docker/0123/cpuset.cpus; systemd-run -q --unit=loop --"
+    f" unshare --pid --fork --mount-proc sh -c 'echo 0 >/sys/fs/cgroup/docker/0123/cgroup.procs; '{shlex.quote(LOOP)}"
+)
+OF_A_USER = f"systemd-run -q --unit=loop --slice=user.slice --uid=nobody -- sh -c {shlex.quote(LOOP)}"
+WITH_ANOTHERS_DROP_IN = (
+    "for u in system.slice foreign.slice loop.service; do mkdir -p /run/systemd/system/$u.d;"
+    " case $u in *.slice) s=Slice ;; *) s=Service ;; esac;"
+    " printf '[%s]\\nAllowedCPUs=0-3\\n' $s >/run/systemd/system/$u.d/99-other.conf; done; systemctl daemon-reload;"
+    f" systemd-run -q --unit=loop --slice=foreign.slice -- sh -c {shlex.quote(LOOP)}"
+)
+# Whoever gives systemd another value without a file, as `set-property` does.
+WITH_ANOTHERS_PROPERTY = (
+    "systemctl set-property --runtime system.slice AllowedCPUs=0-3;"
+    f" systemd-run -q --unit=loop -- sh -c {shlex.quote(LOOP)}"
+)
+CLEAN_UP = (
+    "systemctl stop loop.service 2>/dev/null; pkill -x -f 'sh -c taskset .*' ;"
+    " for g in foreign docker/0123 docker; do for i in $(seq 50); do"
+    " [ ! -d /sys/fs/cgroup/$g ] || rmdir /sys/fs/cgroup/$g 2>/dev/null && break; sleep 0.1; done; done;"
+    " rm -rf /run/systemd/system/system.slice.d /run/systemd/system/foreign.slice.d /run/systemd/system/loop.service.d"
+    " /run/systemd/system.control/system.slice.d; systemctl daemon-reload"
+)
+
+
+def out(machine: Machine, command: str) -> str:
+    return machine.run(command).stdout.strip()
+
+
+def cores_of_loops(machine: Machine, seconds: int) -> set[int]:
+    """Look every tenth of a second on which core each loop is, as proc_pid_stat(5) says in its field 39."""
+    script = (
+        f"for i in $(seq {seconds * 10}); do for p in $(pgrep -f '^sh -c .*while :; do :; done'); do"
+        " sed 's/.*) //' /proc/$p/stat 2>/dev/null | cut -d ' ' -f 37; done; sleep 0.1; done | sort -u"
+    )
+    found = {int(line) for line in out(machine, script).split()}
+    assert found, "no loop runs"
+    return found
+
+
+def partition(machine: Machine) -> tuple[str, str, str]:
+    """What the kernel says of the slice, of its cores, of everybody's."""
+    text = out(
+        machine, f"cat {SLICE}/cpuset.cpus.partition {SLICE}/cpuset.cpus.effective {SLICE}/../cpuset.cpus.effective"
+    )
+    kind, own, everybody = text.splitlines()
+    return kind, own, everybody
+
+
+@contextmanager
+def looping(machine: Machine, command: str) -> Iterator[None]:
+    try:
+        machine.run(command)
+        yield
+    finally:
+        machine.run(CLEAN_UP, check=False)
+
+
+def assert_isolated(machine: Machine, within: int = 5) -> None:
+    found = None
+    for _ in range(within):
+        found = partition(machine)
+        if found == ("isolated", "2-3", "0-1"):
+            return
+        machine.run("sleep 1")
+    pytest.fail(f"the partition is {found}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [IN_MACHINE_SLICE, OF_A_USER, IN_A_FOREIGN_GROUP, IN_A_CONTAINER, WITH_ANOTHERS_DROP_IN],
+    ids=["machine.slice", "user", "foreign group", "container", "drop-in"],
+)
+def test_a_busy_loop_never_gets_there(settled: Project, machine: Machine, command: str) -> None:
+    with looping(machine, command):
+        assert not cores_of_loops(machine, seconds=3) & ISOLATED
+        assert_isolated(machine)
+
+
+def test_who_takes_the_cores_is_named_and_loses_them(settled: Project, machine: Machine) -> None:
+    """Linux before 7.0 ends the partition at once when a slice beside ours asks for its cores."""
+    since = out(machine, "date '+%F %T'")
+    with looping(machine, WITH_ANOTHERS_PROPERTY):
+        assert_isolated(machine)
+        assert not cores_of_loops(machine, seconds=2) & ISOLATED
+        told = out(machine, f"journalctl -u rtinfra-partition -o cat --since '{since}'")
+        assert out(machine, "uname -r").startswith("7.") or "system.slice asks for the cores 0-3" in told, told
+
+
+def test_it_outlasts_reload_restart_and_isolate(settled: Project, machine: Machine) -> None:
+    for command in (
+        "systemctl daemon-reload",
+        "systemctl daemon-reexec",
+        "systemctl restart mxrc-rt.service",
+        "systemctl isolate multi-user.target",
+        "systemctl restart rt.slice",
+    ):
+        machine.run(command, timeout=120)
+        assert_isolated(machine)
+    machine.run("for i in $(seq 60); do systemctl is-active -q mxrc-rt && exit 0; sleep 1; done; exit 1", timeout=90)
+
+
+def test_cores_that_went_away_and_came_back(settled: Project, machine: Machine) -> None:
+    """The word `isolated` stands there although everybody has a core: all files are compared."""
+    cpu = "/sys/devices/system/cpu"
+    machine.run(f"echo 0 >{cpu}/cpu3/online; sleep 2; echo 1 >{cpu}/cpu3/online", timeout=60)
+    assert_isolated(machine, within=10)
+
+
+def test_a_kernel_thread_that_was_put_there_is_named(settled: Project, machine: Machine, tmp_path: Path) -> None:
+    thread = out(machine, "pgrep -x kauditd")
+    group = f"{SLICE}/planted"
+    machine.run(f"mkdir {group}; echo {thread} >{group}/cgroup.procs && taskset -pc 2 {thread}")
+    try:
+        (found,) = verify.run(INVENTORY, controls=["RT-10.60"], output=tmp_path).results
+        assert found.status is verify.Status.FAIL
+        assert "kauditd on 2" in found.actual
+    finally:
+        machine.run(f"echo {thread} >/sys/fs/cgroup/cgroup.procs; taskset -pc 0-1 {thread}; rmdir {group}")
+
+
+def test_isolation_is_as_deployed(settled: Project, machine: Machine, tmp_path: Path) -> None:
+    report = verify.run(INVENTORY, controls=["RT-10"], output=tmp_path)
+    assert not report.failed, [found for found in report.results if found.status is verify.Status.FAIL]
+    assert settled.deploy().changed == 0
