@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,38 +15,41 @@ from tests.project import Project
 
 ISOLATED = {2, 3}
 SLICE = "/sys/fs/cgroup/rt.slice"
-# Every program is a loop without end that asks for the isolated cores as soon as it runs.
-LOOP = "taskset -pc 2-3 $$ >/dev/null 2>&1; taskset -pc 0-3 $$ >/dev/null 2>&1; while :; do :; done"
-# What each does to be on another core than it should.
-IN_MACHINE_SLICE = f"systemd-run -q --unit=loop --slice=machine.slice -- sh -c {shlex.quote(LOOP)}"
+# A loop without end that asks for the isolated cores first. Its name is what it is found by.
+PROGRAM = "/run/busyloop"
+LOOP = f"""cat >{PROGRAM} <<'END'
+#!/bin/sh
+[ -z "${{1-}}" ] || echo 0 >"$1/cgroup.procs"
+taskset -pc 2-3 $$ >/dev/null 2>&1
+taskset -pc 0-3 $$ >/dev/null 2>&1
+while :; do :; done
+END
+chmod 755 {PROGRAM}; mount -o remount,exec /run
+"""
+START = "systemd-run -q --collect --unit=busyloop"
+IN_MACHINE_SLICE = f"{START} --slice=machine.slice {PROGRAM}"
+OF_A_USER = f"{START} --slice=user.slice --uid=nobody {PROGRAM}"
+# Groups that systemd does not know, as container runtimes without it make them.
 IN_A_FOREIGN_GROUP = (
     "mkdir -p /sys/fs/cgroup/foreign; echo 0-3 >/sys/fs/cgroup/foreign/cpuset.cpus;"
-    f" systemd-run -q --unit=loop -- sh -c 'echo $$ >/sys/fs/cgroup/foreign/cgroup.procs; '{shlex.quote(LOOP)}"
+    f" {START} {PROGRAM} /sys/fs/cgroup/foreign"
 )
-# As a container runtime without systemd makes it.
 IN_A_CONTAINER = (
     "mkdir -p /sys/fs/cgroup/docker/0123; echo +cpuset >/sys/fs/cgroup/docker/cgroup.subtree_control;"
-    " echo 2-3 >/sys/fs/cgroup/docker/0123/cpuset.cpus; systemd-run -q --unit=loop --"
-    f" unshare --pid --fork --mount-proc sh -c 'echo 0 >/sys/fs/cgroup/docker/0123/cgroup.procs; '{shlex.quote(LOOP)}"
+    " echo 2-3 >/sys/fs/cgroup/docker/0123/cpuset.cpus;"
+    f" {START} unshare --pid --fork --mount-proc {PROGRAM} /sys/fs/cgroup/docker/0123"
 )
-OF_A_USER = f"systemd-run -q --unit=loop --slice=user.slice --uid=nobody -- sh -c {shlex.quote(LOOP)}"
 WITH_ANOTHERS_DROP_IN = (
-    "for u in system.slice foreign.slice loop.service; do mkdir -p /run/systemd/system/$u.d;"
-    " case $u in *.slice) s=Slice ;; *) s=Service ;; esac;"
-    " printf '[%s]\\nAllowedCPUs=0-3\\n' $s >/run/systemd/system/$u.d/99-other.conf; done; systemctl daemon-reload;"
-    f" systemd-run -q --unit=loop --slice=foreign.slice -- sh -c {shlex.quote(LOOP)}"
+    "for u in system.slice foreign.slice; do mkdir -p /run/systemd/system/$u.d;"
+    " printf '[Slice]\\nAllowedCPUs=0-3\\n' >/run/systemd/system/$u.d/99-other.conf; done; systemctl daemon-reload;"
+    f" {START} --slice=foreign.slice -p AllowedCPUs=0-3 {PROGRAM}"
 )
 # Whoever gives systemd another value without a file, as `set-property` does.
-WITH_ANOTHERS_PROPERTY = (
-    "systemctl set-property --runtime system.slice AllowedCPUs=0-3;"
-    f" systemd-run -q --unit=loop -- sh -c {shlex.quote(LOOP)}"
-)
+WITH_ANOTHERS_PROPERTY = f"systemctl set-property --runtime system.slice AllowedCPUs=0-3; {START} {PROGRAM}"
 CLEAN_UP = (
-    "systemctl stop loop.service 2>/dev/null; pkill -x -f 'sh -c taskset .*' ;"
-    " for g in foreign docker/0123 docker; do for i in $(seq 50); do"
-    " [ ! -d /sys/fs/cgroup/$g ] || rmdir /sys/fs/cgroup/$g 2>/dev/null && break; sleep 0.1; done; done;"
-    " rm -rf /run/systemd/system/system.slice.d /run/systemd/system/foreign.slice.d /run/systemd/system/loop.service.d"
-    " /run/systemd/system.control/system.slice.d; systemctl daemon-reload"
+    "pkill -x busyloop; sleep 1; cd /sys/fs/cgroup; rmdir foreign docker/0123 docker 2>/dev/null;"
+    " rm -rf /run/systemd/system/system.slice.d /run/systemd/system/foreign.slice.d"
+    f" /run/systemd/system.control/system.slice.d {PROGRAM}; systemctl daemon-reload"
 )
 
 
@@ -58,8 +60,8 @@ def out(machine: Machine, command: str) -> str:
 def cores_of_loops(machine: Machine, seconds: int) -> set[int]:
     """Look every tenth of a second on which core each loop is, as proc_pid_stat(5) says in its field 39."""
     script = (
-        f"for i in $(seq {seconds * 10}); do for p in $(pgrep -f '^sh -c .*while :; do :; done'); do"
-        " sed 's/.*) //' /proc/$p/stat 2>/dev/null | cut -d ' ' -f 37; done; sleep 0.1; done | sort -u"
+        f"for i in $(seq {seconds * 10}); do for p in $(pgrep -x busyloop); do"
+        " read -r line </proc/$p/stat && set -- ${line##*) } && shift 36 && echo $1; done; sleep 0.1; done | sort -u"
     )
     found = {int(line) for line in out(machine, script).split()}
     assert found, "no loop runs"
@@ -78,7 +80,7 @@ def partition(machine: Machine) -> tuple[str, str, str]:
 @contextmanager
 def looping(machine: Machine, command: str) -> Iterator[None]:
     try:
-        machine.run(command)
+        machine.run(LOOP + command)
         yield
     finally:
         machine.run(CLEAN_UP, check=False)

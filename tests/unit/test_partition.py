@@ -5,6 +5,7 @@ What the kernel does with it, real groups have to show: tests/e2e/test_4_isolati
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -133,3 +134,39 @@ def test_a_list_meets_the_isolated_cores(pairs: list[tuple[frozenset[int], froze
     text = "\n".join(["set -u", _MEETS, *calls])
     found = subprocess.run(["sh"], input=text, capture_output=True, text=True, check=True).stdout.split()
     assert found == ["yes" if cpus & cores else "no" for cpus, cores in pairs]
+
+
+@pytest.mark.parametrize(("asked", "delivered", "written"), [("0-1", "3", 1), ("0-1", "1", 0), ("0-3", "0", 1)])
+def test_an_interrupt_that_is_delivered_elsewhere_is_sent_again(
+    tmp_path: Path, asked: str, delivered: str, written: int
+) -> None:
+    """A mask that is as it should be is written again where the kernel shows that it has no effect."""
+    (tmp_path / "tuning.conf").write_text("ISOLATED_CORES='2 3'\nHOUSEKEEPING=0-1\n")
+    directory = tmp_path / "irq/9"
+    directory.mkdir(parents=True)
+    (directory / "smp_affinity_list").write_text(f"{asked}\n")
+    (directory / "effective_affinity_list").write_text(f"{delivered}\n")
+    # Its time tells whether it was written.
+    os.utime(directory / "smp_affinity_list", (0, 0))
+    text = render("rt_tuning/irq-watch.sh.j2").decode()
+    text = text.replace("/etc/rtinfra", str(tmp_path)).replace("/proc/irq", str(tmp_path / "irq"))
+    subprocess.run(["sh", "-s", "--", "--once"], input=text, text=True, check=True)
+    assert ((directory / "smp_affinity_list").stat().st_mtime > 0) == bool(written)
+    assert (directory / "smp_affinity_list").read_text() == "0-1\n"
+
+
+def test_needrestart_leaves_the_real_time_process_alone() -> None:
+    """As needrestart(1) reads its files: Perl that fills a table of patterns."""
+    text = render("rt_app/needrestart.conf.j2", units=("mxrc-rt.service",)).decode()
+    script = (
+        f"our %nrconf; {text}\n"
+        "for my $unit (@ARGV) { my $kept = grep { $unit =~ $_ && $nrconf{override_rc}{$_} == 0 } "
+        'keys %{$nrconf{override_rc}}; print $kept ? "kept\\n" : "restarted\\n" }'
+    )
+    done = subprocess.run(
+        ["perl", "-e", script, "mxrc-rt.service", "mxrc-rtXservice", "ssh.service"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["kept", "restarted", "restarted"]
