@@ -18,6 +18,8 @@ TENANT_PATTERN: Final = r"^[a-z][a-z0-9-]{0,40}$"
 INFRA_TENANT: Final = "infra-monitoring"
 #: Where node_exporter looks for metrics in files.
 TEXTFILE_DIRECTORY: Final = "/var/lib/prometheus/node-exporter"
+#: Name of our files where several are read in the order of their names and the last one wins, as 90-kubelet.conf would.
+LAST_FILE: Final = "zz-rtinfra"
 #: Slice of everything that watches a host: bounded, and on a real-time host off the isolated cores.
 AGENTS_SLICE: Final = "agents.slice"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from roles.base.model import BASE, BaseSettings
 from roles.shape import FleetView, Role, RoleState
-from rtinfra.operations.resources import Action, Directory, File, Resource, Unit
+from roles.shared import LAST_FILE
+from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, Unit
 from rtinfra.render import render
 
 _SYSUSERS = Action("sysusers", "systemd-sysusers")
+# Of hosts of an earlier version: others' files overruled them.
+_FORMER_FILES = ("/etc/systemd/journald.conf.d/60-rtinfra.conf", "/etc/security/limits.d/60-rtinfra.conf")
 _UNITS = (
     Unit("chrony.service"),
     # Two programs that set one clock make it jump.
@@ -34,7 +37,7 @@ def _files(settings: BaseSettings) -> tuple[Resource, ...]:
         # Without this directory journald keeps its log in memory and a power cut takes it.
         Directory(path="/var/log/journal", mode="2755", group="systemd-journal"),
         File(
-            path="/etc/systemd/journald.conf.d/60-rtinfra.conf",
+            path=f"/etc/systemd/journald.conf.d/{LAST_FILE}.conf",
             content=render("base/journald.conf.j2", journal=settings.journal),
             restarts=("systemd-journald.service",),
         ),
@@ -45,9 +48,10 @@ def _files(settings: BaseSettings) -> tuple[Resource, ...]:
         ),
         # Read by pam_limits at login; services get theirs from their unit.
         File(
-            path="/etc/security/limits.d/60-rtinfra.conf",
+            path=f"/etc/security/limits.d/{LAST_FILE}.conf",
             content=render("base/limits.conf.j2", group=settings.realtime_group),
         ),
+        *(Absent(path=path) for path in _FORMER_FILES),
     )
 
 

@@ -14,8 +14,9 @@ from roles.host import HostConfig
 from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, RtAppSettings
 from roles.rt_app.workload_archive import pack
 from roles.rt_kernel.model import RCU_PRIORITY, RT_KERNEL
-from roles.rt_tuning.model import RT_TUNING, KthreadPriorities
+from roles.rt_tuning.model import PARTITION, RT_TUNING, KthreadPriorities
 from roles.shape import FleetView, Labels, Role, RoleState
+from roles.shared import LAST_FILE
 from rtinfra.config import Finding
 from rtinfra.cpu import CpuFinding, CpuLayout, check_node_binding
 from rtinfra.deb import LocalPackage
@@ -92,6 +93,11 @@ def _files(settings: RtAppSettings, layout: CpuLayout, collector_port: int | Non
         File(
             path="/etc/logrotate.d/mxrc",
             content=render("rt_app/logrotate.j2", settings=settings, units=both),
+        ),
+        File(
+            path=f"/etc/needrestart/conf.d/{LAST_FILE}.conf",
+            content=render("rt_app/needrestart.conf.j2", units=(*both, PARTITION)),
+            validate="perl -c {path}",
         ),
         File(
             path="/etc/systemd/system/logrotate.timer.d/60-rtinfra.conf",

@@ -96,12 +96,13 @@ class RtKernelSettings(Settings):
     def command_line(self, layout: CpuLayout) -> tuple[str, ...]:
         """Return the words this product puts on the kernel command line, in a stable order.
 
-        `domain` takes the cores out of the scheduler's load balancing, `managed_irq` keeps the interrupts
-        that the kernel itself places away from them (Documentation/admin-guide/kernel-parameters.txt).
+        `managed_irq` keeps the interrupts that the kernel itself places away from the cores
+        (Documentation/admin-guide/kernel-parameters.txt). Not `domain`: taking them out of the scheduler's load
+        balancing is what the partition does (rt_tuning), which Linux 6.12 refuses for cores that `domain` names.
         """
         isolated, housekeeping = layout.isolated_list, layout.housekeeping_list
         return (
-            f"isolcpus=managed_irq,domain,{isolated}",
+            f"isolcpus=managed_irq,{isolated}",
             "nohz=on",
             f"nohz_full={isolated}",
             f"rcu_nocbs={isolated}",

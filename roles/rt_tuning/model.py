@@ -51,6 +51,8 @@ RT_TUNING: Final = Section("rt_tuning", RtTuningSettings, RT_GROUP)
 WATCHDOG_DEVICE: Final = "/dev/watchdog-rtinfra"
 TUNE: Final = "rtinfra-tune.service"
 IRQ_WATCH: Final = "rtinfra-irq-watch.service"
+#: Makes RT_SLICE an isolated cpuset partition and keeps it one.
+PARTITION: Final = "rtinfra-partition.service"
 #: Slices and the scope that hold everything that is not real-time.
 HOUSEKEEPING_GROUPS: Final = ("system.slice", "user.slice", "init.scope")
 #: The slice of the real-time application.

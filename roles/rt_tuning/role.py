@@ -14,6 +14,7 @@ from roles.rt_tuning.model import (
     IRQ_WATCH,
     LATENCY_BEFORE,
     LATENCY_PROGRAM,
+    PARTITION,
     RT_SLICE,
     RT_TUNING,
     TUNE,
@@ -21,6 +22,7 @@ from roles.rt_tuning.model import (
     RtTuningSettings,
 )
 from roles.shape import FleetView, Role, RoleState
+from roles.shared import LAST_FILE
 from rtinfra.config import Finding
 from rtinfra.config.kernel_names import sysctl_finding
 from rtinfra.cpu import CpuLayout
@@ -28,13 +30,24 @@ from rtinfra.facts.boot import BOOT_PROGRAM
 from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Directory, File, Resource, RuntimeValue, Unit
 from rtinfra.render import render
 
+# Of hosts of an earlier version: others' files overruled them.
+_FORMER_FILES = (
+    "/etc/sysctl.d/60-rtinfra.conf",
+    "/etc/udev/rules.d/60-rtinfra.rules",
+    "/etc/systemd/system.conf.d/60-rtinfra.conf",
+    *(f"/etc/systemd/system/{unit}.d/60-rtinfra.conf" for unit in HOUSEKEEPING_GROUPS),
+)
 # Re-executing is the only way that makes a running systemd read its own settings (systemd-system.conf(5)).
 _DAEMON_REEXEC = Action("daemon-reexec", "systemctl daemon-reexec", covers=(DAEMON_RELOAD.name,))
-_SYSCTL = Action("sysctl", "sysctl -q -p /etc/sysctl.d/60-rtinfra.conf")
+_SYSCTL_FILE = f"/etc/sysctl.d/{LAST_FILE}.conf"
+_SYSCTL = Action("sysctl", f"sysctl -q -p {_SYSCTL_FILE}")
 _UDEV = Action(
     "udev",
     "udevadm control --reload && udevadm trigger --settle --subsystem-match=watchdog --subsystem-match=misc",
 )
+
+# Before the reboot, whose trial is judged by it; the units operation comes after it.
+_ENABLE_PARTITION = Action("enable-partition", f"systemctl enable --quiet {PARTITION}")
 
 _BEFORE_SECONDS = 10
 # Above any latency worth telling apart; what is later is counted as overflow.
@@ -59,10 +72,11 @@ def state(settings: RtTuningSettings, view: FleetView) -> RoleState:
             *(Unit(name, startup="masked", running=False) for name in settings.masked_units),
             Unit(TUNE),
             Unit(IRQ_WATCH),
+            Unit(PARTITION),
         ),
         packages=settings.packages,
         slices=(*HOUSEKEEPING_GROUPS, RT_SLICE),
-        own_services=(TUNE, IRQ_WATCH),
+        own_services=(TUNE, IRQ_WATCH, PARTITION),
     )
 
 
@@ -74,14 +88,14 @@ def _files(
         Directory(path="/usr/local/lib/rtinfra"),
         _latency(layout, priority, may_measure),
         File(
-            path="/etc/sysctl.d/60-rtinfra.conf",
+            path=_SYSCTL_FILE,
             content=render("rt_tuning/sysctl.conf.j2", sysctl=settings.sysctl),
             actions=(_SYSCTL,),
         ),
         *_cgroups(layout),
         *_watchdog(settings),
         File(
-            path="/etc/udev/rules.d/60-rtinfra.rules",
+            path=f"/etc/udev/rules.d/{LAST_FILE}.rules",
             content=render(
                 "rt_tuning/udev.rules.j2",
                 group=realtime_group,
@@ -91,6 +105,7 @@ def _files(
             actions=(_UDEV,),
         ),
         *_tune(settings, layout),
+        *(Absent(path=path) for path in _FORMER_FILES),
     ]
 
 
@@ -113,31 +128,36 @@ def _latency(layout: CpuLayout, priority: int, may_measure: bool) -> File:
 
 
 def _cgroups(layout: CpuLayout) -> list[Resource]:
-    """Cpusets of the control groups: all but the real-time application stays on the housekeeping cores."""
-    drop_in = "/etc/systemd/system/{unit}.d/60-rtinfra.conf"
-    housekeeping: list[Resource] = [
+    """Cpusets of the control groups: every slice but that of the real-time application has the housekeeping cores.
+
+    A drop-in for all slices of systemd (systemd.unit(5)) also holds those that nobody knows yet. A slice's own file of
+    the same name comes before it.
+    """
+    drop_ins = {
+        "slice.d": ("Slice", layout.housekeeping_list),
+        f"{RT_SLICE}.d": ("Slice", layout.isolated_list),
+        "init.scope.d": ("Scope", layout.housekeeping_list),
+    }
+    return [
+        *(
+            File(
+                path=f"/etc/systemd/system/{folder}/{LAST_FILE}.conf",
+                content=render("rt_tuning/cpus.conf.j2", section=section, cpus=cpus),
+                actions=(DAEMON_RELOAD,),
+            )
+            for folder, (section, cpus) in drop_ins.items()
+        ),
         File(
-            path=drop_in.format(unit=unit),
-            content=render(
-                "rt_tuning/cpus.conf.j2",
-                section="Scope" if unit.endswith(".scope") else "Slice",
-                cpus=layout.housekeeping_list,
-            ),
+            path=f"/etc/systemd/system/{RT_SLICE}",
+            content=render("rt_tuning/rt.slice.j2"),
             actions=(DAEMON_RELOAD,),
-        )
-        for unit in HOUSEKEEPING_GROUPS
+        ),
     ]
-    rt_slice = File(
-        path=f"/etc/systemd/system/{RT_SLICE}",
-        content=render("rt_tuning/rt.slice.j2", cpus=layout.isolated_list),
-        actions=(DAEMON_RELOAD,),
-    )
-    return [*housekeeping, rt_slice]
 
 
 def _watchdog(settings: RtTuningSettings) -> list[Resource]:
     """Files that let systemd feed the hardware watchdog; their absence where it is off."""
-    config = "/etc/systemd/system.conf.d/60-rtinfra.conf"
+    config = f"/etc/systemd/system.conf.d/{LAST_FILE}.conf"
     modules = "/etc/modules-load.d/60-rtinfra.conf"
     watchdog = settings.watchdog
     if not watchdog.enabled:
@@ -158,16 +178,18 @@ def _watchdog(settings: RtTuningSettings) -> list[Resource]:
 
 
 def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Resource]:
-    """Programs and units for what only exists while the kernel runs: set at boot, interrupts again on link changes."""
+    """Programs and units for what only exists while the kernel runs: set at boot, again when somebody changes it."""
+    units = {"tune": TUNE, "irq-watch": IRQ_WATCH, "partition": PARTITION}
     programs: list[Resource] = [
         File(
             path=f"/usr/local/lib/rtinfra/{name}",
-            content=render(f"rt_tuning/{name}.sh.j2"),
+            content=render(f"rt_tuning/{name}.sh.j2", slice=RT_SLICE),
             mode="0755",
             validate="sh -n {path}",
-            restarts=(TUNE, IRQ_WATCH),
+            # tune calls irq-watch.
+            restarts=(unit,) if unit == PARTITION else (TUNE, IRQ_WATCH),
         )
-        for name in ("tune", "irq-watch")
+        for name, unit in units.items()
     ]
     return [
         *programs,
@@ -175,16 +197,16 @@ def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Resource]:
             path="/etc/rtinfra/tuning.conf",
             content=render("rt_tuning/tuning.conf.j2", settings=settings, layout=layout),
             validate="sh -n {path}",
-            restarts=(TUNE, IRQ_WATCH),
+            restarts=tuple(units.values()),
         ),
         *(
             File(
                 path=f"/etc/systemd/system/{unit}",
-                content=render(f"rt_tuning/{unit}.j2"),
-                actions=(DAEMON_RELOAD,),
+                content=render(f"rt_tuning/{unit}.j2", slice=RT_SLICE),
+                actions=(DAEMON_RELOAD, _ENABLE_PARTITION) if unit == PARTITION else (DAEMON_RELOAD,),
                 restarts=(unit,),
             )
-            for unit in (TUNE, IRQ_WATCH)
+            for unit in units.values()
         ),
     ]
 
@@ -192,6 +214,7 @@ def _tune(settings: RtTuningSettings, layout: CpuLayout) -> list[Resource]:
 def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[RuntimeValue]:
     """What this role makes of the running kernel, and what puts it back when somebody changed it by hand."""
     tune = Action("tune", f"systemctl restart {TUNE}")
+    partition = Action("partition", f"systemctl restart {PARTITION}")
     housekeeping, isolated, mask = layout.housekeeping_list, layout.isolated_list, layout.housekeeping_mask
     workqueues = "/sys/devices/virtual/workqueue"
     priorities = settings.kthread_priorities
@@ -237,26 +260,32 @@ def _runtime(settings: RtTuningSettings, layout: CpuLayout) -> list[RuntimeValue
                 paths=f"/sys/fs/cgroup/{unit}/cpuset.cpus.effective",
                 value=cpus,
                 form="cpus",
-                action=_cpuset(unit, cpus),
+                action=partition,
             )
             for unit, cpus in (
                 *((unit, housekeeping) for unit in HOUSEKEEPING_GROUPS),
                 (RT_SLICE, layout.isolated_list),
             )
         ),
+        RuntimeValue(
+            kind="partition",
+            name=RT_SLICE,
+            paths=f"/sys/fs/cgroup/{RT_SLICE}/cpuset.cpus.partition",
+            value="isolated",
+            action=partition,
+        ),
+        # Of everybody's groups together. Linux before 6.8 does not show it.
+        RuntimeValue(
+            kind="partition",
+            name="isolated cores",
+            paths="/sys/fs/cgroup/cpuset.cpus.isolated",
+            value=isolated,
+            form="cpus",
+            action=partition,
+        ),
         # What the kernel was told when it started; only a reboot changes it.
-        RuntimeValue(kind="isolation", paths="/sys/devices/system/cpu/isolated", value=isolated, form="cpus"),
         RuntimeValue(kind="isolation", paths="/sys/devices/system/cpu/nohz_full", value=isolated, form="cpus"),
     ]
-
-
-def _cpuset(unit: str, cpus: str) -> Action:
-    """Action that makes systemd write a unit's cpuset again; its drop-in for this boot would hide ours, and goes."""
-    drop_in = f"/run/systemd/system.control/{unit}.d/50-AllowedCPUs.conf"
-    return Action(
-        f"cpuset-{unit}",
-        f"systemctl set-property --runtime {unit} AllowedCPUs={cpus} && rm -f {drop_in} && systemctl daemon-reload",
-    )
 
 
 def _findings(settings: RtTuningSettings, config: HostConfig) -> Iterator[Finding]:

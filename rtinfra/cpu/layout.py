@@ -102,6 +102,7 @@ def resolve_layout(
     if hk is not None:
         findings += _partition_findings(iso, hk, str(housekeeping), rest)
     findings += _core_findings(iso, isolated, topology, min_housekeeping_cores)
+    findings += _neighbour_findings(iso, isolated, topology)
     if 0 in iso:
         findings.append(_cpu0_finding(iso, isolated, topology, min_housekeeping_cores))
     if any(found.severity == "error" for found in findings):
@@ -257,6 +258,32 @@ def _core_findings(
             f"at least {min_housekeeping_cores} are needed",
             suggestion,
         )
+
+
+def _neighbour_findings(iso: frozenset[int], value: str, topology: Topology) -> Iterator[CpuFinding]:
+    """Warn of cores that are not alike, and of caches that are shared with housekeeping cores."""
+    kinds = topology.kinds_of(iso)
+    if len(kinds) > 1:
+        told = ", ".join(f"{format_cpu_list(cpus)} {kind}" for kind, cpus in kinds.items())
+        largest = max(kinds.values(), key=len)
+        yield CpuFinding(
+            "warning",
+            ISOLATED_KEY,
+            value,
+            f"mixes kinds of cores ({told}): the same work takes longer on some of them",
+            f"isolate cores of one kind, for example {format_cpu_list(largest)}",
+        )
+    for cluster in topology.clusters:
+        # Where all share one, nobody can choose.
+        if cluster & iso and cluster - iso and cluster != topology.online:
+            yield CpuFinding(
+                "warning",
+                ISOLATED_KEY,
+                value,
+                f"takes {format_cpu_list(cluster & iso)} of the cores {format_cpu_list(cluster)}, which share their "
+                "second-level cache: what runs on the others empties it",
+                f"isolate all of {format_cpu_list(cluster)}, or none of them",
+            )
 
 
 def _cpu0_finding(iso: frozenset[int], value: str, topology: Topology, min_housekeeping_cores: int) -> CpuFinding:

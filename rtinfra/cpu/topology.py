@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,16 @@ class Topology:
         siblings: for each CPU the hardware threads of its physical core, itself included; a CPU that is
             missing here is a core of its own.
         nodes: CPUs by NUMA node; empty on a kernel without NUMA, which is the same as one node 0.
+        cache_mates: for each CPU those that it shares its second-level cache with, itself included; a CPU that is
+            missing here has one of its own.
+        kinds: for each CPU the kind of its core, on processors with more than one kind.
     """
 
     online: frozenset[int]
     siblings: Mapping[int, frozenset[int]]
     nodes: Mapping[int, frozenset[int]]
+    cache_mates: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    kinds: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.online:
@@ -58,6 +63,21 @@ class Topology:
     def core_of(self, cpu: int) -> frozenset[int]:
         """Return the online CPUs that share the physical core of `cpu`, itself included."""
         return (self.siblings.get(cpu, frozenset()) & self.online) | {cpu}
+
+    @property
+    def clusters(self) -> tuple[frozenset[int], ...]:
+        """Online CPUs of several cores that share a second-level cache, ordered by their first CPU."""
+        found = {cpus & self.online for cpu, cpus in self.cache_mates.items() if cpu in self.online}
+        return tuple(sorted((cpus for cpus in found if self.core_count(cpus) > 1), key=min))
+
+    def kinds_of(self, cpus: Iterable[int]) -> dict[str, frozenset[int]]:
+        """Return the given CPUs by the kind of their cores; empty where there is one kind only."""
+        if len(set(self.kinds.values())) < 2:
+            return {}
+        found: dict[str, set[int]] = {}
+        for cpu in sorted(cpus):
+            found.setdefault(self.kinds.get(cpu, "unknown"), set()).add(cpu)
+        return {kind: frozenset(members) for kind, members in found.items()}
 
     def core_count(self, cpus: Iterable[int]) -> int:
         """Return how many physical cores the given CPUs belong to."""

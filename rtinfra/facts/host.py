@@ -29,6 +29,13 @@ COMMANDS = {
     # grep, not the shell's `read`: dash reads single bytes, which these files of sysfs answer with nothing.
     "siblings": "grep -H . /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list",
     "nodes": "grep -H . /sys/devices/system/node/node[0-9]*/cpulist",
+    # index2 is the second-level cache.
+    "caches": "grep -sH . /sys/devices/system/cpu/cpu[0-9]*/cache/index2/shared_cpu_list",
+    # Of Intel's processors with two kinds of cores; of ARM's, a number that is higher for faster ones.
+    "core_kinds": (
+        "grep -sH . /sys/devices/cpu_core/cpus /sys/devices/cpu_atom/cpus /sys/devices/cpu_lowpower/cpus "
+        "|| grep -sH . /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity"
+    ),
     "free_mb": ('for d in / /boot /var; do set -- $(stat -f -c "%a %S" $d); echo "$d $(( $1 * $2 / 1048576 ))"; done'),
     "grub": "command -v update-grub >/dev/null && test -d /boot/grub && echo yes",
     # What started this boot: its name, where it leaves one (UTF-16 behind four bytes); and whether it speaks as GRUB.
@@ -103,7 +110,13 @@ def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
         distribution=one("os"),
         kernels=tuple(found.get("kernels", ())),
         memory_mb=int(one("memory_kb") or 0) // 1024,
-        topology=Topology(online=online, siblings=siblings, nodes=nodes or {0: online}),
+        topology=Topology(
+            online=online,
+            siblings=siblings,
+            nodes=nodes or {0: online},
+            cache_mates=_lists_by_number(found.get("caches", []), online),
+            kinds=_core_kinds(found.get("core_kinds", [])),
+        ),
         free_mb={path: int(free) for path, free in (line.split() for line in found.get("free_mb", []))},
         has_grub=one("grub") == "yes",
         has_systemd=one("systemd") == "yes",
@@ -133,6 +146,23 @@ def _lists_by_number(lines: Sequence[str], online: frozenset[int]) -> dict[int, 
     for line in lines:
         if match := _NUMBERED.match(line):
             found[int(match["number"])] = parse_cpu_list(match["list"], None) & online
+    return found
+
+
+# Words of people for the kernel's names of Intel's kinds of cores.
+_INTEL_KINDS = {"cpu_core": "performance", "cpu_atom": "efficiency", "cpu_lowpower": "low-power"}
+
+
+def _core_kinds(lines: Sequence[str]) -> dict[int, str]:
+    """Parse `/sys/devices/cpu_atom/cpus:4-7` or `/sys/devices/system/cpu/cpu3/cpu_capacity:512`; neither: one kind."""
+    found: dict[int, str] = {}
+    for line in lines:
+        path, _, text = line.partition(":")
+        parts = path.split("/")
+        if kind := _INTEL_KINDS.get(parts[3]):
+            found |= dict.fromkeys(parse_cpu_list(text.strip(), None), kind)
+        elif parts[-1] == "cpu_capacity":
+            found[int(parts[-2].removeprefix("cpu"))] = f"capacity {text.strip()}"
     return found
 
 

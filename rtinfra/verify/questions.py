@@ -23,8 +23,8 @@ from rtinfra.stack_programs import Program, programs_of
 
 CHRONY: Final = "chrony.service"
 LOGROTATE: Final = "logrotate.timer"
-#: Programs that set the clock as chrony does; two of them make it jump.
-OTHER_CLOCK_UNITS: Final = ("systemd-timesyncd.service", "ntpsec.service", "ntp.service", "openntpd.service")
+#: The distribution's own program for the clock, which is masked.
+TIMESYNCD: Final = "systemd-timesyncd.service"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def questions(composed: Composition, programs: Sequence[Program] = ()) -> Questi
     own_services = tuple(name for state in states for name in state.own_services)
     tuning, kernel = view.own(RT_TUNING), view.own(RT_KERNEL)
     return Questions(
-        units=tuple(dict.fromkeys([*units, *OTHER_CLOCK_UNITS, *own_services])),
+        units=tuple(dict.fromkeys([*units, TIMESYNCD, *own_services])),
         own_services=own_services,
         sysctl=tuple(tuning.sysctl) if tuning else (),
         parameters=kernel.parameters if kernel else (),

@@ -26,6 +26,7 @@ from rtinfra.verify.look import (
     memory,
     mirror_client,
     mirror_server,
+    others_files,
     packages,
     private_files,
     slices,
@@ -51,6 +52,7 @@ from rtinfra.verify.look.loop import Loop
 from rtinfra.verify.look.memory import Memory
 from rtinfra.verify.look.mirror_client import MirrorClient
 from rtinfra.verify.look.mirror_server import MirrorServer
+from rtinfra.verify.look.others_files import OthersFiles
 from rtinfra.verify.look.packages import Packages
 from rtinfra.verify.look.private_files import PrivateFiles
 from rtinfra.verify.look.slices import Slices
@@ -73,7 +75,18 @@ class Look(Protocol):
 #: Every look, in the order in which the host is asked.
 LOOKS: Final[tuple[Look, ...]] = (
     *(computer, kernel, cpus, slices, threads, interrupts, units, watchdog, boot, packages, logins, clock, logs, drift),
-    *(private_files, application, memory, loop, containers, filebeat, mirror_client, mirror_server, answers),
+    *(
+        others_files,
+        private_files,
+        application,
+        memory,
+        loop,
+        containers,
+        filebeat,
+        mirror_client,
+        mirror_server,
+        answers,
+    ),
 )
 #: Sections that every Linux host fills.
 _ALWAYS: Final = ("online", "kernel", "cmdline", "cpu_values", "thread_stat", "thread_status", "units", "end")
@@ -101,6 +114,7 @@ class Snapshot:
     clock: Clock
     logs: Logs
     drift: Drift
+    others_files: OthersFiles
     private_files: PrivateFiles
     application: Application
     memory: Memory
@@ -165,6 +179,7 @@ def _read(answer: Answer) -> Snapshot:
         clock=clock.read(answer),
         logs=logs.read(answer),
         drift=drift.read(answer),
+        others_files=others_files.read(answer),
         private_files=private_files.read(answer),
         application=application.read(answer),
         memory=memory.read(answer),

@@ -269,7 +269,7 @@ has_address() {
 
 # wrong: print the first thing that is not as this trial promises; `never` before it when waiting does not help.
 wrong() {
-    local word said file found
+    local word said found
     case $(uname -v) in *PREEMPT_RT*) ;; *) echo "never the kernel $(uname -r) is not a real-time one"; return ;; esac
     [ "$(uname -r)" = "$(cat "$1/release")" ] || { echo "never the kernel is $(uname -r)"; return; }
     for word in $PARAMETERS; do
@@ -280,10 +280,11 @@ wrong() {
     done
     said=$(dmesg 2>/dev/null | grep -m 1 -o 'Housekeeping:.*\|isolcpus:.*' || true)
     [ -z "$said" ] || { echo "never the kernel rejected the isolated cores: $said"; return; }
-    for file in isolated nohz_full; do
-        found=$(cat /sys/devices/system/cpu/$file 2>/dev/null || true)
-        [ "$found" = "$ISOLATED" ] || { echo "never $file cores are '$found' instead of $ISOLATED"; return; }
-    done
+    found=$(cat /sys/devices/system/cpu/nohz_full 2>/dev/null || true)
+    [ "$found" = "$ISOLATED" ] || { echo "never nohz_full cores are '$found' instead of $ISOLATED"; return; }
+    # Made by rtinfra-partition.service, which is still starting.
+    found=$(cat /sys/fs/cgroup/rt.slice/cpuset.cpus.partition 2>/dev/null || true)
+    [ "$found" = isolated ] || { echo "later rt.slice is '$found' and no isolated partition of the cores $ISOLATED"; return; }
     ! systemctl is-active --quiet emergency.target rescue.target ||
         { echo "later the system is in emergency mode: $(systemctl --failed --plain --no-legend | head -n 3 | cut -d ' ' -f 1 | tr '\n' ' ')"; return; }
     # The way in by which the deploy came: the address, and what answers there.

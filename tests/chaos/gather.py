@@ -210,7 +210,7 @@ def live() -> dict[str, str]:
     cpu = "/sys/devices/system/cpu"
     for name in (
         "/proc/irq/default_smp_affinity",
-        f"{cpu}/isolated",
+        "/sys/fs/cgroup/cpuset.cpus.isolated",
         f"{cpu}/nohz_full",
         f"{cpu}/online",
         "/sys/devices/virtual/workqueue/cpumask",

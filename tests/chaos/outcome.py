@@ -15,7 +15,7 @@ def assert_worth_comparing(reference: Reference) -> None:
         "files": ["/etc/default/grub.d/60-rtinfra.cfg", "/usr/bin/python3", "/boot/grub"],
         "units": ["mxrc-rt.service", "chrony.service"],
         "boot": ["kernel", "command line"],
-        "live": ["sysctl vm.swappiness", "/sys/devices/system/cpu/isolated"],
+        "live": ["sysctl vm.swappiness", "/sys/fs/cgroup/cpuset.cpus.isolated"],
     }.items():
         for name in names:
             assert reference.state.sections[section].get(name), f"{section}: {name}"

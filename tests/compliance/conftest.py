@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rtinfra.verify.look.logs import Logs
     from rtinfra.verify.look.loop import Loop
     from rtinfra.verify.look.memory import Memory
+    from rtinfra.verify.look.others_files import OthersFiles
     from rtinfra.verify.look.packages import Packages
     from rtinfra.verify.look.private_files import PrivateFiles
     from rtinfra.verify.look.slices import Slices
@@ -169,6 +170,12 @@ def logs(snapshot: Snapshot) -> Logs:
 def drift(snapshot: Snapshot) -> Drift:
     """Last result of the host's own drift checker."""
     return snapshot.drift
+
+
+@pytest.fixture(scope="session")
+def others_files(snapshot: Snapshot) -> OthersFiles:
+    """Files of others that are read after ours."""
+    return snapshot.others_files
 
 
 @pytest.fixture(scope="session")

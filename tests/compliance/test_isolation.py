@@ -7,14 +7,14 @@ import pytest
 
 from roles.host import HostConfig
 from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT
-from roles.rt_tuning.model import HOUSEKEEPING_GROUPS, RT_SLICE
+from roles.rt_tuning.model import HOUSEKEEPING_GROUPS, PARTITION, RT_SLICE
 from rtinfra.cpu import CpuLayout, Topology
 from rtinfra.verify import expect
 from rtinfra.verify.look.cpus import Cpus
 from rtinfra.verify.look.interrupts import Interrupts
 from rtinfra.verify.look.memory import Memory
 from rtinfra.verify.look.slices import Slices
-from rtinfra.verify.look.threads import SCHED_POLICIES, Thread, Threads
+from rtinfra.verify.look.threads import SCHED_DEADLINE, SCHED_POLICIES, Thread, Threads
 from rtinfra.verify.look.units import Units
 
 # What mlockall(2) leaves out: a few pages that the kernel maps into every process (vdso, vvar).
@@ -45,8 +45,36 @@ def foreign_tasks(threads: Threads) -> tuple[Thread, ...]:
 
 
 @pytest.mark.control(id="RT-10.1", severity="critical", title="The kernel isolates exactly the chosen cores")
-def test_isolated(cpus: Cpus, layout: CpuLayout) -> None:
-    expect.equal(cpus.isolated, layout.isolated, "isolated cores")
+def test_isolated(slices: Slices, layout: CpuLayout) -> None:
+    # Before 6.8 the kernel shows only what is left to everybody else.
+    online = layout.isolated | layout.housekeeping
+    isolated = online - slices.everybody if slices.isolated is None else slices.isolated
+    expect.equal(isolated, layout.isolated, "isolated cores")
+
+
+@pytest.mark.control(
+    id="RT-10.61", severity="critical", title="The real-time cores are a part of the computer of their own"
+)
+def test_partition(slices: Slices, layout: CpuLayout) -> None:
+    expect.equal(slices.partition(RT_SLICE), "isolated", f"partition of {RT_SLICE}")
+    expect.equal(slices.cpus(RT_SLICE), layout.isolated, f"cores of {RT_SLICE}")
+    expect.equal(slices.everybody, layout.housekeeping, "cores that are left to everybody else")
+
+
+@pytest.mark.control(
+    id="RT-10.62", severity="critical", title="No group of programs, whoever made it, has a real-time core"
+)
+def test_no_group_reaches_them(slices: Slices, layout: CpuLayout) -> None:
+    groups = slices.tops
+    expect.at_least(len(groups), 2, "control groups")
+    others = {group: cpus for group, cpus in groups.items() if group != RT_SLICE and cpus & layout.isolated}
+    expect.nothing((f"{group} on {expect.shown(cpus)}" for group, cpus in others.items()), "groups with those cores")
+
+
+@pytest.mark.control(id="RT-10.63", severity="high", title="A watcher makes the real-time cores their own again")
+def test_partition_is_watched(units: Units) -> None:
+    required = {"ActiveState": "active", "UnitFileState": "enabled"}
+    expect.entries(units.of(PARTITION), required, PARTITION)
 
 
 @pytest.mark.control(
@@ -205,9 +233,12 @@ def test_loop_thread_priority(threads: Threads, config: HostConfig) -> None:
 @pytest.mark.control(
     id="RT-10.18", severity="high", title="No other program has a higher priority than the control loop"
 )
-def test_nobody_outranks_the_loop(foreign_tasks: tuple[Thread, ...], config: HostConfig) -> None:
-    rivals = (task for task in foreign_tasks if task.policy and task.priority >= config[RT_APP].rt_process.priority)
-    expect.nothing(rivals, "other programs with that priority or more")
+def test_nobody_outranks_the_loop(foreign_tasks: tuple[Thread, ...], config: HostConfig, layout: CpuLayout) -> None:
+    own = config[RT_APP].rt_process.priority
+    # One that may not run on the loop's cores is none, whatever its priority.
+    there = [task for task in foreign_tasks if task.cpus & layout.isolated]
+    rivals = (task for task in there if task.policy == SCHED_DEADLINE or (task.policy and task.priority >= own))
+    expect.nothing(rivals, "other programs with that priority or more on its cores")
 
 
 @pytest.mark.control(id="RT-10.19", severity="critical", title="The real-time process's memory is kept in RAM")

@@ -10,6 +10,7 @@ from rtinfra.verify import expect
 from rtinfra.verify.look.computer import Computer
 from rtinfra.verify.look.cpus import Cpus
 from rtinfra.verify.look.kernel import Kernel
+from rtinfra.verify.look.others_files import OthersFiles
 from rtinfra.verify.look.threads import SCHED_FIFO, Threads
 from rtinfra.verify.look.units import Units
 
@@ -22,6 +23,29 @@ def test_sysctl(kernel: Kernel, config: HostConfig) -> None:
     actual = {key: " ".join(text.split()) for key, text in found.items()}
     expect.at_least(len(required), 1, "kernel settings this kernel has")
     expect.entries(actual, required, "kernel settings")
+
+
+@pytest.mark.control(id="RT-10.64", severity="high", title="No file of another program overrules these settings")
+def test_nobody_overrules(others_files: OthersFiles, config: HostConfig) -> None:
+    tuning = config[RT_TUNING]
+    sysctl = {key: " ".join(str(value).split()) for key, value in tuning.sysctl.items()}
+    manager = {"RuntimeWatchdogSec", "RebootWatchdogSec", "WatchdogDevice"} if tuning.watchdog.enabled else set()
+    found = [
+        *(
+            line
+            for line in others_files.later("sysctl.d")
+            if sysctl.get(line.setting[0], line.setting[1]) != line.setting[1]
+        ),
+        *(line for line in others_files.later("system.conf.d") if line.setting[0] in manager),
+        *(line for line in others_files.later("limits.d") if {"rtprio", "memlock"} & set(line.text.split())),
+        *others_files.later("rules.d"),
+        *(
+            others_files.keeping_out(tuning.watchdog.module)
+            if tuning.watchdog.enabled and tuning.watchdog.module
+            else ()
+        ),
+    ]
+    expect.nothing(found, "lines that are read after ours and say something else")
 
 
 @pytest.mark.control(

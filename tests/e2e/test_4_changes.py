@@ -33,7 +33,7 @@ def test_one_sysctl(settled: Project, machine: Machine) -> None:
     result = settled.deploy()
     assert result.ok, result.log
     assert result.changed_operations == ("rt_tuning | files", "drift | files")
-    assert changed_files(before, managed_files(machine)) == {"/etc/sysctl.d/60-rtinfra.conf"}
+    assert changed_files(before, managed_files(machine)) == {"/etc/sysctl.d/zz-rtinfra.conf"}
     assert out(machine, "cat /proc/sys/vm/swappiness") == "1"
 
     settled.edit("group_data/rt_hosts.yaml", "vm.swappiness: 1\n", "vm.swappiness: 10\n")
@@ -55,24 +55,23 @@ def test_isolated_cores(settled: Project, machine: Machine) -> None:
         "/etc/mxrc/numa_binding.json",
         "/etc/rtinfra/boot.conf",
         "/etc/rtinfra/tuning.conf",
-        "/etc/systemd/system/init.scope.d/60-rtinfra.conf",
+        "/etc/systemd/system/init.scope.d/zz-rtinfra.conf",
         "/etc/systemd/system/mxrc-non-rt.service",
         "/etc/systemd/system/mxrc-rt.service",
-        "/etc/systemd/system/rt.slice",
+        "/etc/systemd/system/rt.slice.d/zz-rtinfra.conf",
         "/etc/systemd/system/rtinfra-drift.service",
-        "/etc/systemd/system/system.slice.d/60-rtinfra.conf",
-        "/etc/systemd/system/user.slice.d/60-rtinfra.conf",
+        "/etc/systemd/system/slice.d/zz-rtinfra.conf",
     }
     # A trial that ended without a verdict is tried again, as part of the same reboot.
     assert result.log.replace("reboot: a second attempt tells", "").count("reboot: ") == 1
     second_boot = boot_id(machine)
     assert second_boot != boot
-    assert out(machine, "cat /sys/devices/system/cpu/isolated") == "3"
+    assert out(machine, "cat /sys/fs/cgroup/cpuset.cpus.isolated") == "3"
     assert out(machine, "systemctl is-active mxrc-rt") == "active"
     # Booted on trial, proven, and what boots from now on when nobody chooses.
     good = out(machine, "sed -n 's/^# good //p' /boot/grub/rtinfra.cfg")
     assert f"rtinfra.trial={good}" in out(machine, "cat /proc/cmdline")
-    assert "isolcpus=managed_irq,domain,3 " in out(machine, f"cat /boot/rtinfra/{good}/words")
+    assert "isolcpus=managed_irq,3 " in out(machine, f"cat /boot/rtinfra/{good}/words")
     assert "status=promoted" in out(machine, "cat /boot/rtinfra/state")
     assert out(machine, "grep -a ^saved_entry= /boot/grub/grubenv") == "saved_entry=rtinfra-good"
     assert settled.deploy().changed == 0
@@ -81,24 +80,24 @@ def test_isolated_cores(settled: Project, machine: Machine) -> None:
     assert settled.deploy().ok
     assert boot_id(machine) not in (boot, second_boot)
     assert managed_files(machine) == before
-    assert out(machine, "cat /sys/devices/system/cpu/isolated") == "2-3"
+    assert out(machine, "cat /sys/fs/cgroup/cpuset.cpus.isolated") == "2-3"
 
 
 def test_a_file_changed_by_hand_is_put_back(settled: Project, machine: Machine) -> None:
     """Content, mode and a removed file: exactly those come back."""
     before = managed_files(machine)
     machine.run(
-        "echo 'vm.swappiness = 99' >>/etc/sysctl.d/60-rtinfra.conf;"
-        " chmod 0600 /etc/mxrc/failover_policy.json; rm /etc/security/limits.d/60-rtinfra.conf"
+        "echo 'vm.swappiness = 99' >>/etc/sysctl.d/zz-rtinfra.conf;"
+        " chmod 0600 /etc/mxrc/failover_policy.json; rm /etc/security/limits.d/zz-rtinfra.conf"
     )
     result = settled.deploy()
     assert result.ok, result.log
     assert managed_files(machine) == before
     assert out(machine, "stat -c %a /etc/mxrc/failover_policy.json") == "644"
     for path in (
-        "60-rtinfra.conf: content",
+        "zz-rtinfra.conf: content",
         "failover_policy.json: mode 0600 -> 0644",
-        "limits.d/60-rtinfra.conf: new",
+        "limits.d/zz-rtinfra.conf: new",
     ):
         assert path in result.log
 

@@ -97,7 +97,7 @@ def test_none_reboots_after_the_first_that_fails(fleet: Fleet, fleet_project: Pr
     assert turns(result.log) == [(first, "reboot"), (first, "is back")]
     assert f"[{spared}] is not rebooted, since {first} did not come back as it should" in result.log
     for machine in fleet.hosts.values():
-        assert out(machine, "cat /sys/devices/system/cpu/isolated") == "2-3"
+        assert out(machine, "cat /sys/fs/cgroup/cpuset.cpus.isolated") == "2-3"
         assert out(machine, "systemctl is-active mxrc-rt") == "active"
         assert "next_entry=rtinfra" not in out(machine, "cat /boot/grub/grubenv")
 

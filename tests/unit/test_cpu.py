@@ -399,3 +399,39 @@ def test_cpus_across_nodes_list_the_choices() -> None:
     (finding,) = check_node_binding("k", frozenset({1, 2}), 0, Topology.flat(4, nodes=2))
     assert "CPU 1 is on node 0, CPU 2 is on node 1" in finding.reason
     assert finding.suggestion == "choose CPUs of one node: node 0 has 0-1; node 1 has 2-3"
+
+
+def with_neighbours(online: int, clusters: list[str], kinds: dict[str, str]) -> Topology:
+    """A host of single-threaded cores, with cores that share a second-level cache and kinds of cores."""
+    mates = [parse_cpu_list(cluster, None) for cluster in clusters]
+    return Topology(
+        frozenset(range(online)),
+        {},
+        {},
+        {cpu: cluster for cluster in mates for cpu in cluster},
+        {cpu: kind for cpus, kind in kinds.items() for cpu in parse_cpu_list(cpus, None)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("isolated", "clusters", "kinds", "told"),
+    [
+        # Two performance cores, and four efficiency cores that share a cache: as processors with both kinds have it.
+        ("3-4", ["4-7"], {"0-3": "performance", "4-7": "efficiency"}, ["mixes kinds", "takes 4 of the cores 4-7"]),
+        ("4-5", ["4-7"], {"0-3": "performance", "4-7": "efficiency"}, ["takes 4-5 of the cores 4-7"]),
+        ("4-7", ["4-7"], {"0-3": "performance", "4-7": "efficiency"}, []),
+        ("2-3", ["4-7"], {"0-3": "performance", "4-7": "efficiency"}, []),
+        # One kind, told of some cores only by their capacity; a cache that all share: nobody can choose.
+        ("2-3", [], {"0-7": "capacity 1024"}, []),
+        ("2-3", ["0-7"], {}, []),
+    ],
+)
+def test_neighbours_of_isolated_cores_are_warned_of(
+    isolated: str, clusters: list[str], kinds: dict[str, str], told: list[str]
+) -> None:
+    layout, findings = resolve_layout(isolated, None, with_neighbours(8, clusters, kinds))
+    assert layout is not None, "a warning, no refusal"
+    assert [finding.severity for finding in findings] == ["warning"] * len(told)
+    assert all(text in finding.reason for text, finding in zip(told, findings, strict=True))
+    for finding in findings:
+        assert finding.suggestion

@@ -397,3 +397,12 @@ def test_secrets_stay_secret(host: Path) -> None:
     )
     assert "hunter2" not in everything and "another\n" not in everything
     assert secret.sha256 not in everything, "of a short secret a hash could be tried out"
+
+
+@pytest.mark.parametrize(("delivered", "told"), [("3", "0-1, but delivered to 3"), ("1", None), ("", None)])
+def test_an_interrupt_that_goes_elsewhere_than_it_was_sent(tmp_path: Path, delivered: str, told: str | None) -> None:
+    """Where it may go is right, and the card delivers it to an isolated core."""
+    path = put(tmp_path, "proc/irq/9/smp_affinity_list", "0-1\n")
+    put(tmp_path, "proc/irq/9/effective_affinity_list", f"{delivered}\n")
+    found = live(tmp_path, paths="/proc/irq/[0-9]*/smp_affinity_list", value="0-1", form="interrupt")
+    assert found == ([(f"/{path.relative_to(tmp_path)}", told)] if told else [])

@@ -12,7 +12,7 @@ from rtinfra.facts import output_sections
 from rtinfra.facts.boot import Boot, parse_boot_state
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, parse_files_state
-from rtinfra.facts.host import Host, parse_host_state
+from rtinfra.facts.host import Host, parse_host_state, state_of
 from rtinfra.facts.packages import parse_packages_state
 from rtinfra.facts.units import parse_units_state
 
@@ -160,3 +160,17 @@ def test_a_failing_command_leaves_the_others() -> None:
     script = output_sections.script({"one": "false; echo x", "two": "no-such-program", "three": "echo y"})
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert output_sections.parse(done.stdout.splitlines()) == {"one": ["x"], "two": [], "three": ["y"]}
+
+
+def test_kinds_of_cores_and_shared_caches() -> None:
+    """As Intel's processors with two kinds of cores show them; ARM's by a number."""
+    online = {"online": ["0-7"]}
+    caches = [f"/sys/devices/system/cpu/cpu{cpu}/cache/index2/shared_cpu_list:4-7" for cpu in range(4, 8)]
+    intel = ["/sys/devices/cpu_core/cpus:0-3", "/sys/devices/cpu_atom/cpus:4-7"]
+    topology = state_of({**online, "caches": caches, "core_kinds": intel}).topology
+    assert topology.clusters == (frozenset({4, 5, 6, 7}),)
+    assert topology.kinds_of({3, 4}) == {"performance": {3}, "efficiency": {4}}
+    arm = [f"/sys/devices/system/cpu/cpu{cpu}/cpu_capacity:{512 if cpu < 4 else 1024}" for cpu in range(8)]
+    assert set(state_of({**online, "core_kinds": arm}).topology.kinds_of({0, 4})) == {"capacity 512", "capacity 1024"}
+    alike = state_of({**online, "core_kinds": arm[:4]}).topology
+    assert (alike.kinds_of({0, 3}), alike.clusters) == ({}, ())

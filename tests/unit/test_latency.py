@@ -56,6 +56,7 @@ def program(tmp_path: Path) -> Program:
     ).decode()
     assert text.count("/sys/devices/system/cpu/isolated") == 1
     text = text.replace("/sys/devices/system/cpu/isolated", str(tmp_path / "isolated"))
+    text = text.replace("/sys/fs/cgroup/cpuset.cpus.isolated", str(tmp_path / "partitioned"))
     text = text.replace("/run/rtinfra-latency", str(tmp_path / "result"))
     (tmp_path / "latency").write_text(text)
     (tmp_path / "latency").chmod(0o755)
@@ -86,8 +87,9 @@ def test_before_isolation_it_measures_once(program: Program) -> None:
     assert program.before.read_text() == kept
 
 
-def test_an_isolated_host_is_not_measured(program: Program) -> None:
-    (program.folder / "isolated").write_text("2-3\n")
+@pytest.mark.parametrize("how", ["isolated", "partitioned"])
+def test_an_isolated_host_is_not_measured(program: Program, how: str) -> None:
+    (program.folder / how).write_text("2-3\n")
     assert program.run("before", "2-3", "90", "10").returncode == 0
     assert not program.calls
     assert not program.before.exists()

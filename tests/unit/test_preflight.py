@@ -283,11 +283,22 @@ def test_the_application_says_by_a_program_whether_it_is_ready(script: str, stat
 RT_KERNEL = "#1 SMP PREEMPT_RT Debian 6.12.57-1 (2026-11-05)"
 
 
-def tree(root: Path, isolated: str = "2-3", nohz: str = "2-3", running: tuple[str, ...] = ("mxrc-rt.service",)) -> Path:
+def tree(
+    root: Path,
+    isolated: str = "2-3",
+    others: str = "0-1",
+    nohz: str = "2-3",
+    running: tuple[str, ...] = ("mxrc-rt.service",),
+) -> Path:
     cpu = root / "sys/devices/system/cpu"
     cpu.mkdir(parents=True)
-    for name, text in {"isolated": isolated, "nohz_full": nohz, "online": "0-3"}.items():
+    for name, text in {"nohz_full": nohz, "online": "0-3"}.items():
         (cpu / name).write_text(f"{text}\n")
+    groups = root / "sys/fs/cgroup"
+    (groups / "rt.slice").mkdir(parents=True)
+    (groups / "rt.slice/cpuset.cpus.partition").write_text("isolated\n" if isolated else "member\n")
+    (groups / "rt.slice/cpuset.cpus.effective").write_text(f"{isolated}\n")
+    (groups / "cpuset.cpus.effective").write_text(f"{others}\n")
     for unit in running:
         group = root / "sys/fs/cgroup/rt.slice" / unit
         group.mkdir(parents=True)
@@ -310,6 +321,9 @@ def test_a_real_time_host_as_it_should_be(tmp_path: Path) -> None:
         ({}, "#1 SMP PREEMPT_DYNAMIC Debian 6.12.57-1", "not PREEMPT_RT"),
         ({"isolated": ""}, RT_KERNEL, "no core is isolated"),
         ({"isolated": "3", "nohz": "3"}, RT_KERNEL, "isolated cores are 3, and should be 2-3"),
+        # The word alone: others have the cores, too.
+        ({"others": "0-3"}, RT_KERNEL, "no core is isolated"),
+        ({"others": "0-2"}, RT_KERNEL, "isolated cores are 3, and should be 2-3"),
         ({"nohz": "(null)"}, RT_KERNEL, "cores without ticks are none"),
         ({"running": ()}, RT_KERNEL, "mxrc-rt.service is not running"),
     ],

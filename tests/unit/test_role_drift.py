@@ -89,7 +89,7 @@ def test_the_kernel_is_expected_as_it_was_told(target: Target) -> None:
     kernel = expected["kernel"]
     assert isinstance(kernel, dict)
     assert kernel["release"] == "*-rt-amd64"
-    assert "isolcpus=managed_irq,domain,2-3" in kernel["words"]
+    assert "isolcpus=managed_irq,2-3" in kernel["words"]
     sysctl = yaml.safe_load((PROJECT / "group_data/rt_hosts.yaml").read_text())["rt_tuning"]["sysctl"]
     live = {entry["name"]: entry["value"] for entry in expected["live"] if entry["kind"] == "sysctl"}  # type: ignore[attr-defined, union-attr]
     assert live == {key: str(value) for key, value in sysctl.items()}
@@ -200,13 +200,9 @@ def test_an_unchanged_host_costs_nothing(sent: Callable[..., list[str]]) -> None
 @pytest.mark.parametrize(
     ("action", "command"),
     [
-        ("sysctl", "sysctl -q -p /etc/sysctl.d/60-rtinfra.conf"),
+        ("sysctl", "sysctl -q -p /etc/sysctl.d/zz-rtinfra.conf"),
         ("tune", "systemctl restart rtinfra-tune.service"),
-        (
-            "cpuset-system.slice",
-            "systemctl set-property --runtime system.slice AllowedCPUs=0-1 && "
-            "rm -f /run/systemd/system.control/system.slice.d/50-AllowedCPUs.conf && systemctl daemon-reload",
-        ),
+        ("partition", "systemctl restart rtinfra-partition.service"),
     ],
 )
 def test_the_deploy_does_exactly_what_is_called_for(sent: Callable[..., list[str]], action: str, command: str) -> None:

@@ -80,6 +80,27 @@ def test_the_recorded_host_passes(verify: Verify) -> None:
         ('health_status{process="non_rt_process"} 2', 'health_status{process="non_rt_process"} 4', "RT-9.10"),
         ('sampling_rate{process="rt_process"} 0.1', 'sampling_rate{process="rt_process"} 0', "RT-9.10"),
         ('numa_node="1"} 99.31', 'numa_node="1"} 0', "RT-9.10"),
+        # Another group has a core; the partition ended; the cores are isolated by nobody's partition; the watcher died.
+        ("@@slice_values\n", "@@slice_values\n/sys/fs/cgroup/foreign/cpuset.cpus.effective\x000-3\n", "RT-10.62"),
+        ("cpuset.cpus.partition\0isolated", "cpuset.cpus.partition\0isolated invalid", "RT-10.61"),
+        ("/sys/fs/cgroup/cpuset.cpus.effective\x000-1", "/sys/fs/cgroup/cpuset.cpus.effective\x000-3", "RT-10.61"),
+        ("/sys/fs/cgroup/cpuset.cpus.isolated\x002-3", "/sys/fs/cgroup/cpuset.cpus.isolated\x00", "RT-10.1"),
+        ("Id=rtinfra-partition.service\nLoadState=loaded\nActiveState=active",
+            "Id=rtinfra-partition.service\nLoadState=loaded\nActiveState=failed", "RT-10.63"),
+        # Others' files that are read after ours.
+        *(("@@others_files\n", f"@@others_files\n{path}\0{text}\n", "RT-10.64") for path, text in (
+            ("/etc/sysctl.d/zzz-kubelet.conf", "kernel.panic = 10"),
+            ("/etc/sysctl.conf", "-vm/swappiness=60"),
+            ("/etc/systemd/system.conf.d/zzz.conf", "RuntimeWatchdogSec=off"),
+            ("/etc/security/limits.d/zzz.conf", "* hard memlock 64"),
+            ("/etc/udev/rules.d/zzz.rules", 'KERNEL=="cpu_dma_latency", MODE="0600"'),
+        )),
+        # Programs that keep the clock going, whatever their names.
+        *(("@@clock_keepers\n", f"@@clock_keepers\n{line}\n", "RT-1.25") for line in (
+            "9 /usr/sbin/phc2sys -s enp3s0 -O 0",
+            "9 /usr/sbin/chronyd -u _chrony -f /var/run/timemaster/chrony.conf",
+            "9 /usr/sbin/ptp4l -S -i enp3s0",
+        )),
         (" (ksoftirqd/", " (softirqd/", "RT-10.35"),
         (" (ktimers/", " (timers/", "RT-10.36"),
         (" (rcuc/", " (rcu/", "RT-10.37"),
@@ -93,6 +114,45 @@ def test_a_wrong_value_is_found(verify: Verify, old: str, new: str, control: str
     (found,) = verify((old, new), controls=[control]).results
     assert found.status is Status.FAIL
     assert found.actual, f"expected and actual are told: {found.note}"
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "control"),
+    [
+        # Ours wins, or says the same, or is about something else.
+        ("others_files", "/etc/sysctl.d/90-kubelet.conf\0kernel.panic = 10", "RT-10.64"),
+        ("others_files", "/etc/sysctl.d/zzz-same.conf\0kernel.panic=20", "RT-10.64"),
+        ("others_files", "/etc/sysctl.d/zzz-other.conf\0net.ipv4.ip_forward=1", "RT-10.64"),
+        ("others_files", "/etc/security/limits.d/zzz.conf\0* soft nofile 4096", "RT-10.64"),
+        # It keeps a network card's clock.
+        ("clock_keepers", "9 /usr/sbin/ptp4l -i enp3s0", "RT-1.25"),
+    ],
+)
+def test_what_does_no_harm_is_none(verify: Verify, section: str, line: str, control: str) -> None:
+    (found,) = verify((f"@@{section}\n", f"@@{section}\n{line}\n"), controls=[control]).results
+    assert found.status is Status.PASS, found.actual
+
+
+@pytest.mark.parametrize(
+    ("policy", "priority", "cpus", "status"),
+    [
+        (2, 99, "0-3", Status.FAIL),
+        (1, 90, "2", Status.FAIL),
+        # SCHED_DEADLINE has no priority, and goes first.
+        (6, 0, "3", Status.FAIL),
+        # multipathd, where it can take no core of ours.
+        (2, 99, "0-1", Status.PASS),
+        (1, 89, "0-3", Status.PASS),
+        (0, 0, "0-3", Status.PASS),
+    ],
+)
+def test_a_rival_is_one_that_may_run_there(
+    verify: Verify, policy: int, priority: int, cpus: str, status: Status
+) -> None:
+    (stat, allowed) = with_thread("multipathd", cpus, flags=0)
+    stat = (stat[0], stat[1].replace(" 0 0 0\n", f" 0 {priority} {policy}\n"))
+    (found,) = verify(stat, allowed, controls=["RT-10.18"]).results
+    assert found.status is status
 
 
 @pytest.mark.parametrize(

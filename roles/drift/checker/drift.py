@@ -254,7 +254,13 @@ def _values(entry: dict[str, Any], root: Path) -> Iterator[tuple[str, str]]:
         except OSError:
             continue  # gone meanwhile, or nothing to be read for us
         if not _FORMS[form](text, wanted, path, root):
-            yield entry["name"] or _shown(path, root), text
+            yield entry["name"] or _shown(path, root), _told(form, text, wanted, path)
+
+
+def _told(form: str, text: str, wanted: str, path: Path) -> str:
+    if form == "interrupt" and _cpus(text) <= _cpus(wanted):
+        return f"{text}, but delivered to {','.join(map(str, sorted(_delivered(path))))}"
+    return text
 
 
 def _threads(entry: dict[str, Any], root: Path) -> Iterator[tuple[str, str]]:
@@ -298,8 +304,11 @@ def _work_stays(text: str, wanted: str, _path: Path, root: Path) -> bool:
 
 
 def _interrupt_stays(text: str, wanted: str, path: Path, _root: Path) -> bool:
-    """Tell whether an interrupt keeps to the wanted CPUs, or is none that anybody could move."""
-    if _cpus(text) <= _cpus(wanted):
+    """Tell whether an interrupt keeps to the wanted CPUs, or is none that anybody could move.
+
+    Where it may go and where it goes are two files: some cards deliver elsewhere than they were told.
+    """
+    if _cpus(text) | _delivered(path) <= _cpus(wanted):
         return True
     # The kernel refuses even the value it has where it places an interrupt alone. Nothing is changed by asking.
     try:
@@ -311,6 +320,13 @@ def _interrupt_stays(text: str, wanted: str, path: Path, _root: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def _delivered(path: Path) -> frozenset[int]:
+    try:
+        return _cpus(_read(path.with_name("effective_affinity_list")))
+    except OSError:
+        return frozenset()
 
 
 _FORMS: dict[str, Callable[[str, str, Path, Path], bool]] = {

@@ -23,7 +23,7 @@ def _run(settings: RealtimeSettings, root: Path, kernel: str) -> Result:
     if wrong:
         next_step = "run `rtinfra verify` for this host: it says what to do about each; a deploy usually mends it"
         return Result(Status.FAIL, "; ".join(wrong), next_step)
-    cores = _text(root / "sys/devices/system/cpu/isolated")
+    cores = format_cpu_list(_isolated(root))
     return Result(Status.PASS, f"real-time kernel, isolated cores {cores}, {', '.join(settings.units)} active")
 
 
@@ -35,7 +35,7 @@ def _kernel(version: str) -> Iterator[str]:
 
 def _cores(settings: RealtimeSettings, root: Path) -> Iterator[str]:
     cpu = root / "sys/devices/system/cpu"
-    isolated = _cpus(_text(cpu / "isolated"))
+    isolated = _isolated(root)
     if not isolated:
         yield "no core is isolated"
         return
@@ -47,6 +47,14 @@ def _cores(settings: RealtimeSettings, root: Path) -> Iterator[str]:
     ticks_off = _cpus(_text(cpu / "nohz_full"))
     if ticks_off != isolated:
         yield f"cores without ticks are {format_cpu_list(ticks_off) or 'none'}, not the isolated ones"
+
+
+def _isolated(root: Path) -> frozenset[int]:
+    """Cores of an isolated partition that no other control group has."""
+    groups = root / "sys/fs/cgroup"
+    if _text(groups / "rt.slice/cpuset.cpus.partition") != "isolated":
+        return frozenset()
+    return _cpus(_text(groups / "rt.slice/cpuset.cpus.effective")) - _cpus(_text(groups / "cpuset.cpus.effective"))
 
 
 def _units(settings: RealtimeSettings, root: Path) -> Iterator[str]:

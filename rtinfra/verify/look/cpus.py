@@ -1,4 +1,4 @@
-"""CPUs as the kernel divides them: isolation, the tick, deferred work, speed and sleep."""
+"""CPUs as the kernel divides them: the tick, deferred work, speed and sleep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rtinfra.verify.questions import Questions
 _CPU: Final = "/sys/devices/system/cpu"
 _WORK: Final = "/sys/devices/virtual/workqueue"
 _FILES: Final = (
-    *(f"{_CPU}/isolated", f"{_CPU}/nohz_full"),
+    f"{_CPU}/nohz_full",
     *(f"{_CPU}/cpu[0-9]*/cpufreq/scaling_governor", f"{_CPU}/cpu[0-9]*/cpufreq/scaling_driver"),
     f"{_CPU}/cpuidle/current_driver",
     *(f"{_WORK}/cpumask", f"{_WORK}/*/cpumask"),
@@ -23,14 +23,13 @@ _FILES: Final = (
 
 @dataclass(frozen=True)
 class Cpus:
-    """What the kernel does with each CPU.
+    """What the kernel does with each CPU; that they are isolated is seen in the control groups (slices.py).
 
     `work` are the CPUs of unbound deferred work at all, `work_queues` those of each queue by its name. `governors` and
     `frequency_drivers` are of all CPUs together, empty where the speed cannot be set. `idle_driver` is `none` where
     the processor does not sleep. `dma_latency_access` is mode and group of the device that forbids sleep.
     """
 
-    isolated: frozenset[int]
     nohz_full: frozenset[int]
     work: frozenset[int]
     work_queues: Mapping[str, frozenset[int]]
@@ -59,7 +58,6 @@ def read(answer: Answer) -> Cpus:
         match[1]: text for path, text in values.items() if (match := re.fullmatch(rf"{_WORK}/(.+)/cpumask", path))
     }
     return Cpus(
-        isolated=cpu_list(values.get(f"{_CPU}/isolated", "")),
         nohz_full=cpu_list(values.get(f"{_CPU}/nohz_full", "")),
         work=mask(values.get(f"{_WORK}/cpumask", "")),
         work_queues={name: mask(text) for name, text in queues.items()},

@@ -12,6 +12,8 @@ from rtinfra.verify.questions import Questions
 
 SCHED_OTHER: Final = 0
 SCHED_FIFO: Final = 1
+#: Above every SCHED_FIFO priority, with none of its own.
+SCHED_DEADLINE: Final = 6
 #: Numbers of scheduling policies, sched(7), by the words of the settings. systemd shows the numbers too.
 SCHED_POLICIES: Final[Mapping[str, int]] = {"SCHED_OTHER": SCHED_OTHER, "SCHED_FIFO": SCHED_FIFO, "SCHED_RR": 2}
 
