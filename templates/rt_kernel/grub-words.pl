@@ -47,12 +47,12 @@ sub grub_quoted {
     return @pieces;
 }
 
-# What the command linux passes on of one argument: one with a blank in quotes, others quotes and backslashes escaped, but no
-# character that is told by its number.
+# What the command linux passes on of one argument: one with a blank in quotes, others quotes and backslashes escaped, also
+# before an x and two digits (seen with 2.06 of Debian 12 and 2.12 of Debian 13).
 sub kernel_word {
     my ($word) = @_;
     my $space = $word =~ / /;
-    $word =~ s/(\\x[0-9A-Fa-f]{2})|([\\\x27"])/defined $1 ? $1 : "\\$2"/ge;
+    $word =~ s/([\\\x27"])/\\$1/g;
     return $space ? "\"$word\"" : $word;
 }
 
@@ -76,7 +76,7 @@ sub grub_text {
     while ($line =~ /\G *("(?:[^"\\]|\\.)*"(?= |\z)|[^ ]+)/gc) {
         my $word = $1;
         $word =~ s/^"(.*)"\z/$1/s if $word =~ / /;
-        $word =~ s/(\\x[0-9A-Fa-f]{2})|\\([\\\x27"])/defined $1 ? $1 : $2/ge;
+        $word =~ s/\\([\\\x27"])/$1/g;
         $word =~ s/([^A-Za-z0-9_.,:=\/+%@^\x80-\xff-])/\\$1/g;
         push @arguments, $word;
     }
