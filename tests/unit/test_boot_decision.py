@@ -39,6 +39,7 @@ def test_order_and_other_parameters_are_no_reason() -> None:
         (replace(GOOD, release="6.12-generic"), "runs kernel 6.12-generic, wanted 6.12-rt"),
         (replace(GOOD, parameters=DESIRED[:2]), "runs a command line that lacks nosoftlockup"),
         (replace(GOOD, parameters=(*DESIRED, "nohz_full=1")), "runs a command line that has nohz_full=1"),
+        (replace(GOOD, parameters=(*DESIRED, "nohz-full=1")), "runs a command line that has nohz-full=1"),
         # Started by hand from another entry: what runs is right, and the next power cut would bring back the old one.
         (replace(GOOD, good=Kept("6.11-rt", DESIRED)), "would start with kernel 6.11-rt, wanted 6.12-rt"),
         (replace(GOOD, good=Kept("6.12-rt", DESIRED[:2])), "would start with a command line that lacks nosoftlockup"),
@@ -78,6 +79,8 @@ def test_a_variable_of_grub_may_not_bring_what_is_ours() -> None:
         (replace(GOOD, next_parameters=(*DESIRED, "nohz_full=1")), "nohz_full=1"),
         (replace(GOOD, next_parameters=(*DESIRED, DESIRED[0])), "GRUB would not set"),
         (replace(GOOD, next_parameters=DESIRED[:1]), "nohz_full=2-3"),
+        # The same name to the kernel, which takes the last of them.
+        (replace(GOOD, next_parameters=(*DESIRED, "nohz-full=1-3")), "nohz-full=1-3"),
     ],
 )
 def test_no_reboot_that_would_not_help(state: BootState, words: str) -> None:
