@@ -131,7 +131,7 @@ menu_entry() {
     # One of before this file was there has words only.
     told=$(cat "$store/$3/text" 2>/dev/null) || told=$(grub_words text <"$store/$3/words")
     # A trial that panics has to come back by itself.
-    case " $told " in *" panic="[1-9]*) ;; *) [ "$1" = good ] || told="$told panic=20" ;; esac
+    case " $told " in *" panic="[1-9]* | *" panic=-"*) ;; *) [ "$1" = good ] || told="$told panic=20" ;; esac
     text=$(block "$release")
     # Without an entry of its own (its package is gone) that of any other kernel finds the same disks.
     [ -n "$text" ] || text=$(cat "$store/$3/block" 2>/dev/null) || fail "GRUB has no entry for $release"
@@ -263,7 +263,7 @@ entries --unrestricted (CLASS in /etc/grub.d/10_linux), then run \`update-grub\`
 has_address() {
     case $1 in
     '' | 127.* | ::1 | ::ffff:127.*) ;;
-    *) ip -o address show | grep -qF " ${1%%\%*}/" ;;
+    *) ip -o address show | grep -qF -e "inet ${1%%\%*}/" -e "inet6 ${1%%\%*}/" -e "inet ${1%%\%*} peer " -e "inet6 ${1%%\%*} peer " ;;
     esac
 }
 
@@ -320,7 +320,7 @@ judge() {
     fi
     # What was proven is kept, whatever the variables in it may be at the next start; without what only a trial has.
     told=$(booted)
-    case " $(cat "$folder/words") " in *" panic="*) ;; *) told=${told% panic=20} ;; esac
+    case " $(cat "$folder/words") " in *" panic="[1-9]* | *" panic=-"*) ;; *) told=${told% panic=20} ;; esac
     if told=$(printf '%s' "$told" | grub_words text); then remember "$folder" "$told"; fi
     point "$name"
     record "$name" promoted "proven"

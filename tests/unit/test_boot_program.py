@@ -87,6 +87,17 @@ def test_a_trial_that_cannot_be_loaded_starts_the_machine_again(below: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("told", "has_ours"), [("ro", True), ("ro panic=0", True), ("panic=5", False), ("panic=-1", False)]
+)
+def test_a_trial_starts_again_after_a_panic(below: Path, told: str, has_ours: bool) -> None:
+    """Less than none is at once (the kernel's documentation), none is never."""
+    (below / "boot/grub/grub.cfg").write_text(menu(""))
+    frozen(below, text=told)
+    said = call(below, "menu_entry trial 'On trial' abc").stdout
+    assert ("panic=20" in said) is has_ours
+
+
+@pytest.mark.parametrize(
     ("superusers", "options", "asks"), [(False, "", False), (True, "", True), (True, " --unrestricted", False)]
 )
 def test_an_entry_that_asks_for_a_password_is_refused(below: Path, superusers: bool, options: str, asks: bool) -> None:
@@ -107,12 +118,16 @@ def test_an_entry_that_asks_for_a_password_is_refused(below: Path, superusers: b
         ("192.0.2.70", False),
         ("fe80::5054:ff:fe12:3456%eth0", True),
         ("fe80::1%eth0", False),
+        # The near end of a point-to-point line; the far one is not this host's.
+        ("198.51.100.1", True),
+        ("198.51.100.2", False),
     ],
 )
 def test_the_way_in_of_a_trial(below: Path, address: str, has: bool) -> None:
     shown = (
         "2: eth0    inet 192.0.2.7/24 brd 192.0.2.255 scope global eth0\\n"
         "2: eth0    inet6 fe80::5054:ff:fe12:3456/64 scope link \\n"
+        "3: ppp0    inet 198.51.100.1 peer 198.51.100.2/32 scope global ppp0\\n"
     )
     done = call(below, f"ip() {{ printf '{shown}'; }}\nhas_address '{address}'")
     assert (done.returncode == 0) == has, done.stderr
