@@ -55,7 +55,6 @@ def load_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
         )
         if path is not None and not path.is_file()
     ]
-    missing += [problem for host in fleet.hosts.values() for problem in _not_a_lab_machine(host)]
     if missing:
         raise ConfigError(missing)
     return fleet
@@ -72,7 +71,8 @@ def load_checked_hosts(root: Path, inventory: Path) -> Fleet[HostConfig]:
         operator_secrets()
     except SecretError as error:
         raise ConfigError([Problem("secrets.yaml", None, "", ABSENT, error.message, error.next_step)]) from error
-    problems = fleet_problems(fleet)
+    problems = [problem for host in fleet.hosts.values() for problem in _not_a_lab_machine(host)]
+    problems += fleet_problems(fleet)
     problems += [problem for host in fleet.hosts.values() for problem in _secret_problems(host)]
     # Roles rely on what was checked above: tenants and secrets that exist.
     if not problems:

@@ -49,7 +49,10 @@ def _own_folder(path: PurePosixPath, info: ValidationInfo) -> PurePosixPath:
         raise SettingError("is a folder that others use too, and a deploy makes it one account's", f"use {example}")
     tree = next((tree for tree in _SYSTEM if path.is_relative_to(tree)), None)
     if tree is not None:
-        raise SettingError(f"is in {tree}, which belongs to the system", f"use /var/{own}")
+        raise SettingError(
+            f"is in {tree}, which belongs to the system",
+            f"use {'/var/lib' if path.is_relative_to('/var/lib') else '/var'}/{own}",
+        )
     return path
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from roles.catalogue import HOST_MODEL, KNOWN_GROUPS
-from roles.fleet import load_hosts
+from roles.fleet import load_checked_hosts
 from rtinfra.config import ConfigError, Problem, load_fleet
 from rtinfra.config.types import ByteSize, Duration
 from rtinfra.paths import PROJECT
@@ -174,10 +174,10 @@ def test_the_group_of_lab_machines_is_for_no_other_host(tmp_path: Path, address:
     file = tmp_path / "hosts.yaml"
     file.write_text(f"hosts:\n  robot-1:\n    groups: [rt_hosts, lab]\n    ssh: {{address: {address}}}\n")
     with pytest.raises(ConfigError) as refused:
-        load_hosts(tmp_path, file)
+        load_checked_hosts(tmp_path, file)
     assert [(one.file, one.line, one.value) for one in refused.value.problems] == [("hosts.yaml", 3, "lab")]
     file.write_text(file.read_text().replace(address, "127.0.0.1"))
-    assert load_hosts(tmp_path, file).hosts
+    assert load_checked_hosts(tmp_path, file).hosts
 
 
 # ---- the kinds, through the whole model

@@ -154,6 +154,7 @@ def finished(operation: str, status: str) -> dict[str, Any]:
     }
 
 
+READY = {"event": "ready", "question": None}
 PLANNED = {"event": "planned", "hosts": {"robot": HOST}, "failed": []}
 GOOD = [
     {"event": "started", "host": "robot", "operation": "packages"},
@@ -171,7 +172,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run_record, "RUNS", tmp_path / "runs")
 
     def tells(*before: object, after: list[object] | None = None) -> None:
-        words = (sys.executable, "-c", WORKER, json.dumps(before), json.dumps(after or []))
+        words = (sys.executable, "-c", WORKER, json.dumps([READY, *before]), json.dumps(after or []))
         monkeypatch.setattr(worker_process, "_WORKER", words)
 
     return tells
@@ -218,6 +219,26 @@ class TestPlanCommand:
         ended = run("plan")
         assert ended.exit_code == 1
         assert "Connection refused" in ended.stderr
+
+    def test_a_password_is_asked_for_on_behalf_of_the_worker(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """It has no terminal. What is typed goes to it and nowhere else."""
+        asked = {"event": "ready", "question": "Password of pilot for sudo: "}
+        program = (
+            "import json; from pathlib import Path; input(); "
+            f"print(json.dumps({asked!r}), flush=True); "
+            f"Path({str(tmp_path / 'told')!r}).write_text(json.loads(input())); "
+            f"print(json.dumps({ {**PLANNED, 'hosts': {'robot': QUIET}}!r}), flush=True); input()"
+        )
+        monkeypatch.setattr(worker_process, "_WORKER", (sys.executable, "-c", program))
+        questions: list[str] = []
+        monkeypatch.setattr(worker_process, "ask_on_terminal", lambda text: questions.append(text) or 'it\'s "x"')
+        ended = run("plan")
+        assert ended.exit_code == 0, ended.output
+        assert questions == ["Password of pilot for sudo: "]
+        assert (tmp_path / "told").read_text() == 'it\'s "x"'
+        assert 'it\'s "x"' not in ended.output
 
     def test_a_worker_that_ends_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         program = (sys.executable, "-c", "input(); raise SystemExit('out of memory')")
@@ -293,7 +314,7 @@ class TestApplyCommand:
     @pytest.mark.slow
     def test_interrupted(self, tmp_path: Path) -> None:
         """Ctrl-C ends the worker too, and the record says so."""
-        words = [sys.executable, "-c", WORKER, json.dumps([PLANNED]), json.dumps([GOOD[0], "sleep"])]
+        words = [sys.executable, "-c", WORKER, json.dumps([READY, PLANNED]), json.dumps([GOOD[0], "sleep"])]
         program = (
             "from pathlib import Path; from rtinfra.plan import run_record, worker_process; "
             "from rtinfra.cli import app; "
