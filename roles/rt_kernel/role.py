@@ -16,11 +16,17 @@ from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Director
 from rtinfra.paths import PROJECT
 from rtinfra.render import render
 
+# That somebody who sits at the console of a host without a root device has to say that the machine is to stay.
+_SHELL_SECONDS = 180
+
 _KEEP = Action("keep-last-known-good", f"{BOOT_PROGRAM} keep")
 # The whole path: a shell may remember where it found the program before ours was there.
 _UPDATE_GRUB = Action("update-grub", "/usr/local/sbin/update-grub")
 # Before the reboot, so that a trial is judged; the units operation comes after it. Makes systemd read its units too.
 _ENABLE = Action("enable-boot-units", f"systemctl enable --quiet {JUDGE} {SETTLE}", covers=(DAEMON_RELOAD.name,))
+
+# An older program may have written another entry for what is kept.
+_FOLLOWS = {BOOT_PROGRAM: (_KEEP,), "/etc/grub.d/42_rtinfra": (_KEEP, _UPDATE_GRUB)}
 
 
 def state(settings: RtKernelSettings, view: FleetView) -> RoleState:
@@ -71,7 +77,7 @@ def _guard(
                 content=render(f"rt_kernel/{name}"),
                 mode="0755",
                 validate="sh -n {path}",
-                actions=(_KEEP, _UPDATE_GRUB) if path.startswith("/etc/grub.d/") else (),
+                actions=_FOLLOWS.get(path, ()),
             )
             for path, name in scripts.items()
         ),
@@ -94,6 +100,7 @@ def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Re
     paths = {
         "/etc/initramfs-tools/hooks/rtinfra-watchdog": "watchdog-hook.sh.j2",
         "/etc/initramfs-tools/scripts/init-top/rtinfra-watchdog": "watchdog-init.sh.j2",
+        "/etc/initramfs-tools/scripts/panic/rtinfra-watchdog": "watchdog-panic.sh.j2",
     }
     # Only of kernels that may be tried: the others stay as they came.
     rebuild = Action(
@@ -107,6 +114,8 @@ def _initramfs(image_pattern: str, watchdog: WatchdogSettings | None) -> list[Re
         "module": watchdog.module,
         "identity": watchdog.identity,
         "link": WATCHDOG_DEVICE,
+        "feeder": "/run/rtinfra-feeder",
+        "seconds": _SHELL_SECONDS,
     }
     return [
         File(

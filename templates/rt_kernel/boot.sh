@@ -200,6 +200,11 @@ keep() {
     good=$(entry good)
     if is_complete "$good"; then
         [ "$(value saved_entry /boot/grub/grubenv)" = rtinfra-good ] || grub-set-default rtinfra-good
+        # An entry that an older version of this program wrote may have lost what stood in its head. One on trial stays.
+        if [ -z "$(entry trial)" ]; then
+            told=$(menu_entry good "Last known good: $(cat "$store/$good/release") (rtinfra)" "$good")
+            [ "$(sed -n '/^menuentry /,$p' "$menu")" = "$told" ] || point "$good"
+        fi
         return 0
     fi
     release=$(uname -r)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+
 import pytest
 
-from rtinfra.lab import Machine
+from rtinfra.lab import Machine, machines
+from rtinfra.paths import PROJECT
 from tests.e2e.test_2_deploy import out
 from tests.project import Project
 
@@ -43,13 +47,47 @@ def test_one_sysctl(settled: Project, machine: Machine) -> None:
     assert boot_id(machine) == boot
 
 
-def test_isolated_cores(settled: Project, machine: Machine) -> None:
-    """Another isolated core: boot loader, slices, application files and units, one reboot; and back."""
-    boot, before = boot_id(machine), managed_files(machine)
-    settled.edit("group_data/rt_hosts.yaml", 'isolated: "2-3"', 'isolated: "3"')
-    result = settled.deploy()
+@pytest.fixture(scope="module")
+def twin(machine: Machine) -> Iterator[Machine]:
+    """The machine once more, as it would come up after a power cut: what is tried there leaves the other one alone."""
+    root = PROJECT / ".lab-twin"
+    for left in machines(root):
+        if left.is_running():
+            left.power_cut()
+    shutil.rmtree(root, ignore_errors=True)
+    found = machine.as_cut_off(root)
+    found.up()
+    yield found
+    found.power_cut()
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def twin_project(lab_project: Project, twin: Machine, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A fresh copy of the project whose inventory is that machine."""
+    monkeypatch.setenv("RTINFRA_LAB_DIR", str(twin.root))
+    return lab_project
+
+
+# Words of somebody else that mean something to GRUB, which also guards its menu with a password; its entries start
+# without, as before.
+GRUB_OF_OTHERS = r"""
+printf '%s\n' 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX somebody.else=96M\\\$0x38\\;x"' >/etc/default/grub.d/70-other.cfg
+printf '#!/bin/sh\necho set superusers=root\necho password root secret\n' >/etc/grub.d/01_users
+chmod +x /etc/grub.d/01_users
+sed -i 's/^CLASS="/CLASS="--unrestricted /' /etc/grub.d/10_linux
+"""
+
+
+def test_isolated_cores(twin_project: Project, twin: Machine) -> None:
+    """Another isolated core: boot loader, slices, application files and units, one reboot."""
+    boot = boot_id(twin)
+    twin.run(GRUB_OF_OTHERS)
+    before = managed_files(twin)
+    twin_project.edit("group_data/rt_hosts.yaml", 'isolated: "2-3"', 'isolated: "3"')
+    result = twin_project.deploy()
     assert result.ok, result.log
-    assert changed_files(before, managed_files(machine)) == {
+    assert changed_files(before, managed_files(twin)) == {
         "/etc/default/grub.d/60-rtinfra.cfg",
         "/etc/mxrc/cpu_affinity.json",
         "/etc/mxrc/numa_binding.json",
@@ -64,23 +102,31 @@ def test_isolated_cores(settled: Project, machine: Machine) -> None:
     }
     # A trial that ended without a verdict is tried again, as part of the same reboot.
     assert result.log.replace("reboot: a second attempt tells", "").count("reboot: ") == 1
-    second_boot = boot_id(machine)
-    assert second_boot != boot
-    assert out(machine, "cat /sys/fs/cgroup/cpuset.cpus.isolated") == "3"
-    assert out(machine, "systemctl is-active mxrc-rt") == "active"
+    assert boot_id(twin) != boot
+    assert out(twin, "cat /sys/fs/cgroup/cpuset.cpus.isolated") == "3"
+    assert out(twin, "systemctl is-active mxrc-rt") == "active"
     # Booted on trial, proven, and what boots from now on when nobody chooses.
-    good = out(machine, "sed -n 's/^# good //p' /boot/grub/rtinfra.cfg")
-    assert f"rtinfra.trial={good}" in out(machine, "cat /proc/cmdline")
-    assert "isolcpus=managed_irq,3 " in out(machine, f"cat /boot/rtinfra/{good}/words")
-    assert "status=promoted" in out(machine, "cat /boot/rtinfra/state")
-    assert out(machine, "grep -a ^saved_entry= /boot/grub/grubenv") == "saved_entry=rtinfra-good"
-    assert settled.deploy().changed == 0
+    good = out(twin, "sed -n 's/^# good //p' /boot/grub/rtinfra.cfg")
+    assert f"rtinfra.trial={good}" in out(twin, "cat /proc/cmdline")
+    assert "isolcpus=managed_irq,3 " in out(twin, f"cat /boot/rtinfra/{good}/words")
+    assert "status=promoted" in out(twin, "cat /boot/rtinfra/state")
+    assert out(twin, "grep -a ^saved_entry= /boot/grub/grubenv") == "saved_entry=rtinfra-good"
+    assert twin_project.deploy().changed == 0
+    # What others want of GRUB reaches the kernel, on the trial that was started and in the entry that is kept.
+    assert "somebody.else=96M$0x38;x" in out(twin, "cat /proc/cmdline").split()
+    kept = out(twin, "cat /boot/grub/rtinfra.cfg")
+    assert r" somebody.else=96M\$0x38\;x " in kept
+    assert "--unrestricted" in kept
 
-    settled.edit("group_data/rt_hosts.yaml", 'isolated: "3"', 'isolated: "2-3"')
-    assert settled.deploy().ok
-    assert boot_id(machine) not in (boot, second_boot)
-    assert managed_files(machine) == before
-    assert out(machine, "cat /sys/fs/cgroup/cpuset.cpus.isolated") == "2-3"
+
+@pytest.mark.heavy
+def test_isolated_cores_as_before(twin_project: Project, twin: Machine) -> None:
+    """The way back is a change like any other: one reboot, and the files of before."""
+    boot = boot_id(twin)
+    assert twin_project.deploy().ok
+    assert boot_id(twin) != boot
+    assert out(twin, "cat /sys/fs/cgroup/cpuset.cpus.isolated") == "2-3"
+    assert twin_project.deploy().changed == 0
 
 
 def test_a_file_changed_by_hand_is_put_back(settled: Project, machine: Machine) -> None:

@@ -147,7 +147,13 @@ def test_the_watchdog_is_fed_until_the_root_file_system_is_there(tmp_path: Path)
     for name in ("null", "watchdog0"):
         (tmp_path / "dev" / name).symlink_to("/dev/null")
     (tmp_path / "sys/class/watchdog/watchdog0").mkdir(parents=True)
-    script = render("rt_kernel/watchdog-init.sh.j2", module="", identity="", link=f"{tmp_path}/dev/link").decode()
+    script = render(
+        "rt_kernel/watchdog-init.sh.j2",
+        module="",
+        identity="",
+        link=f"{tmp_path}/dev/link",
+        feeder=f"{tmp_path}/feeder",
+    ).decode()
     script = re.sub(r"(?<![A-Za-z0-9_.}])/(dev|sys)/", rf"{tmp_path}/\1/", script)
     turn = f"turns=$((turns + 1)); [ $turns -lt 360 ] || rm {tmp_path}/dev/null; echo >>{tmp_path}/fed"
     turns = f"turns=0; sleep() {{ {turn}; }}"
