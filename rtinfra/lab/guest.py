@@ -198,7 +198,8 @@ class Guest:
         """The files laid over the packages."""
         fstab = f"UUID={uuids.root} / ext4 errors=remount-ro 0 1\n"
         if self.firmware.is_uefi:
-            fstab += f"UUID={uuids.efi} /boot/efi vfat umask=0077 0 1\n"
+            # On a busy computer an emulated machine may find it after systemd's 90 s, which end in emergency mode.
+            fstab += f"UUID={uuids.efi} /boot/efi vfat umask=0077,x-systemd.device-timeout=300 0 1\n"
         seal = _SEAL.replace("@INSTALL@", _INSTALL_FOR_UEFI if self.firmware.is_uefi else _INSTALL_FOR_BIOS)
         found = [
             GuestFile("etc/fstab", fstab),

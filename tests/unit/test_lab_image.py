@@ -76,7 +76,7 @@ def test_the_guests_files_belong_to_root_and_say_what_they_are() -> None:
         assert fstab is not None
         assert fstab.read().splitlines() == [
             b"UUID=some-uuid / ext4 errors=remount-ro 0 1",
-            b"UUID=AB-CD /boot/efi vfat umask=0077 0 1",
+            b"UUID=AB-CD /boot/efi vfat umask=0077,x-systemd.device-timeout=300 0 1",
         ]
     assert all((member.uid, member.gid) == (0, 0) for member in members.values())
     assert members["usr/local/sbin/lab-seal"].mode == 0o755
