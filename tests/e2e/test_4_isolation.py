@@ -140,8 +140,13 @@ def test_it_outlasts_reload_restart_and_isolate(settled: Project, machine: Machi
 def test_cores_that_went_away_and_came_back(settled: Project, machine: Machine) -> None:
     """The word `isolated` stands there although everybody has a core: all files are compared."""
     cpu = "/sys/devices/system/cpu"
-    machine.run(f"echo 0 >{cpu}/cpu3/online; sleep 2; echo 1 >{cpu}/cpu3/online", timeout=60)
+    machine.run(f"echo 0 >{cpu}/cpu3/online; sleep 4; echo 1 >{cpu}/cpu3/online; sleep 5", timeout=60)
     assert_isolated(machine, within=10)
+    # The network card chose anew where to deliver.
+    interrupts = out(
+        machine, "cd /proc/irq; for i in [0-9]*; do [ ! -e $i/virtio*-input* ] || cat $i/smp_affinity_list; done"
+    )
+    assert set(interrupts.split()) <= {"0-1", "0", "1"}
 
 
 def test_a_kernel_thread_that_was_put_there_is_named(settled: Project, machine: Machine, tmp_path: Path) -> None:

@@ -162,9 +162,7 @@ class TestGathering:
         "path",
         [
             "/etc/.rtinfra-new",
-            [
-                "/etc/.rtinfra-new.hosts",
-            ],
+            "/etc/.rtinfra-new.hosts",
             "/etc/a.dpkg-new",
             "/boot/grub/grub.cfg.new",
             "/var/lib/rtinfra/stage.1a2b3c4d/root/etc",
