@@ -70,7 +70,7 @@ def pilot(settled: Project, machine: Machine) -> Iterator[Project]:
 
 
 def test_everything_is_done_by_an_ordinary_user(
-    pilot: Project, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest, pilot: Project, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     inventory = write_login(pilot)
     result = pilot.deploy()
@@ -90,9 +90,10 @@ def test_everything_is_done_by_an_ordinary_user(
     assert mended.ok, mended.log
     assert sorted(mended.changed_operations) == ["rt_app | files", "units"]
     assert check(machine) == {}
-    report = verify.run(inventory, output=tmp_path)
-    assert not report.problems, report.problems
-    assert not report.failed, report.failed
+    if request.config.getoption("--heavy"):
+        report = verify.run(inventory, output=tmp_path)
+        assert not report.problems, report.problems
+        assert not report.failed, report.failed
 
     monkeypatch.setenv(f"RTINFRA_SECRET_{SECRET.upper()}", "wrong")
     ended = rtinfra(pilot, "plan")

@@ -37,12 +37,15 @@ def kill_a_run(project: Project, machine: Machine) -> None:
     machine.run("pkill -KILL -x apt-get; pkill -KILL -x dpkg; sleep 1", check=False)
 
 
-def test_both_machines_are_deployed(lab_project: Project, backends: Backends, machine: Machine) -> None:
-    """Agents on one, gateways and backends on the other, by a run that completes a killed one; the real-time
-    application is not touched.
+def test_both_machines_are_deployed(
+    request: pytest.FixtureRequest, lab_project: Project, backends: Backends, machine: Machine
+) -> None:
+    """Agents on one, gateways and backends on the other, in `make test-all` by a run that completes a killed one; the
+    real-time application is not touched.
     """
     before = out(machine, STATE)
-    kill_a_run(lab_project, backends.machine)
+    if request.config.getoption("--heavy"):
+        kill_a_run(lab_project, backends.machine)
     result = lab_project.deploy()
     assert result.ok, result.log
     assert out(backends.machine, "dpkg --audit") == ""
@@ -180,6 +183,7 @@ def test_an_alert_fires_and_is_heard(lab_project: Project, backends: Backends, m
     )
 
 
+@pytest.mark.heavy
 def test_one_retention_restarts_one_program(lab_project: Project, backends: Backends) -> None:
     before = backends.started()
     lab_project.edit("group_data/prometheus.yaml", "retention: 7d", "retention: 6d")
@@ -244,6 +248,7 @@ def test_a_rule_that_prometheus_refuses_never_goes_live(lab_project: Project, ba
     assert backends.started() == before
 
 
+@pytest.mark.heavy
 def test_a_backend_that_does_not_come_up_goes_back_to_what_it_had(lab_project: Project, backends: Backends) -> None:
     """A bound on memory that no Prometheus can live in: its journal is shown, the old one runs again."""
     section = "prometheus:\n  # Bound on its memory.\n  memory_max: "
