@@ -24,7 +24,7 @@ MACHINE = "e2e"
 # Apart from the operator's own lab machines: scenarios deploy to every host of their inventory.
 LAB = PROJECT / ".lab-e2e"
 INVENTORY = LAB / "inventory.yaml"
-# A machine that starts by UEFI takes longer for each of its starts. It goes through everything in test_8_kinds_of_hosts.py.
+# One that starts by UEFI takes longer for each of its starts; test_8_kinds_of_hosts.py takes it through everything.
 FIRMWARE = Firmware.BIOS
 
 
