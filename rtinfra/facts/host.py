@@ -42,7 +42,7 @@ COMMANDS = {
     "loader": f"tr -cd '[:print:]' <{_LOADER_INFO}",
     "started_by_grub": "grep -qw BOOT_IMAGE /proc/cmdline && echo yes",
     "initramfs_tools": "command -v mkinitramfs >/dev/null && echo yes",
-    "cgroups": "stat -f -c %T /sys/fs/cgroup",
+    "cgroup_hierarchy": "stat -f -c %T /sys/fs/cgroup",
     # The file system of GRUB's environment, and what it lies on.
     "grub_fs": "findmnt -n -o FSTYPE -T /boot/grub",
     "grub_devices": "lsblk -s -n -o TYPE $(findmnt -n -v -o SOURCE -T /boot/grub) | tr -d ' └─`-' | sort -u",
@@ -129,7 +129,7 @@ def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
         grub_devices=frozenset(line.strip() for line in found.get("grub_devices", []) if line.strip()),
         boot_loader=_other_loader(one("loader"), one("started_by_grub") == "yes"),
         has_initramfs_tools=one("initramfs_tools") == "yes",
-        cgroup_filesystem=one("cgroups"),
+        cgroup_filesystem=one("cgroup_hierarchy"),
     )
 
 

@@ -304,7 +304,7 @@ NO_LIMITS: Mapping[str, Mapping[str, set[float]]] = {
     "test_drift.py": {"patience": {600}},
     "test_failover.py": {"patience, attempts": {3, 180}, "fed at least twice a period": {1.5}},
     "test_interrupts.py": {"patience": {60}},
-    "test_isolation.py": {"what no program can lock, in kB": {64}},
+    "test_isolation.py": {"what no program can lock, in kB": {64}, "rt.slice and what everything else is in": {2}},
     "test_latency.py": {"quantile that jitter is": {0.99}},
     "test_prerequisites.py": {"cores on each side, a setting of nobody": {2}},
     "test_tracing_cost.py": {"patience": {3}, "the load that the cost is stated for": {0.8, 5}},
