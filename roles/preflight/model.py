@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from rtinfra.config.host_types import Interval, MemoryBound, PackageName
+from rtinfra.config.host_types import Interval, MemoryBound, OwnFolder, PackageName
 from rtinfra.config.sections import Section
 from rtinfra.config.types import AbsolutePath
 from rtinfra.preflight import settings
@@ -15,6 +15,7 @@ from rtinfra.preflight import settings
 class PreflightSettings(settings.ChosenSettings):
     """Settings of the `preflight` role."""
 
+    state_directory: OwnFolder
     packages: tuple[PackageName, ...]
     interval: Interval
     memory_max: MemoryBound

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rtinfra.config.host_types import Moment, OwnFolder
+from rtinfra.config.host_types import Moment
 from rtinfra.config.types import AbsolutePath, CpuListText, SecretName, SettingError, Settings, UnitName
 from rtinfra.notify.settings import Conninfo, NotifySettings, Url
 
@@ -142,7 +142,7 @@ class ChosenSettings(Settings):
     environment: Environment
     namespace: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="metrics begin with it")
     timeout: Moment = Field(description="a check that takes longer has failed")
-    state_directory: OwnFolder
+    state_directory: AbsolutePath
     evidence: EvidenceSettings
     checks: CheckSettings
     notify: NotifySettings
