@@ -111,14 +111,14 @@ def test_a_guarded_or_busy_host_is_not_rebooted(good: BootState, machine: Machin
     assert "next_entry=rtinfra" not in out(machine, "cat /boot/grub/grubenv"), "a power cut would start the trial"
 
 
-def test_isolation_that_the_kernel_rejects(good: BootState, machine: Machine, lab_project: Project) -> None:
-    """Two of the four cores are hidden: the kernel drops `isolcpus=2-3`. The same deploy again does not loop."""
-    lab_project.edit("group_data/rt_hosts.yaml", "- skew_tick=1", "- skew_tick=1\n    - nr_cpus=2")
-    result = lab_project.deploy()
+def test_isolation_that_the_kernel_rejects(good: BootState, machine: Machine, change: Project) -> None:
+    """Somebody hides two of the four cores: the kernel drops `isolcpus=2-3`. The same deploy again does not loop."""
+    others(machine, "nr_cpus=2")
+    result = change.deploy()
     assert_back_on(good, machine, result, "isolated cores")
 
     boot = look(machine).boot_id
-    again = lab_project.deploy()
+    again = change.deploy()
     assert not again.ok
     assert "tried before: " in again.log
     assert look(machine).boot_id == boot
