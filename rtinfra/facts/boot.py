@@ -109,6 +109,11 @@ class BootState:
         return self.installed[-1] if self.installed else None
 
 
+def parameter_name(word: str) -> str:
+    """Return a parameter's name as the kernel compares it: a dash in it is an underscore."""
+    return word.strip('"').partition("=")[0].replace("-", "_")
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split() if not word.startswith(("BOOT_IMAGE=", "initrd=", "rtinfra.")))
 

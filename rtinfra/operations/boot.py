@@ -33,6 +33,7 @@ from rtinfra.facts.boot import (
     NO_REBOOT_FILE,
     Boot,
     BootState,
+    parameter_name,
     parse_boot_state,
 )
 from rtinfra.operations import reboots
@@ -47,13 +48,8 @@ _CONSOLE_LINES = 40
 _SAYS = "rtinfra: "
 
 
-def _name(word: str) -> str:
-    """Return a parameter's name as the kernel compares it: a dash in it is an underscore."""
-    return word.strip('"').partition("=")[0].replace("-", "_")
-
-
 def _names(words: Sequence[str]) -> set[str]:
-    return {_name(word) for word in words}
+    return {parameter_name(word) for word in words}
 
 
 def _version(release: str) -> tuple[int, ...]:
@@ -64,7 +60,7 @@ def _version(release: str) -> tuple[int, ...]:
 def _deviations(release: str, words: Sequence[str], state: BootState, parameters: Sequence[str]) -> Iterator[str]:
     if release != state.newest:
         yield f"kernel {release}, wanted {state.newest}"
-    present = {word for word in words if _name(word) in _names(parameters)}
+    present = {word for word in words if parameter_name(word) in _names(parameters)}
     if missing := [word for word in parameters if word not in present]:
         yield f"a command line that lacks {' '.join(missing)}"
     # One that was taken out of the settings is in nobody's list any more; the frozen entry knows that it was ours.
@@ -107,14 +103,14 @@ def refusal(state: BootState, parameters: Sequence[str], minimum_release: str = 
             f"`{BOOT_PROGRAM} keep` on the host"
         )
     for name, value in (variable.split("=", 1) for variable in state.next_variables):
-        ours = [word for word in value.split() if _name(word) in _names(parameters)]
+        ours = [word for word in value.split() if parameter_name(word) in _names(parameters)]
         if ours:
             return (
                 f"GRUB's variable ${name} may put {' '.join(ours)} on the command line of {state.newest} as well; take"
                 f" it out of what sets it (`grep -rn {name} /etc/grub.d /boot/grub/grub.cfg` on the host), then run"
                 " update-grub"
             )
-    after = [word for word in state.next_parameters if _name(word) in _names(parameters)]
+    after = [word for word in state.next_parameters if parameter_name(word) in _names(parameters)]
     if sorted(after) != sorted(parameters):
         odd = sorted(set(after) ^ set(parameters)) or sorted(after)
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from rtinfra.facts.boot import BOOT, BootState
+from rtinfra.facts.boot import BOOT, BootState, parameter_name
 from rtinfra.operations.change import Reboot
 from rtinfra.operations.changes import Predicted, predicted
 
@@ -23,12 +23,10 @@ def predicted_reboot(
     later = predicted()
     files = [change for change in later.files if BOOT in change.restarts]
     kernels = list(_kernels(later, image_pattern, state.installed))
-    names = {word.partition("=")[0] for word in parameters}
+    names = set(map(parameter_name, parameters))
     ours = state.good.ours if state.good is not None else ()
     removed = [
-        word
-        for word in state.parameters
-        if word not in parameters and (word.partition("=")[0] in names or word in ours)
+        word for word in state.parameters if word not in parameters and (parameter_name(word) in names or word in ours)
     ]
     why = [f"kernel {release} is installed" for release in kernels]
     if state.newest is None and not kernels:
