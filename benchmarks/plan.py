@@ -56,6 +56,7 @@ _ANSWERS: Mapping[str | re.Pattern[str], Sequence[str]] = {
     "echo @@os": (
         *("@@os", "debian-13", "@@codename", "trixie", "@@architecture", "amd64", "@@memory_kb", "8000000"),
         *("@@online", "0-3", "@@free_mb", "/ 90000", "/boot 900", "/var 90000", "@@grub", "yes", "@@systemd", "yes"),
+        *("@@started_by_grub", "yes", "@@initramfs_tools", "yes", "@@cgroup_hierarchy", "cgroup2fs"),
         *("@@nodes", "/sys/devices/system/node/node0/cpulist:2-3", "/sys/devices/system/node/node1/cpulist:0-1"),
         *("@@uid", "0", "@@clock", "{now}"),
     ),
