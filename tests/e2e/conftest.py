@@ -13,7 +13,6 @@ import pytest
 
 from rtinfra.images import build
 from rtinfra.lab import DEFAULT_GROUPS, ConsoleReporter, Machine, MachineSpec
-from rtinfra.lab.firmware import Firmware
 from rtinfra.paths import PROJECT
 from tests.chaos.cuts import Cuts
 from tests.chaos.instants import FEW, instants
@@ -24,8 +23,6 @@ MACHINE = "e2e"
 # Apart from the operator's own lab machines: scenarios deploy to every host of their inventory.
 LAB = PROJECT / ".lab-e2e"
 INVENTORY = LAB / "inventory.yaml"
-# One that starts by UEFI takes longer for each of its starts; test_8_kinds_of_hosts.py takes it through everything.
-FIRMWARE = Firmware.BIOS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A bare Debian 13 machine at the start of the session; switched off at its end."""
     # With a card on the lab's network, for the scenarios in which its telemetry leaves it.
-    found = Machine(MACHINE, spec=MachineSpec(firmware=FIRMWARE, lan_addresses=1), root=LAB, report=ConsoleReporter())
+    found = Machine(MACHINE, spec=MachineSpec(lan_addresses=1), root=LAB, report=ConsoleReporter())
     if request.config.getoption("--keep-machine"):
         found.up()
         yield found
@@ -114,7 +111,7 @@ def backends(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Backe
     """The second machine, bare at the start of its scenarios, and the real-time machine with agents."""
     unavailable = build.build(IMAGES, ConsoleReporter()).unavailable
     assert not unavailable, "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())
-    spec = MachineSpec(cpus=2, nodes=1, memory_mb=4096, firmware=FIRMWARE, lan_addresses=2)
+    spec = MachineSpec(cpus=2, nodes=1, memory_mb=4096, lan_addresses=2)
     found = Machine(BACKENDS, spec=spec, root=LAB, report=ConsoleReporter())
     found.join(*GROUPS)
     if request.config.getoption("--keep-machine"):

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 #: What each one is, and in which groups beside those of every lab machine.
 KINDS = {
-    "UEFI": (MachineSpec(), ()),
+    "BIOS": (MachineSpec(firmware=Firmware.BIOS), ()),
     "secure boot": (MachineSpec(firmware=Firmware.SECURE_BOOT), ()),
     "Debian 13, backports' kernel": (MachineSpec(backports=True), (prove.BACKPORTS_KERNEL,)),
     "Debian 12": (MachineSpec(suite="bookworm", backports=True), ()),
@@ -53,8 +53,12 @@ def test_a_kind_of_host_is_proven(name: str, made: list[Machine]) -> None:
     spec, groups = KINDS[name]
     machine = proven(made, spec, groups)
     firmware = machine.run("[ -d /sys/firmware/efi ] && mokutil --sb-state || echo BIOS", check=False).stdout.strip()
-    expected = {Firmware.SECURE_BOOT: "SecureBoot enabled"}
-    assert firmware.splitlines()[0] == expected.get(spec.firmware, "SecureBoot disabled")
+    expected = {
+        Firmware.BIOS: "BIOS",
+        Firmware.UEFI: "SecureBoot disabled",
+        Firmware.SECURE_BOOT: "SecureBoot enabled",
+    }
+    assert firmware.splitlines()[0] == expected[spec.firmware]
 
 
 def test_an_operators_own_image_is_proven(made: list[Machine]) -> None:

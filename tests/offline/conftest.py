@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from rtinfra.lab.firmware import Firmware
 from rtinfra.paths import PROJECT
 
 LAB = PROJECT / ".lab-offline"
 INVENTORY = LAB / "inventory.yaml"
-# As for the end-to-end scenarios: the image of a machine is made once.
-FIRMWARE = Firmware.BIOS

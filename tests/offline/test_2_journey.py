@@ -24,11 +24,11 @@ from rtinfra.images import build
 from rtinfra.lab import ConsoleReporter, Machine, MachineSpec
 from rtinfra.lab.errors import LabError
 from tests.offline import wire
-from tests.offline.conftest import FIRMWARE, INVENTORY, LAB
+from tests.offline.conftest import INVENTORY, LAB
 from tests.project import Project
 
-SERVER = MachineSpec(cpus=2, nodes=1, memory_mb=2048, firmware=FIRMWARE, restricted=True, lan_addresses=1)
-HOST = MachineSpec(firmware=FIRMWARE, restricted=True, lan_addresses=1)
+SERVER = MachineSpec(cpus=2, nodes=1, memory_mb=2048, restricted=True, lan_addresses=1)
+HOST = MachineSpec(restricted=True, lan_addresses=1)
 #: Folder of the mirror on its host, and what carried bundles are put into there.
 ROOT, STICK = "/srv/rtinfra-mirror", "/media/stick"
 LIVE = f"cat {ROOT}/published/current/release.json"
