@@ -96,7 +96,9 @@ def _files(settings: DriftSettings, housekeeping: str | None, expected: Expectat
             File(
                 path=f"/etc/systemd/system/{unit}",
                 content=render(f"drift/{unit}.j2", **values),
-                actions=(DAEMON_RELOAD, _CHECK_SOON),
+                actions=(DAEMON_RELOAD,),
+                # The other one is read anew whenever it is started.
+                restarts=(TIMER,) if unit == TIMER else (),
             )
             for unit in (SERVICE, TIMER)
         ),

@@ -22,9 +22,10 @@ _SHELL_SECONDS = 180
 _KEEP = Action("keep-last-known-good", f"{BOOT_PROGRAM} keep")
 # The whole path: a shell may remember where it found the program before ours was there.
 _UPDATE_GRUB = Action("update-grub", "/usr/local/sbin/update-grub")
-# Before the reboot, so that a trial is judged; the units operation comes after it. Makes systemd read its units too.
+# Before the reboot, so that a trial is judged; the units operation comes after it. systemd reads its units by it, too.
 _ENABLE = Action("enable-boot-units", f"systemctl enable --quiet {JUDGE} {SETTLE}", covers=(DAEMON_RELOAD.name,))
 
+_DROP_IN = "/etc/default/grub.d/60-rtinfra.cfg"
 # An older program may have written another entry for what is kept.
 _FOLLOWS = {BOOT_PROGRAM: (_KEEP,), "/etc/grub.d/42_rtinfra": (_KEEP, _UPDATE_GRUB)}
 
@@ -74,7 +75,7 @@ def _guard(
         *(
             File(
                 path=path,
-                content=render(f"rt_kernel/{name}"),
+                content=render(f"rt_kernel/{name}", drop_in=_DROP_IN),
                 mode="0755",
                 validate="sh -n {path}",
                 actions=_FOLLOWS.get(path, ()),
@@ -134,7 +135,7 @@ def _files(settings: RtKernelSettings, layout: CpuLayout) -> list[Resource]:
     parameters = settings.command_line(layout)
     return [
         File(
-            path="/etc/default/grub.d/60-rtinfra.cfg",
+            path=_DROP_IN,
             content=render(
                 "rt_kernel/grub.cfg.j2",
                 parameters=parameters,

@@ -47,7 +47,7 @@ _UDEV = Action(
 )
 
 # Before the reboot, whose trial is judged by it; the units operation comes after it.
-_ENABLE_PARTITION = Action("enable-partition", f"systemctl enable --quiet {PARTITION}")
+_ENABLE_PARTITION = Action("enable-partition", f"systemctl enable --quiet {PARTITION}", covers=(DAEMON_RELOAD.name,))
 
 _BEFORE_SECONDS = 10
 # Above any latency worth telling apart; what is later is counted as overflow.

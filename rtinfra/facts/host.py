@@ -16,7 +16,7 @@ from rtinfra.facts import output_sections
 _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d+)/\S+:(?P<list>\S+)$")
 
 # Boot loader interface, systemd.io/BOOT_LOADER_INTERFACE.
-_LOADER_INFO = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+LOADER_INFO = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 
 #: One command: the whole script costs one round trip.
 COMMANDS = {
@@ -38,8 +38,9 @@ COMMANDS = {
     ),
     "free_mb": ('for d in / /boot /var; do set -- $(stat -f -c "%a %S" $d); echo "$d $(( $1 * $2 / 1048576 ))"; done'),
     "grub": "command -v update-grub >/dev/null && test -d /boot/grub && echo yes",
-    # What started this boot: its name, where it leaves one (UTF-16 behind four bytes); and whether it speaks as GRUB.
-    "loader": f"tr -cd '[:print:]' <{_LOADER_INFO}",
+    # What started this boot: its name, where it leaves one (UTF-16 behind four bytes, without an end of line, which the
+    # next section needs); and whether it speaks as GRUB.
+    "loader": f"tr -cd '[:print:]' <{LOADER_INFO}; echo",
     "started_by_grub": "grep -qw BOOT_IMAGE /proc/cmdline && echo yes",
     "initramfs_tools": "command -v mkinitramfs >/dev/null && echo yes",
     "cgroup_hierarchy": "stat -f -c %T /sys/fs/cgroup",
@@ -135,8 +136,8 @@ def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
 
 def _other_loader(name: str, says_image: bool) -> str:
     """Return the boot loader's name when it is not GRUB; GRUB 2.12 leaves its own, and all pass on BOOT_IMAGE."""
-    if name and "GRUB" not in name:
-        return name
+    if name:
+        return "" if "GRUB" in name else name
     return "" if says_image else "another boot loader"
 
 

@@ -96,6 +96,10 @@ class Predicted:
         done = {change.name for change in self.changes if isinstance(change, ActionRun)}
         return set() if self.has_reboot else set(names) - done
 
+    def follows(self, action: str) -> bool:
+        """Tell whether files that will have changed since the last boot ask for that action."""
+        return any(action in change.actions for change in self._since_reboot() if isinstance(change, FileChange))
+
     def restarts(self) -> dict[str, list[str]]:
         """Return the units that wait for a restart then, each with the files that are the reason."""
         found: dict[str, list[str]] = {}

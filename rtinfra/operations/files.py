@@ -71,8 +71,9 @@ def changes(
     }
     # One that an earlier run left undone has a marker, which only its own run takes away.
     covered = {name for action in actions.values() for name in action.covers} - pending
-    actions = {name: action for name, action in actions.items() if name not in covered}
-    if not changed and not actions:
+    deferred = sorted(name for name, action in actions.items() if action.deferred and name not in covered | pending)
+    actions = {name: action for name, action in actions.items() if name not in covered and not action.deferred}
+    if not changed and not actions and not deferred:
         host.noop(f"all {len(paths)} paths are as they should be")
         return
 
@@ -82,17 +83,21 @@ def changes(
         logger.info("%s%s: %s", host.print_prefix, path.path, difference)
     has_diffs = bool(state.config.DIFF)
     contents = _contents(changed, found) if needs_contents() or has_diffs else {}
-    said = [_said(path, difference, contents) for path, difference in changed]
+    said = [_said(path, difference, contents, covered) for path, difference in changed]
     if has_diffs:
         _show_diffs(said)
     record(*said, *_drifted(found), *_runs(actions, follow_files, found))
     restarts = sorted({unit for path, _ in changed for unit in path.restarts})
-    payload = bundle([path for path, _ in changed], list(actions.values()), restarts)
+    markers = [*map(restart_marker, restarts), *deferred]
+    payload = bundle([path for path, _ in changed], list(actions.values()), markers)
     yield StringCommand(_SCRIPT, _stdin=payload)
 
 
-def bundle(paths: Sequence[Resource], actions: Sequence[Action], restarts: Sequence[str]) -> str:
-    """Pack what sync.sh reads from standard input: base64 of a tar with a manifest and the files."""
+def bundle(paths: Sequence[Resource], actions: Sequence[Action], markers: Sequence[str]) -> str:
+    """Pack what sync.sh reads from standard input: base64 of a tar with a manifest and the files.
+
+    `markers` are the names under which the units operation finds what it has to do.
+    """
     lines: list[tuple[str, ...]] = []
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -112,7 +117,7 @@ def bundle(paths: Sequence[Resource], actions: Sequence[Action], restarts: Seque
         lines += [
             ("keep", unit, path.path) for path in paths if isinstance(path, File | Absent) for unit in path.restarts
         ]
-        lines += [("restart", restart_marker(unit)) for unit in restarts]
+        lines += [("marker", marker) for marker in markers]
         lines += [("action", action.name, action.command) for action in actions]
         _add(tar, "manifest", "".join("\t".join(line) + "\n" for line in lines).encode())
     return base64.encodebytes(archive.getvalue()).decode()
@@ -159,8 +164,8 @@ def _is_about_content(path: Resource, difference: str) -> bool:
     return isinstance(path, Absent) or "content" in difference.split(", ")
 
 
-def _said(path: Resource, difference: str, contents: Mapping[str, bytes]) -> FileChange:
-    """Return a difference the way a plan and a run record tell it."""
+def _said(path: Resource, difference: str, contents: Mapping[str, bytes], covered: Collection[str]) -> FileChange:
+    """Return a difference the way a plan and a run record tell it, without actions that others cover."""
     is_new = difference == "new" or difference.startswith("replaces ")
     after = None
     if isinstance(path, File) and (is_new or path.path in contents or path.secret):
@@ -174,7 +179,7 @@ def _said(path: Resource, difference: str, contents: Mapping[str, bytes]) -> Fil
         after=after,
         secret=isinstance(path, File) and path.secret,
         restarts=path.restarts,
-        actions=tuple(action.name for action in path.actions),
+        actions=tuple(action.name for action in path.actions if action.name not in covered),
     )
 
 

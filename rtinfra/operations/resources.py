@@ -21,10 +21,12 @@ class Action:
     command: str
     covers: tuple[str, ...] = ()
     """Names of actions that are needless when this one runs with the same files."""
+    deferred: bool = False
+    """Left to the units operation, which ends the run and does it once for the files of all roles."""
 
 
-#: Makes systemd read changed units.
-DAEMON_RELOAD: Final = Action("daemon-reload", "systemctl daemon-reload")
+#: Makes systemd read changed units: seconds on a small host, so never more than once in a run.
+DAEMON_RELOAD: Final = Action("daemon-reload", "systemctl daemon-reload", deferred=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ done <"$stage/manifest"
 while IFS="$tab" read -r kind name rest; do
     case "$kind" in
     action) : >"$lasting/$name" ;;
-    restart) : >"$pending/$name" ;;
+    marker) : >"$pending/$name" ;;
     esac
 done <"$stage/manifest"
 sync -f -- "$lasting"

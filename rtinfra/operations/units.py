@@ -37,17 +37,19 @@ def ensure(units: Sequence[Unit]) -> Generator[StringCommand, None, None]:
     operation fails.
     """
     found: UnitsState = host.get_fact(Units, names=[unit.name for unit in units])
-    reload, steps = _plan(units, found)
-    if reload:
-        record(Step(name="systemd", text="reads changed units"))
+    asked, changed, steps = _plan(units, found)
+    if asked or changed:
+        record(Step(name="systemd", text="reads changed units", consequence=asked))
     record(*(step.change for step in steps))
-    if reload:
-        yield StringCommand("systemctl daemon-reload")
-    for changes, command in _commands(steps):
-        for change in changes:
-            logger.info("%s%s: %s", host.print_prefix, change.name, f"{change.text}, {change.because}")
-        yield StringCommand(command)
-    if not reload and not steps:
+    together, each = _together(steps), [step for step in steps if step.command not in _TOGETHER]
+    yield from map(_told, together)
+    # systemd reads all of its units after each of those, too.
+    if (asked or changed) and not together:
+        yield StringCommand(DAEMON_RELOAD.command)
+    if asked:
+        yield StringCommand(f"rm -f {PENDING_DIR}/{DAEMON_RELOAD.name}")
+    yield from (_told(([step.change], step.command)) for step in each)
+    if not asked and not changed and not steps:
         host.noop(f"all {len(units)} units are as they should be")
 
 
@@ -59,19 +61,28 @@ class _Step(NamedTuple):
     """Of this unit alone; for verbs of `_TOGETHER` without its name."""
 
 
-def _commands(steps: Sequence[_Step]) -> Iterator[tuple[list[UnitChange], str]]:
-    """Yield commands, each with what it changes.
+def _together(steps: Sequence[_Step]) -> list[tuple[list[UnitChange], str]]:
+    """Return one command for all units whose files alone it concerns, for each verb, with what it changes.
 
-    What concerns files alone comes first, in one command for all units: systemd reads all of its units after each.
+    Before any unit starts: systemd reads all of its units after each of them, which takes seconds on a small host.
     """
+    found = []
     for verb in _TOGETHER:
         if changes := [step.change for step in steps if step.command == verb]:
-            yield changes, f"{verb} {shlex.join(change.name for change in changes)}"
-    yield from (([step.change], step.command) for step in steps if step.command not in _TOGETHER)
+            found.append((changes, f"{verb} {shlex.join(change.name for change in changes)}"))
+    return found
 
 
-def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[_Step]]:
-    """Return whether systemd has to read its units, and what is done to each."""
+def _told(step: tuple[list[UnitChange], str]) -> StringCommand:
+    """Say what a command changes, and return it."""
+    changes, command = step
+    for change in changes:
+        logger.info("%s%s: %s", host.print_prefix, change.name, f"{change.text}, {change.because}")
+    return StringCommand(command)
+
+
+def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, bool, list[_Step]]:
+    """Return whether systemd has to read its units for files of this run, for those of others; what is done to each."""
     later = predicted()
     restarts = later.restarts()
     pending = later.still_pending(found.pending) | {restart_marker(unit) for unit in restarts}
@@ -87,9 +98,9 @@ def _plan(units: Sequence[Unit], found: UnitsState) -> tuple[bool, list[_Step]]:
                 consequence=bool(files) and step == "restart",
             )
             steps.append(_Step(change, command))
-    reads = later.has_reboot or any(DAEMON_RELOAD.name in change.actions for change in later.files)
-    reload = not reads and any(found.units.get(unit.name, _UNKNOWN).needs_reload for unit in units)
-    return reload, steps
+    asked = DAEMON_RELOAD.name in pending or later.follows(DAEMON_RELOAD.name)
+    changed = not later.has_reboot and any(found.units.get(unit.name, _UNKNOWN).needs_reload for unit in units)
+    return asked, changed, steps
 
 
 def _changed(files: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from rtinfra.facts import output_sections
 from rtinfra.facts.boot import Boot, parse_boot_state
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, parse_files_state
-from rtinfra.facts.host import Host, parse_host_state, state_of
+from rtinfra.facts.host import COMMANDS, LOADER_INFO, Host, parse_host_state, state_of
 from rtinfra.facts.packages import parse_packages_state
 from rtinfra.facts.units import parse_units_state
 
@@ -45,6 +46,33 @@ yes
 @@clock
 1795180142
 """.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("left", "booted", "other"),
+    [
+        ("GRUB 2.12-9+deb13u4", True, ""),
+        ("GRUB 2.12-9+deb13u4", False, ""),
+        ("systemd-boot 257.9-1~deb13u1", True, "systemd-boot 257.9-1~deb13u1"),
+        (None, True, ""),
+        (None, False, "another boot loader"),
+    ],
+)
+def test_what_started_a_host(left: str | None, booted: bool, other: str, tmp_path: Path) -> None:
+    """The variable is as GRUB leaves it on a real machine: attributes, UTF-16, no end of line."""
+    variable = tmp_path / "LoaderInfo"
+    if left is not None:
+        variable.write_bytes(b"\6\0\0\0" + f"{left}\0".encode("utf-16-le"))
+    told = "BOOT_IMAGE=/boot/vmlinuz root=/dev/vda1" if booted else "initrd=\\initrd root=/dev/vda1"
+    (tmp_path / "cmdline").write_text(f"{told}\n")
+    asked = {name: COMMANDS[name] for name in ("loader", "started_by_grub", "initramfs_tools")}
+    text = output_sections.script(asked)
+    for real, here in ((LOADER_INFO, variable), ("/proc/cmdline", tmp_path / "cmdline")):
+        text = text.replace(real, str(here))
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    found = output_sections.parse([*HOST, *done.stdout.splitlines()])
+    assert set(asked) <= set(found)
+    assert state_of(found).boot_loader == other
 
 
 def test_host() -> None:

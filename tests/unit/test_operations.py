@@ -7,7 +7,8 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.files import PathState
 from rtinfra.operations import boot, images, packages, units
 from rtinfra.operations.files import bundle, sync
-from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Action, Directory, File, Resource, Unit
 from tests.golden.plan import commands
 
 FILE = File(path="/etc/a.conf", content=b"x", actions=(Action("load", "load-it"),), restarts=("a.service",))
@@ -34,6 +35,20 @@ def run(operation: object, response: str, **arguments: object) -> list[str]:
         add_op(state, operation, name="x", **arguments)
 
     return commands(steps, {"echo @@": response.splitlines()})
+
+
+@contextmanager
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[Action], list[str]]]:
+    """What a host is sent besides its files: actions, and markers."""
+    actions: list[Action] = []
+    markers: list[str] = []
+
+    def pack(paths: Sequence[Resource], to_do: Sequence[Action], left: Sequence[str]) -> str:
+        actions[:], markers[:] = to_do, left  # asked twice: whether there is something to do, and to do it
+        return bundle(paths, to_do, left)
+
+    monkeypatch.setattr("rtinfra.operations.files.bundle", pack)
+    yield actions, markers
 
 
 class TestSync:
@@ -56,16 +71,24 @@ class TestSync:
     ) -> None:
         """But one that an earlier run left undone, whose marker only its own run takes away."""
         more = Action("more", "load-and-more", covers=("load",))
-        sent: list[Action] = []
-
-        def pack(paths: Sequence[Resource], actions: Sequence[Action], restarts: Sequence[str]) -> str:
-            sent[:] = actions  # asked twice: whether there is something to do, and to do it
-            return bundle(paths, actions, restarts)
-
-        monkeypatch.setattr("rtinfra.operations.files.bundle", pack)
         path = File(path="/etc/a.conf", content=b"x", actions=(*FILE.actions, more))
-        assert len(run(sync, f"@@stat\n@@pending\n{pending}", paths=[path])) == 1
-        assert [action.name for action in sent] == done
+        with sent(monkeypatch) as (actions, _):
+            assert len(run(sync, f"@@stat\n@@pending\n{pending}", paths=[path])) == 1
+        assert [action.name for action in actions] == done
+
+    @pytest.mark.parametrize(
+        ("also", "left"), [((), ["daemon-reload"]), ((Action("enable", "enable-it", covers=("daemon-reload",)),), [])]
+    )
+    def test_what_is_done_once_for_all_roles_is_left_to_the_units(
+        self, also: tuple[Action, ...], left: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unit = File(path="/etc/systemd/system/a.service", content=b"x", actions=(DAEMON_RELOAD, *also))
+        with sent(monkeypatch) as (actions, markers):
+            assert len(run(sync, "@@stat\n", paths=[unit])) == 1
+        assert actions == list(also)
+        assert markers == left
+        there = SAME.replace("/etc/a.conf", unit.path) + DAEMON_RELOAD.name
+        assert run(sync, there, paths=[unit]) == []
 
     def test_one_path_twice_is_refused(self) -> None:
         with pytest.raises(OperationError, match="twice"):
@@ -76,7 +99,7 @@ class TestSync:
             run(sync, "@@stat\n644\troot\troot\tregular file\t/etc/d\n", paths=[Directory(path="/etc/d")])
 
     def test_the_bundle_holds_files_and_manifest(self) -> None:
-        payload = bundle([FILE, Absent(path="/etc/gone")], list(FILE.actions), list(FILE.restarts))
+        payload = bundle([FILE, Absent(path="/etc/gone")], list(FILE.actions), ["restart@a.service"])
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(payload))) as tar:
             content = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
         assert content["root/etc/a.conf"] == b"x"
@@ -84,7 +107,7 @@ class TestSync:
             "file\t/etc/a.conf\t0644\troot\troot",
             "absent\t/etc/gone",
             "keep\ta.service\t/etc/a.conf",
-            "restart\trestart@a.service",
+            "marker\trestart@a.service",
             "action\tload\tload-it",
         ]
 
@@ -237,6 +260,16 @@ class TestUnits:
             "set -- start a.service",
             "set -- start b.service",
         ]
+
+    def test_changed_units_are_read_once(self) -> None:
+        forget = "rm -f /run/rtinfra/pending/daemon-reload"
+        asked = show(pending="daemon-reload")
+        assert run(units.ensure, asked, units=[Unit("a.service")]) == ["systemctl daemon-reload", forget]
+        # Which is what systemd does after this by itself.
+        new = show("inactive", "disabled", pending="daemon-reload")
+        enable, forgotten, start = run(units.ensure, new, units=[Unit("a.service")])
+        assert (enable, forgotten) == ("systemctl enable --quiet a.service", forget)
+        assert start.startswith("set -- start a.service\n")
 
     def test_reload_when_systemd_asks_for_it(self) -> None:
         assert run(units.ensure, show(reload="yes"), units=[Unit("a.service")]) == ["systemctl daemon-reload"]

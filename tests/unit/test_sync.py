@@ -70,7 +70,7 @@ def test_refused_file_leaves_every_old_file(run, tmp_path: Path) -> None:
             **ME,
         ),
     ]
-    done = run(bundle(paths, [Action("a", "true")], ["b.service"]))
+    done = run(bundle(paths, [Action("a", "true")], ["restart@b.service"]))
     assert done.returncode != 0
     assert "second" in done.stderr
     assert "not good" in done.stderr
@@ -102,7 +102,7 @@ def test_actions_run_once_after_all_files_and_restarts_stay_for_the_units(run, t
         File(path=str(one), content=b"1", actions=(action,), **ME),
         File(path=str(two), content=b"2", actions=(action,), **ME),
     ]
-    assert run(bundle(paths, [action], ["x.service"])).returncode == 0
+    assert run(bundle(paths, [action], ["restart@x.service"])).returncode == 0
     assert log.read_text() == "12"
     assert pending(tmp_path) == {"restart@x.service"}
 
@@ -232,7 +232,9 @@ def test_sh_is_not_bash() -> None:
 def test_only_actions_outlast_a_power_cut(run, tmp_path: Path) -> None:
     """A boot starts every unit with its new files, but nobody else would make the boot menu again."""
     actions = [Action("boot-menu", "false")]
-    assert run(bundle([File(path=str(tmp_path / "a"), content=b"", **ME)], actions, ["a.service"])).returncode != 0
+    assert (
+        run(bundle([File(path=str(tmp_path / "a"), content=b"", **ME)], actions, ["restart@a.service"])).returncode != 0
+    )
     assert [path.name for path in (tmp_path / "state" / "pending").iterdir()] == ["boot-menu"]
     assert [path.name for path in (tmp_path / "pending").iterdir()] == ["restart@a.service"]
     assert run(bundle([], [Action("boot-menu", "true")], [])).returncode == 0
