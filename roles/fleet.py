@@ -157,6 +157,11 @@ class _NotingStore:
             return LocalPackage(Path("missing"), name, "0")
 
 
+def secrets_for(host: FleetHost[HostConfig]) -> Secrets:
+    """Return the secrets of this computer for one host; raises SecretError."""
+    return operator_secrets(host.config[TELEMETRY].environment)
+
+
 class _NoSecrets:
     """Secrets that must not be read: whether a fleet fits together is found out without any."""
 
@@ -187,7 +192,7 @@ def _host_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Ite
 
 
 def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
-    secrets = operator_secrets()
+    secrets = secrets_for(host)
     if host.ssh.become_password not in (None, SshSettings.ASK):
         try:
             secrets.read(host.ssh.become_password)
@@ -206,7 +211,7 @@ def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
 def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:
     store = _NotingStore()
     try:
-        composed = compose(view_of(fleet, host, store, operator_secrets()), STARTING_ORDER)
+        composed = compose(view_of(fleet, host, store, secrets_for(host)), STARTING_ORDER)
     except ValueError as error:
         # A role that cannot work with what the rest of the fleet is; its words say what to change.
         yield host.problem(f"hosts.{host.name}.groups", ", ".join(host.groups), str(error))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rtinfra.config.host_types import HostAddress, MemoryShare, PackageName, Retention
 from rtinfra.config.sections import EVERY_HOST, Section
@@ -22,6 +23,21 @@ TEXTFILE_DIRECTORY: Final = "/var/lib/prometheus/node-exporter"
 LAST_FILE: Final = "zz-rtinfra"
 #: Slice of everything that watches a host: bounded, and on a real-time host off the isolated cores.
 AGENTS_SLICE: Final = "agents.slice"
+
+
+class FollowsEnvironment(NamedTuple):
+    """What follows from `telemetry.environment` where it is not set itself (OF-3)."""
+
+    tenant: str
+    preflight: Literal["paper", "staging", "prod"]
+
+
+#: By environment. The secret manager's environment has the same name (rtinfra.secrets.operator_secrets).
+ENVIRONMENTS: Final[Mapping[str, FollowsEnvironment]] = {
+    "dev": FollowsEnvironment("staging", "paper"),
+    "staging": FollowsEnvironment("staging", "staging"),
+    "prod": FollowsEnvironment("prod", "prod"),
+}
 
 
 class CpuSettings(Settings):
@@ -69,11 +85,21 @@ class TelemetrySettings(Settings):
     address: HostAddress | None = Field(
         description="address by which other hosts of the inventory reach this one; null: its ssh address",
     )
-    tenant: str = Field(pattern=TENANT_PATTERN, description="tenant of what this host sends")
+    tenant: str = Field(
+        pattern=TENANT_PATTERN, description="tenant of what this host sends; null: that of the environment"
+    )
     tenants: dict[str, TenantSettings]
     traces: str
     metrics: str
     logs: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tenant_of_the_environment(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("tenant") is not None:
+            return data
+        follows = ENVIRONMENTS.get(str(data.get("environment")))
+        return {**data, "tenant": follows.tenant} if follows else data
 
 
 class MirrorSettings(Settings):

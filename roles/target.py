@@ -12,7 +12,7 @@ from pyinfra.api.exceptions import DeployError
 
 from roles.catalogue import ROLES
 from roles.composition import STACK, Batch, Composition, batch_names, compose
-from roles.fleet import view_of
+from roles.fleet import secrets_for, view_of
 from roles.host import HostConfig
 from roles.prerequisites import check_layout, check_roles
 from roles.shape import FleetView, Phase
@@ -26,7 +26,6 @@ from rtinfra.operations import images as image_operations
 from rtinfra.operations import mirror as mirror_operations
 from rtinfra.operations.mirror import MirrorUnreachable, asked
 from rtinfra.operations.resources import Resource, RuntimeValue
-from rtinfra.secrets import operator_secrets
 from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
 
 
@@ -136,7 +135,7 @@ def current_target() -> Target:
             fleet_of(host),
             fleet_host,
             LocalStore(),
-            operator_secrets(),
+            secrets_for(fleet_host),
             layout=layout,
             distribution=state.distribution,
         )

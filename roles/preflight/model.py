@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from roles.shared import ENVIRONMENTS
 from rtinfra.config.host_types import Interval, MemoryBound, OwnFolder, PackageName
 from rtinfra.config.sections import Section
 from rtinfra.config.types import AbsolutePath
@@ -22,8 +23,17 @@ class PreflightSettings(settings.ChosenSettings):
     environment_file: AbsolutePath | None = Field(description="file with variables of the application")
     wheels: Literal["carried", "index"] = Field(description="where the host's Python packages come from")
 
+    def environment_in(self, telemetry: str) -> settings.Environment:
+        """Return the environment of a preflight on a host of that `telemetry.environment`."""
+        return self.environment or ENVIRONMENTS[telemetry].preflight
+
     def on_host(
-        self, textfiles: str, housekeeping: str | None, ready_url: str | None, runbooks_url: str | None
+        self,
+        environment: settings.Environment,
+        textfiles: str,
+        housekeeping: str | None,
+        ready_url: str | None,
+        runbooks_url: str | None,
     ) -> settings.PreflightSettings:
         """Return what the program on the host gets: without what is the role's, with what only the fleet knows.
 
@@ -31,7 +41,7 @@ class PreflightSettings(settings.ChosenSettings):
         that are not isolated, None elsewhere; `ready_url` is where the application of this project would answer,
         `runbooks_url` where the pages are.
         """
-        own = {name: getattr(self, name) for name in settings.ChosenSettings.model_fields}
+        own: dict[str, Any] = {name: getattr(self, name) for name in settings.ChosenSettings.model_fields}
         realtime = self.checks.realtime
         if realtime is not None:
             kept = realtime.housekeeping or housekeeping
@@ -39,6 +49,7 @@ class PreflightSettings(settings.ChosenSettings):
         application = self.checks.application
         if application.url is None and not application.command:
             application = application.model_copy(update={"url": ready_url})
+        own["environment"] = environment
         own["checks"] = self.checks.model_copy(update={"realtime": realtime, "application": application})
         own["notify"] = self.notify.model_copy(update={"runbooks_url": self.notify.runbooks_url or runbooks_url})
         return settings.PreflightSettings(**own, textfile_directory=textfiles)

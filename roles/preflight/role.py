@@ -64,6 +64,7 @@ def _configuration(settings: PreflightSettings, view: FleetView) -> Iterator[Res
     pages = [member.url(member.settings.log_port, "/runbooks") for member in view.members(ALERTMANAGER)]
     application = view.own(RT_APP)
     on_host = settings.on_host(
+        settings.environment_in(view.telemetry.environment),
         TEXTFILE_DIRECTORY,
         view.housekeeping,
         loopback(application.rt_process.health_port, "/health/ready") if application else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from roles.preflight.model import PreflightSettings as RoleSettings
-from roles.shared import TEXTFILE_DIRECTORY
+from roles.shared import ENVIRONMENTS, TELEMETRY, TEXTFILE_DIRECTORY
 from rtinfra.config.explain import explain
 from rtinfra.config.problems import ConfigError
 from rtinfra.config.yaml import load_yaml
@@ -52,16 +52,35 @@ def load(path: Path) -> PreflightSettings:
         return load_json(path)
     if not path.is_file():
         raise PreflightError(f"there is no file {path}", "name the file with --settings")
-    try:
-        tree = load_yaml(path, str(path)).plain()
-    except ConfigError as error:
-        raise PreflightError(f"the settings {path} are wrong", "correct them", str(error)) from None
-    section = tree.get(_SECTION) if isinstance(tree, dict) else None
+    section = _section(path, _SECTION)
     if section is None:
         raise PreflightError(f"{path} has no section {_SECTION}", "compare it with group_data/preflight.yaml")
     try:
-        return RoleSettings.model_validate(section).on_host(TEXTFILE_DIRECTORY, None, None, None)
+        settings = RoleSettings.model_validate(section)
+        environment = settings.environment or settings.environment_in(_telemetry_environment(path))
+        return settings.on_host(environment, TEXTFILE_DIRECTORY, None, None, None)
     except ValueError as error:
         found = explain(error, RoleSettings, section, _SECTION)  # type: ignore[arg-type]
         reasons = "\n".join(f"{one.key}: {one.reason}" for one in found)
         raise PreflightError(f"the settings {path} are wrong", "correct them", reasons) from None
+
+
+def _telemetry_environment(path: Path) -> str:
+    """Return what `telemetry.environment` is for all hosts, which null follows; raises PreflightError."""
+    shared = path.with_name("all.yaml")
+    telemetry = _section(shared, TELEMETRY.name) if shared.is_file() else None
+    found = telemetry.get("environment") if isinstance(telemetry, dict) else None
+    if found not in ENVIRONMENTS:
+        raise PreflightError(
+            f"{path} leaves {_SECTION}.environment to telemetry.environment, which {shared} does not have",
+            f"set {_SECTION}.environment to paper, staging or prod",
+        )
+    return str(found)
+
+
+def _section(path: Path, name: str) -> object:
+    try:
+        tree = load_yaml(path, str(path)).plain()
+    except ConfigError as error:
+        raise PreflightError(f"the settings {path} are wrong", "correct them", str(error)) from None
+    return tree.get(name) if isinstance(tree, dict) else None

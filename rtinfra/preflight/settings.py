@@ -139,7 +139,7 @@ class CheckSettings(Settings):
 class ChosenSettings(Settings):
     """What people decide about the preflight, wherever it runs."""
 
-    environment: Environment
+    environment: Environment | None = Field(description="null: as the host's telemetry says")
     namespace: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="metrics begin with it")
     timeout: Moment = Field(description="a check that takes longer has failed")
     state_directory: AbsolutePath
@@ -150,5 +150,7 @@ class ChosenSettings(Settings):
 
 class PreflightSettings(ChosenSettings):
     """Settings of the preflight on one computer: the same, and where node_exporter of it looks for metrics."""
+
+    environment: Environment
 
     textfile_directory: AbsolutePath

@@ -49,9 +49,28 @@ class Secrets:
         return self.get(name).get_secret_value().encode()
 
 
+class _OfNoHost:
+    """A manager whose environment is that of the host which a secret is for, where there is none."""
+
+    def __init__(self, settings: Path) -> None:
+        self._settings = settings
+
+    def find(self, name: str) -> SecretStr | None:
+        raise SecretError(
+            f"the secret {name} may be in the secret manager, but in which of its environments depends on a host",
+            f"set infisical.environment in {self._settings}, or {self.where(name)}",
+        )
+
+    def where(self, name: str) -> str:
+        return f"keep {name} on this computer"
+
+
 @cache
-def operator_secrets(project: Path = PROJECT) -> Secrets:
+def operator_secrets(environment: str | None = None, project: Path = PROJECT) -> Secrets:
     """Return the secrets of this computer, as secrets.yaml of the project folder says; without it, the local ones.
+
+    `environment` is the `telemetry.environment` of the host that they are for, None where they are for no host: a
+    secret manager may have others for each.
 
     Raises:
         SecretError: secrets.yaml is wrong, or a credential that it names is missing.
@@ -60,10 +79,10 @@ def operator_secrets(project: Path = PROJECT) -> Secrets:
     path = project / "secrets.yaml"
     if not path.exists():
         return Secrets([local])
-    return _configured(path, local)
+    return _configured(path, local, environment)
 
 
-def _configured(path: Path, local: LocalSecrets) -> Secrets:
+def _configured(path: Path, local: LocalSecrets, environment: str | None) -> Secrets:
     # Only who has such a file pays for the parser and the providers.
     import yaml
 
@@ -87,12 +106,15 @@ def _configured(path: Path, local: LocalSecrets) -> Secrets:
     if (age := sources.age) is not None:
         providers.append(AgeSecrets(root / age.file.expanduser(), root / age.identity.expanduser()))
     if (manager := sources.infisical) is not None:
+        slug = manager.environment or environment
+        if slug is None:
+            return Secrets([*providers, _OfNoHost(path)])
         bootstrap = Secrets(providers)
         providers.append(
             InfisicalSecrets(
                 url=manager.url,
                 project=manager.project,
-                environment=manager.environment,
+                environment=slug,
                 path=manager.path,
                 client_id=bootstrap.get(manager.client_id_secret),
                 client_secret=bootstrap.get(manager.client_secret_secret),

@@ -21,7 +21,9 @@ class InfisicalSettings(Settings):
 
     url: str = Field(pattern=r"^https?://[^\s@]+[^\s@/]$")
     project: str = Field(pattern=r"^[\w-]+$", description="id of the project")
-    environment: str = Field(pattern=r"^[\w-]+$", description="slug of the environment")
+    environment: str | None = Field(
+        pattern=r"^[\w-]+$", description="slug of the environment; null: named as the host's telemetry.environment"
+    )
     path: str = Field(pattern=r"^/\S*$")
     client_id_secret: SecretName
     client_secret_secret: SecretName

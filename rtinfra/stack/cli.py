@@ -15,12 +15,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from roles.fleet import secrets_for
 from rtinfra.connection import Connections
 from rtinfra.hosts import HostsError
 from rtinfra.images import LocalStore
 from rtinfra.passwords import PASSWORDS, NobodyToAsk
 from rtinfra.quadlet import DATA_ROOT
-from rtinfra.secrets import operator_secrets
 from rtinfra.stack import run, scripts, surroundings
 from rtinfra.stack_programs import Program, programs_of
 
@@ -164,7 +164,7 @@ def env_check(
         def parse(text: str, own: Sequence[Program]) -> list[surroundings.Check]:
             entry = stack.hosts[own[0].host]
             every = programs_of(stack.fleet, entry)
-            return surroundings.checks(entry, own, every, surroundings.parse(text), operator_secrets(), LocalStore())
+            return surroundings.checks(entry, own, every, surroundings.parse(text), secrets_for(entry), LocalStore())
 
         results = run.on_hosts(connections, stack.all, surroundings.script, parse)
     if as_json:

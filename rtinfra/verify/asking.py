@@ -60,14 +60,17 @@ class Asker:
             time.sleep(_PAUSE_SECONDS)
 
 
-def basic(user: str, secret: str) -> dict[str, str]:
-    """Return the header that logs a user in; the control is not applicable where the password is not known here."""
-    return {"Authorization": "Basic " + base64.b64encode(user.encode() + b":" + known(secret)).decode()}
+def basic(user: str, secret: str, environment: str) -> dict[str, str]:
+    """Return the header that logs a user in; the control is not applicable where the password is not known here.
+
+    `environment` is the `telemetry.environment` of the host.
+    """
+    return {"Authorization": "Basic " + base64.b64encode(user.encode() + b":" + known(secret, environment)).decode()}
 
 
-def known(secret: str) -> bytes:
+def known(secret: str, environment: str) -> bytes:
     """Return a secret; the control is not applicable where it is not defined on this computer."""
     try:
-        return operator_secrets().read(secret)
+        return operator_secrets(environment).read(secret)
     except SecretError:
         expect.not_applicable(f"the secret {secret} is not defined on this computer")

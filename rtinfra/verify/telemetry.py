@@ -246,7 +246,7 @@ def _in_store(asker: Asker, view: FleetView, trace: str) -> Callable[[], str]:
     if store is None or store.log_request is None or store.log_records is None:
         expect.not_applicable(f"no host of the inventory runs {view.telemetry.logs}")
     request, records = store.log_request(trace), store.log_records
-    login = basic(*store.log_login) if store.log_login else {}
+    login = basic(*store.log_login, view.telemetry.environment) if store.log_login else {}
     tenant = {TENANT_HEADER: view.telemetry.tenant} if store.by_tenant else {}
 
     def look() -> str:

@@ -252,7 +252,7 @@ def shipped(asker: Asker, config: HostConfig, view: FleetView) -> Shipped:
     if config.get(RT_APP) is None:
         expect.not_applicable("the application, whose log files are shipped, does not run on this host")
     backend = backends[0]
-    login = basic("elastic", backend.settings.password_secret)
+    login = basic("elastic", backend.settings.password_secret, view.telemetry.environment)
     index = f"http://{backend.address}:{backend.settings.port}/mxrc-logs-*"
     log = f"{config[RT_APP].log_dir}/non_rt_process.log"
     paced = _ship(asker, log, index, login, rate=_LIMITS.log_lines_per_second)

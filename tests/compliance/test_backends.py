@@ -28,6 +28,7 @@ from roles.prometheus import model as prometheus_model
 from roles.prometheus.model import PROMETHEUS
 from roles.rt_app.model import RT_APP
 from roles.shape import FleetView
+from roles.shared import TELEMETRY
 from roles.tempo import model as tempo_model
 from roles.tempo.model import TEMPO
 from rtinfra.facts.http import HttpAnswer
@@ -312,7 +313,7 @@ def test_alloy_losses(answers: Answers, config: HostConfig, view: FleetView) -> 
 @pytest.fixture
 def elastic(config: HostConfig) -> dict[str, str]:
     """What logs the user `elastic` in."""
-    return basic("elastic", expect.found(config[ELASTICSEARCH], "settings of Elasticsearch", "none").password_secret)
+    return basic("elastic", config[ELASTICSEARCH].password_secret, config[TELEMETRY].environment)
 
 
 @pytest.mark.on("elasticsearch")
@@ -363,7 +364,7 @@ def test_data_view(asker: Asker, config: HostConfig, view: FleetView) -> None:
     backends = view.members(ELASTICSEARCH)
     if not backends:
         expect.not_applicable("no host of the inventory runs Elasticsearch")
-    login = basic("elastic", backends[0].settings.password_secret)
+    login = basic("elastic", backends[0].settings.password_secret, view.telemetry.environment)
     views = _json(asker.get(f"{view.url(config[KIBANA].port)}/api/data_views", login))["data_view"]
     titles = [found["title"] for found in views]
     expect.equal(titles.count(f"{_LOG_TEMPLATE}-*"), 1, f"data views {_LOG_TEMPLATE}-*")
@@ -378,7 +379,7 @@ def test_data_view(asker: Asker, config: HostConfig, view: FleetView) -> None:
 @pytest.fixture
 def grafana(config: HostConfig) -> dict[str, str]:
     """What logs Grafana's administrator in."""
-    return basic("admin", expect.found(config[GRAFANA], "settings of Grafana", "none").admin_password_secret)
+    return basic("admin", config[GRAFANA].admin_password_secret, config[TELEMETRY].environment)
 
 
 @pytest.mark.on("grafana")
@@ -437,7 +438,7 @@ def _sources(node: object) -> set[str]:
 @pytest.mark.control(id="OB-12.1", severity="high", title="The object storage has all its nodes and data")
 def test_garage_health(asker: Asker, config: HostConfig, view: FleetView) -> None:
     settings = expect.found(config[GARAGE], "settings of Garage", "none")
-    token = {"Authorization": f"Bearer {known(settings.admin_token_secret).decode()}"}
+    token = {"Authorization": f"Bearer {known(settings.admin_token_secret, view.telemetry.environment).decode()}"}
     health = _json(asker.get(view.url(settings.admin_port, "/v2/GetClusterHealth"), token))
     expect.entries(health, {"status": "healthy", "connectedNodes": len(view.members(GARAGE))}, "cluster")
     expect.equal(health["partitionsAllOk"], health["partitions"], "partitions with all their copies")

@@ -10,7 +10,7 @@ from roles.agents.role import NODE_EXPORTER_UNIT
 from roles.host import HostConfig
 from roles.preflight.model import PREFLIGHT, PreflightSettings
 from roles.preflight.role import ACCOUNT, SERVICE, TIMER
-from roles.shared import AGENTS_SLICE, RT_GROUP, TEXTFILE_DIRECTORY
+from roles.shared import AGENTS_SLICE, RT_GROUP, TELEMETRY, TEXTFILE_DIRECTORY
 from rtinfra.cpu import CpuLayout, parse_cpu_list
 from rtinfra.limits import project_limits
 from rtinfra.preflight.settings import CONFIGURATION
@@ -37,6 +37,12 @@ def settings(config: HostConfig) -> PreflightSettings:
 
 
 @pytest.fixture
+def environment(settings: PreflightSettings, config: HostConfig) -> str:
+    """What the metrics of this host are labelled with."""
+    return settings.environment_in(config[TELEMETRY].environment)
+
+
+@pytest.fixture
 def exposed(answers: Answers, programs: tuple[Program, ...]) -> tuple[Sample, ...]:
     """What node_exporter shows."""
     url = next((program.ready for program in programs if program.unit == NODE_EXPORTER_UNIT), None)
@@ -51,9 +57,9 @@ def _one(exposed: tuple[Sample, ...], name: str, labels: Mapping[str, str]) -> f
 
 
 @pytest.mark.control(id="PF-1.1", severity="critical", title="The host itself says that it is ready for live operation")
-def test_ready_for_live(exposed: tuple[Sample, ...], settings: PreflightSettings) -> None:
+def test_ready_for_live(exposed: tuple[Sample, ...], settings: PreflightSettings, environment: str) -> None:
     name = f"{settings.namespace}_preflight_ready_for_live"
-    expect.equal(_one(exposed, name, {"env": settings.environment}), 1.0, name)
+    expect.equal(_one(exposed, name, {"env": environment}), 1.0, name)
 
 
 @pytest.mark.control(id="PF-2.1", severity="high", title="All seven measurements of the preflight are published")
@@ -63,11 +69,11 @@ def test_seven_metrics(exposed: tuple[Sample, ...], settings: PreflightSettings)
 
 
 @pytest.mark.control(id="PF-2.2", severity="medium", title="Measurements name their environment in one plain word")
-def test_environment_label(exposed: tuple[Sample, ...], settings: PreflightSettings) -> None:
+def test_environment_label(exposed: tuple[Sample, ...], settings: PreflightSettings, environment: str) -> None:
     mine = [one for one in exposed if one.name.startswith(f"{settings.namespace}_preflight_")]
     found = {one.labels.get("env", "") for one in mine}
     expect.nothing(sorted(found - {"paper", "staging", "prod"}), "other values of env")
-    expect.that(settings.environment in found, found, f"with {settings.environment}", "values of env")
+    expect.that(environment in found, found, f"with {environment}", "values of env")
 
 
 @pytest.mark.control(id="PF-4.1", severity="medium", title="What every check found is kept on the host")

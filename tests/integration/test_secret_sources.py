@@ -156,7 +156,7 @@ def test_all_places_one_after_the_other(keys: Path, manager: SecretManager, tmp_
         },
     }
     (tmp_path / "secrets.yaml").write_text(json.dumps(sources))
-    secrets = operator_secrets(tmp_path)
+    secrets = operator_secrets(project=tmp_path)
     assert secrets.read("from_file") == b"planted-file-value"
     assert secrets.read("from_age") == VALUE.encode()
     assert secrets.read("slack_webhook") == b"planted-managed-value"
@@ -167,7 +167,25 @@ def test_all_places_one_after_the_other(keys: Path, manager: SecretManager, tmp_
     assert "planted" not in str(error.value).replace("planted-id", "")
 
 
+def test_the_managers_environment_follows_the_hosts(keys: Path, manager: SecretManager, tmp_path: Path) -> None:
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    for name, value in {"client_secret": "planted-client-secret", "client_id": "planted-id"}.items():
+        (directory / name).write_text(value)
+        (directory / name).chmod(0o600)
+    place = {"url": manager.url, "project": manager.project, "environment": None, "path": manager.path, "ca_file": None}
+    login = {"client_id_secret": "client_id", "client_secret_secret": "client_secret"}
+    (tmp_path / "secrets.yaml").write_text(json.dumps({"age": None, "infisical": place | login}))
+    found = operator_secrets(manager.environment, project=tmp_path)
+    assert found.read("slack_webhook") == b"planted-managed-value"
+    with pytest.raises(SecretError, match=r"another-environment"):
+        operator_secrets("another-environment", project=tmp_path).get("slack_webhook")
+    # What is for no host, in none of them.
+    with pytest.raises(SecretError, match=r"depends on a host.*set infisical\.environment"):
+        operator_secrets(project=tmp_path).get("slack_webhook")
+
+
 def test_a_wrong_list_of_places_is_named(tmp_path: Path) -> None:
     (tmp_path / "secrets.yaml").write_text("age: {file: x}\ninfisical: null\n")
     with pytest.raises(SecretError, match=r"secrets\.yaml is wrong: .*age\.identity.*secrets\.example\.yaml"):
-        operator_secrets(tmp_path)
+        operator_secrets(project=tmp_path)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from roles.fleet import load_checked_hosts, view_of
+from roles.fleet import load_checked_hosts, load_hosts, view_of
 from roles.jaeger.model import JAEGER
+from roles.preflight.model import PREFLIGHT
 from roles.rt_app.model import RT_APP
+from roles.shared import TELEMETRY
 from rtinfra.config import ConfigError
 from rtinfra.paths import PROJECT
 from tests.unit.telemetry_site import FakeSecrets, FakeStore
@@ -111,7 +113,7 @@ def test_a_role_that_cannot_work_in_this_fleet_says_why(write: Write) -> None:
 
 def refusals_without_secrets(path: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("roles.fleet.operator_secrets", FakeSecrets)
+        patch.setattr("roles.fleet.operator_secrets", lambda environment=None: FakeSecrets())
         return refusals(path)
 
 
@@ -145,3 +147,26 @@ def test_a_gateway_that_agents_know_by_name_only(write: Write) -> None:
 def test_two_services_at_the_last_port(write: Write) -> None:
     text = refusals(write({"station": BACKENDS}, station={"jaeger": {"ui_port": 65535, "grpc_port": 65535}}))
     assert "is already taken by" in text
+
+
+@pytest.mark.parametrize(
+    ("environment", "tenant", "preflight"),
+    [("dev", "staging", "paper"), ("staging", "staging", "staging"), ("prod", "prod", "prod")],
+)
+def test_one_value_switches_the_environment(write: Write, environment: str, tenant: str, preflight: str) -> None:
+    """OF-3; one that is set itself stays."""
+    settings = {"telemetry": {"environment": environment}}
+    path = write(
+        {"robot": ["preflight"], "other": ["preflight"]},
+        robot=settings,
+        other={
+            "telemetry": {"environment": environment, "tenant": "infra-monitoring"},
+            "preflight": {"environment": "paper"},
+        },
+    )
+    hosts = load_hosts(PROJECT, path).hosts
+    robot, other = hosts["robot"].config, hosts["other"].config
+    assert robot[TELEMETRY].tenant == tenant
+    assert robot[PREFLIGHT].environment_in(robot[TELEMETRY].environment) == preflight
+    assert other[TELEMETRY].tenant == "infra-monitoring"
+    assert other[PREFLIGHT].environment_in(other[TELEMETRY].environment) == "paper"

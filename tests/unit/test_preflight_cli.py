@@ -37,6 +37,7 @@ def test_settings_of_the_project_run_here(tmp_path: Path) -> None:
     path, prom = tmp_path / "preflight.yaml", tmp_path / "x.prom"
     checks = SHIPPED["preflight"]["checks"] | {"variables": [{"name": "PATH"}]}
     path.write_text(yaml.safe_dump({"preflight": SHIPPED["preflight"] | {"checks": checks}}))
+    (tmp_path / "all.yaml").write_text("telemetry: {environment: dev}\n")
     words = ["--no-alerts", "--state", str(tmp_path), "--output-prom", str(prom), "--settings", str(path)]
     code, output = run("preflight", *words)
     assert code == 0, output
@@ -48,7 +49,7 @@ def test_a_state_directory_that_cannot_be_made_is_not_ready_and_said(tmp_path: P
     path, blocked = tmp_path / "preflight.yaml", tmp_path / "file"
     blocked.write_text("")
     checks = SHIPPED["preflight"]["checks"] | {"variables": [{"name": "PATH"}]}
-    path.write_text(yaml.safe_dump({"preflight": SHIPPED["preflight"] | {"checks": checks}}))
+    path.write_text(yaml.safe_dump({"preflight": SHIPPED["preflight"] | {"checks": checks, "environment": "paper"}}))
     prom = str(tmp_path / "x.prom")
     code, output = run("preflight", "--state", str(blocked / "state"), "--output-prom", prom, "--settings", str(path))
     assert code == 2, output
@@ -59,6 +60,7 @@ def test_a_state_directory_that_cannot_be_made_is_not_ready_and_said(tmp_path: P
     ("text", "told"),
     [
         ("preflight: {environment: production}", "preflight.environment"),
+        (yaml.safe_dump(SHIPPED), "set preflight.environment to paper, staging or prod"),
         ("other: 1", "has no section preflight"),
         ("preflight: [", "are wrong"),
     ],
@@ -83,7 +85,8 @@ def test_a_trial_without_channels_is_wrong_usage() -> None:
 
 def test_a_trial_with_a_channel_without_credential(tmp_path: Path) -> None:
     path = tmp_path / "preflight.yaml"
-    section = SHIPPED["preflight"] | {"notify": SHIPPED["preflight"]["notify"] | {"slack": {"url_secret": "nowhere"}}}
+    notify = SHIPPED["preflight"]["notify"] | {"slack": {"url_secret": "nowhere"}}
+    section = SHIPPED["preflight"] | {"notify": notify, "environment": "paper"}
     path.write_text(yaml.safe_dump({"preflight": section}))
     code, output = run("notify", "test", "--settings", str(path))
     assert code == 2 and "the channel slack is configured and has no credential" in output

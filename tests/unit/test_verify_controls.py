@@ -64,10 +64,10 @@ INVENTORY = """hosts:
 PREFLIGHT_METRICS = (
     "node_time_seconds 1000\n"
     'node_textfile_mtime_seconds{file="/var/lib/prometheus/node-exporter/rtinfra_preflight.prom"} 700\n'
-    'rtinfra_preflight_ready_for_live{env="paper"} 1\n'
-    'rtinfra_preflight_checks_total{env="paper",check="redis",status="pass"} 3\n'
+    'rtinfra_preflight_ready_for_live{env="prod"} 1\n'
+    'rtinfra_preflight_checks_total{env="prod",check="redis",status="pass"} 3\n'
 ) + "".join(
-    f'rtinfra_preflight_{name}{{env="paper"}} 3\n'
+    f'rtinfra_preflight_{name}{{env="prod"}} 3\n'
     for name in (
         *("runs_total", "last_success", "duration_seconds_count"),
         *("realcheck_redis_latency_seconds_count", "realcheck_postgres_latency_seconds_count"),
@@ -81,7 +81,7 @@ PREFLIGHT_FILES = (
     "/etc/rtinfra/preflight 750 root",
     "/etc/rtinfra/preflight/settings.json 600 rtinfra-preflight",
     "/etc/rtinfra/preflight/secrets 700 rtinfra-preflight",
-    "/var/lib/rtinfra-preflight/evidence/20261120T120000.000000Z-paper-1.json 640 rtinfra-preflight",
+    "/var/lib/rtinfra-preflight/evidence/20261120T120000.000000Z-prod-1.json 640 rtinfra-preflight",
 )
 # Controls that ask by themselves or do something; the snapshot is not what they look at.
 ACTIVE = {"OB-4.1", "OB-15.1", "AL-1.3", "AL-2.4"}
@@ -408,10 +408,10 @@ def test_healthy_hosts_pass(verify: Callable[..., Report]) -> None:
         ("otelcol.exporter.otlphttp.prod_logs", "otelcol.exporter.otlphttp.other", "OB-7.2"),
         ("http://192.0.2.2:9095/alerts", "http://192.0.2.9:9095/alerts", "AL-1.2"),
         ("watchdog_missing 0", "watchdog_missing 1", "AL-2.1"),
-        ('ready_for_live{env="paper"} 1', 'ready_for_live{env="paper"} 0', "PF-1.1"),
+        ('ready_for_live{env="prod"} 1', 'ready_for_live{env="prod"} 0', "PF-1.1"),
         ("rtinfra_preflight_last_success", "other_last_success", "PF-2.1"),
-        ('runs_total{env="paper"}', 'runs_total{env="Environment.PAPER"}', "PF-2.2"),
-        ("-paper-1.json 640", "-paper-1.tmp 640", "PF-4.1"),
+        ('runs_total{env="prod"}', 'runs_total{env="Environment.PROD"}', "PF-2.2"),
+        ("-prod-1.json 640", "-prod-1.tmp 640", "PF-4.1"),
         (
             "Id=rtinfra-preflight.timer\nActiveState=active",
             "Id=rtinfra-preflight.timer\nActiveState=inactive",
