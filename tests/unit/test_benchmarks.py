@@ -24,7 +24,7 @@ from tests.chaos.instants import USUAL
 
 # Not installed, unlike rtinfra and roles: found from the project folder only.
 sys.path.insert(0, str(PROJECT))
-from benchmarks import noop, playbook, provision, script
+from benchmarks import noop, parameters, playbook, provision, script
 from benchmarks.record import Desired, Observation
 
 DESIRED = Desired(
@@ -165,6 +165,28 @@ print(json.dumps(plan.measure(2).to_json()))
     assert found["hosts"] == 2 and found["changes"] > 150
     seconds = found["processor_seconds"]
     assert seconds["total"] == pytest.approx(sum(seconds[name] for name in ("settings", "operations", "plan")))
+
+
+# ---- what is left of a word of the command line -------------------------------------------------------------
+
+
+def test_what_a_core_took_is_counted() -> None:
+    before = """           CPU0       CPU2       CPU3
+  1:         9          0          4   IO-APIC   1-edge      i8042
+LOC:      1000         50        700   Local timer interrupts
+ERR:         0
+@@
+cpu0 0 0 900 100 0 0 1 2 3
+cpu2 0 0 40 10 0 0 1 2 3
+cpu3 0 0 7 1 0 0 1 2 3
+"""
+    after = (
+        before.replace("700 ", "5700")
+        .replace("         4   IO", "        14   IO")
+        .replace("cpu3 0 0 7", "cpu3 0 0 27")
+    )
+    assert parameters.counted(before, after, 3, 10) == parameters.Core({"1": 1.0, "LOC": 500.0}, 2.0)
+    assert parameters.counted(before, after, 2, 10) == parameters.Core({}, 0.0)
 
 
 # ---- a first deploy against a shell script ----------------------------------------------------------------
