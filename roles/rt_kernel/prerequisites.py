@@ -89,6 +89,14 @@ def _unfit(view: FleetView, state: HostState) -> Iterator[Finding]:
             "make GRUB the boot loader (`grub-install`, then choose it in the firmware), or remove the other one;"
             " boot, then deploy again",
         )
+    if state.asks_password:
+        yield Finding(
+            "host",
+            view.host,
+            "has a GRUB that asks for a password before it starts the running kernel: the host would not come back by"
+            " itself",
+            "give the entries --unrestricted (CLASS in /etc/grub.d/10_linux), run `update-grub`, then deploy again",
+        )
     if not state.has_initramfs_tools:
         yield Finding(
             "host",

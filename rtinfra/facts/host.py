@@ -17,6 +17,7 @@ _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d
 
 # Boot loader interface, systemd.io/BOOT_LOADER_INTERFACE.
 LOADER_INFO = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+GRUB_FOLDER = "/boot/grub"
 
 #: One command: the whole script costs one round trip.
 COMMANDS = {
@@ -42,6 +43,13 @@ COMMANDS = {
     # next section needs); and whether it speaks as GRUB.
     "loader": f"tr -cd '[:print:]' <{LOADER_INFO}; echo",
     "started_by_grub": "grep -qw BOOT_IMAGE /proc/cmdline && echo yes",
+    # GRUB asks for a name and a password before every entry that is not --unrestricted (GRUB manual, "Security"). Of
+    # the running kernel's entry, since that one is kept; the boot program asks again of the one it is about to try.
+    "grub_password": (
+        f"grep -qs '^[[:space:]]*set superusers=' {GRUB_FOLDER}/*.cfg && "
+        f'entry=$(grep -s "^[[:space:]]*menuentry .*\'gnulinux-$(uname -r)-advanced-" {GRUB_FOLDER}/grub.cfg)'
+        ' && ! echo "$entry" | grep -q -e --unrestricted && echo yes'
+    ),
     "initramfs_tools": "command -v mkinitramfs >/dev/null && echo yes",
     "cgroup_hierarchy": "stat -f -c %T /sys/fs/cgroup",
     # The file system of GRUB's environment, and what it lies on.
@@ -63,8 +71,8 @@ class HostState:
     megabytes that root may still write there. `clock` is in seconds since the epoch. `codename` is the distribution's
     (trixie), `architecture` dpkg's name of it (amd64). `grub_filesystem` is that of /boot/grub,
     `grub_devices` the kinds of devices it lies on as lsblk(8) names them; both empty when the host cannot tell.
-    `boot_loader` is the name of what started this boot when that was not GRUB, else empty. `cgroup_filesystem` is
-    cgroup2fs where there is one hierarchy.
+    `boot_loader` is the name of what started this boot when that was not GRUB, else empty. `asks_password`: GRUB wants
+    one before it starts the kernel that runs. `cgroup_filesystem` is cgroup2fs where there is one hierarchy.
     """
 
     distribution: str
@@ -82,6 +90,7 @@ class HostState:
     grub_filesystem: str
     grub_devices: frozenset[str]
     boot_loader: str
+    asks_password: bool
     has_initramfs_tools: bool
     cgroup_filesystem: str
 
@@ -129,6 +138,7 @@ def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
         grub_filesystem=one("grub_fs"),
         grub_devices=frozenset(line.strip() for line in found.get("grub_devices", []) if line.strip()),
         boot_loader=_other_loader(one("loader"), one("started_by_grub") == "yes"),
+        asks_password=one("grub_password") == "yes",
         has_initramfs_tools=one("initramfs_tools") == "yes",
         cgroup_filesystem=one("cgroup_hierarchy"),
     )

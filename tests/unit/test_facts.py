@@ -13,7 +13,7 @@ from rtinfra.facts import output_sections
 from rtinfra.facts.boot import Boot, parse_boot_state
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, parse_files_state
-from rtinfra.facts.host import COMMANDS, LOADER_INFO, Host, parse_host_state, state_of
+from rtinfra.facts.host import COMMANDS, GRUB_FOLDER, LOADER_INFO, Host, parse_host_state, state_of
 from rtinfra.facts.packages import parse_packages_state
 from rtinfra.facts.units import parse_units_state
 
@@ -73,6 +73,29 @@ def test_what_started_a_host(left: str | None, booted: bool, other: str, tmp_pat
     found = output_sections.parse([*HOST, *done.stdout.splitlines()])
     assert set(asked) <= set(found)
     assert state_of(found).boot_loader == other
+
+
+@pytest.mark.parametrize(
+    ("superusers", "options", "asked"),
+    [
+        ("", "", False),
+        ('set superusers="admin"', "", True),
+        ('set superusers="admin"', "--unrestricted ", False),
+        ('set superusers="admin"', "--users guest ", True),
+    ],
+)
+def test_whether_grub_asks_for_a_password(superusers: str, options: str, asked: bool, tmp_path: Path) -> None:
+    release = subprocess.run(["uname", "-r"], capture_output=True, text=True, check=True).stdout.strip()
+    # One who may start an old kernel is of no use to the one that runs.
+    entries = "".join(
+        f"\tmenuentry 'Debian, with Linux {kernel}' {words}--class debian "
+        f"$menuentry_id_option 'gnulinux-{kernel}-advanced-0' {{\n\tlinux /vmlinuz-{kernel}\n\t}}\n"
+        for kernel, words in ((release, options), ("4.0-old", "--unrestricted "))
+    )
+    (tmp_path / "grub.cfg").write_text(f"{superusers}\nsubmenu 'Advanced' {{\n{entries}}}\n")
+    text = output_sections.script({"grub_password": COMMANDS["grub_password"].replace(GRUB_FOLDER, str(tmp_path))})
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    assert state_of(output_sections.parse([*HOST, *done.stdout.splitlines()])).asks_password is asked
 
 
 def test_host() -> None:

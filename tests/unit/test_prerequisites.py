@@ -31,6 +31,7 @@ GOOD = HostState(
     grub_filesystem="ext4",
     grub_devices=frozenset({"disk", "part"}),
     boot_loader="",
+    asks_password=False,
     has_initramfs_tools=True,
     cgroup_filesystem="cgroup2fs",
 )
@@ -75,6 +76,7 @@ def test_a_good_host() -> None:
         ({"grub_devices": frozenset({"disk", "part", "raid1"})}, "ext4 on raid1"),
         ({"architecture": "arm64"}, "is an arm64 machine"),
         ({"boot_loader": "systemd-boot 257.9"}, "but systemd-boot 257.9 started it"),
+        ({"asks_password": True}, "has a GRUB that asks for a password"),
         ({"has_initramfs_tools": False}, "has no initramfs-tools"),
         ({"cgroup_filesystem": "tmpfs"}, "has its control groups on tmpfs"),
         ({"free_mb": {"/": 10, "/boot": 500}}, "MB must be free in /"),
