@@ -332,7 +332,7 @@ def _reason(item: _Item, said: str) -> str:
         item.is_too_long = False
         item.path.unlink(missing_ok=True)
         item.rejected.unlink(missing_ok=True)
-        return f"it is too long there: more than {size} bytes"
+        return _too_long(size)
     if not item.rejected.exists():
         return said
     found = item.rejected.stat().st_size
@@ -340,10 +340,16 @@ def _reason(item: _Item, said: str) -> str:
     if item.resumed:
         # What was there from before may have been the bad part.
         return ""
-    if found != size:
-        what = "truncated" if found < size else "too long"
-        return f"it is {what} there: {found} bytes, {size} are expected"
+    if found < size:
+        return f"it is truncated there: {found} bytes, {size} are expected"
+    if found > size:
+        return _too_long(size)
     return f"it has another content than was locked (sha256 {item.content.sha256})"
+
+
+def _too_long(size: int) -> str:
+    # How much there is nobody knows: it is given up as soon as it is noticed.
+    return f"it is too long there: more than {size} bytes"
 
 
 def _full(item: _Item) -> MirrorError:
