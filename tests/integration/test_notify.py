@@ -257,6 +257,7 @@ def test_a_trial_from_the_command_line(
 ) -> None:
     services.down = down
     shipped = yaml.safe_load((PROJECT / "group_data" / "preflight.yaml").read_text())
+    shipped["preflight"]["environment"] = "staging"
     shipped["preflight"]["notify"] |= {"webhook": {"url_secret": "trial_webhook"}, "attempts": 1}
     (tmp_path / "preflight.yaml").write_text(yaml.safe_dump(shipped))
     monkeypatch.setenv("RTINFRA_SECRET_TRIAL_WEBHOOK", services.url + WEBHOOK_PATH)
