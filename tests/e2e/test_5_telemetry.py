@@ -207,7 +207,7 @@ def refused(project: Project, *words: str) -> None:
 
 
 def test_an_unknown_tenant_is_refused(lab_project: Project) -> None:
-    lab_project.edit("group_data/all.yaml", "\n  tenant: prod\n", "\n  tenant: nobody\n")
+    lab_project.edit("group_data/all.yaml", "\n  tenant: null\n", "\n  tenant: nobody\n")
     refused(lab_project, "telemetry.tenant", "nobody", "is not a tenant", "group_data/all.yaml:")
 
 
