@@ -9,7 +9,8 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -173,10 +174,11 @@ def _accept(
             f"{folder} is no bundle: it has no {bundle.MANIFEST_NAME}",
             "give the folder that has the files manifest.json and part-0001 in it",
         )
-    read = _read_signed(mirror, folder, told, now)
-    manifest = read.manifest
-    _check_files(folder, read)
-    lists = _check_lists(mirror, folder, read, now)
+    with _reading(folder):
+        read = _read_signed(mirror, folder, told, now)
+        manifest = read.manifest
+        _check_files(folder, read)
+        lists = _check_lists(mirror, folder, read, now)
     warnings = (*_check_time(manifest, now), *_check_keys(lists, now))
     known = _check_order(mirror, manifest)
     _check_architecture(mirror, manifest, architecture)
@@ -185,9 +187,26 @@ def _accept(
     place = next(path for path in (mirror.root, *mirror.root.parents) if path.exists())
     require_space(place, sum(content.size for content in missing), "for the contents of the bundle")
     total = sum(part.size for part in manifest.parts)
-    with report.transfer(f"Checking {len(manifest.parts)} parts of the bundle", total) as advance:
+    checking = f"Checking {len(manifest.parts)} parts of the bundle"
+    with _reading(folder), report.transfer(checking, total) as advance:
         _check_hashes(folder, manifest, advance)
     return _Accepted(folder, manifest, read.key, lists, known, missing, warnings)
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Say in plain words that the folder went away, or changes, while it is read.
+
+    Raises:
+        MirrorError: something in it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MirrorError(
+            f"{error.filename or folder} cannot be read: {error.strerror}",
+            "was the stick pulled out? Put it back and repeat; nobody else may change the folder meanwhile",
+        ) from error
 
 
 @dataclass(frozen=True)
