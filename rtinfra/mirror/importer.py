@@ -179,7 +179,7 @@ def _accept(
         manifest = read.manifest
         _check_files(folder, read)
         lists = _check_lists(mirror, folder, read, now)
-    warnings = (*_check_time(manifest, now), *_check_keys(lists, now))
+    warnings = (*_check_time(manifest, now), *filter(None, [trust.ending(lists.trusted, now)]))
     known = _check_order(mirror, manifest)
     _check_architecture(mirror, manifest, architecture)
     missing = _check_left_out(mirror.pool, manifest)
@@ -254,12 +254,6 @@ def _check_lists(mirror: Mirror, folder: Path, read: _Signed, now: datetime) -> 
         trust.parse_refused(lists[trust.REFUSED_NAME], trust.REFUSED_NAME),
         now,
     )
-
-
-def _check_keys(lists: Lists, now: datetime) -> tuple[str, ...]:
-    """Return a warning when every key that is trusted from now on ends soon."""
-    notices = [entry.notice(now) for entry in lists.trusted]
-    return () if None in notices else tuple(notice for notice in notices if notice)[-1:]
 
 
 def _check_files(folder: Path, read: _Signed) -> None:

@@ -287,7 +287,7 @@ def _publish(mirror: Mirror, state: State, sha256: str, *, now: datetime, report
     _require_contents(mirror, lock)
     last = max((release.date for release in state.published), default=None)
     _require_clock(lock, last, now)
-    key = signing_key(mirror.keys, report)
+    key = signing_key(mirror.keys, report, now)
     live = live_release(mirror)
     # A link turned back by hand to an older release is not enough: clients ignore that one.
     newest = live is not None and state.published[-1] == live.record

@@ -74,6 +74,12 @@ class TrustedKey:
         )
 
 
+def ending(keys: tuple[TrustedKey, ...], now: datetime) -> str | None:
+    """Return the warning that the last of some keys ends soon; None while there is time, or where there is none."""
+    notices = [entry.notice(now) for entry in keys]
+    return None if None in notices else next((notice for notice in reversed(notices) if notice), None)
+
+
 @dataclass(frozen=True, order=True)
 class RefusedKey:
     """A key that nothing is taken from any more."""
@@ -172,8 +178,7 @@ def refuse(mirror: Mirror, keys: tuple[RefusedKey, ...]) -> None:
     before = refused_keys(mirror)
     after = refused_text((*before, *keys))
     if after != refused_text(before):
-        _ = mirror.keys
-        replace_file(_refused_path(mirror), after)
+        replace_file(mirror.keys / REFUSED_NAME, after)
 
 
 def _refused_path(mirror: Mirror) -> Path:

@@ -18,6 +18,7 @@ from rtinfra.local.archive import discover
 from rtinfra.local.progress import ConsoleReporter, megabytes, seconds
 from rtinfra.mirror import completeness as checking
 from rtinfra.mirror import lock as locking
+from rtinfra.mirror import trust
 from rtinfra.mirror.bundle import PART_SIZE, make_bundle
 from rtinfra.mirror.cli.common import LOCK, DirectoryOption, JsonOption, LockOption, app, mirror_in, show
 from rtinfra.mirror.errors import MirrorError
@@ -158,7 +159,7 @@ def bundle_mirror(
             f"{lines}\n"
             f"    sh install.sh --key {made.number}"
         )
-        for notice in filter(None, [made.signer.entry.notice(datetime.now(UTC))]):
+        for notice in filter(None, [trust.ending(made.signer.keys, datetime.now(UTC))]):
             messages().print(f"Warning: {notice}", style="yellow")
         data = {
             "id": made.manifest.id,
