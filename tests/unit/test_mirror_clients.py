@@ -173,6 +173,27 @@ def test_an_unsigned_or_foreign_signed_index_is_refused_with_both_fingerprints(
     assert f"is signed by another key: {stranger.fingerprint}; the key of this mirror is {ours}" in told(here)
 
 
+def test_a_change_of_keys_loses_no_client_and_after_it_the_old_key_is_worth_nothing(
+    here: Site, client: Callable[[str], Apt], first_lock: Lock
+) -> None:
+    """Hosts that were deployed before the change, in it, and after it; then an index of the old key alone."""
+    old = publish(here, first_lock).release
+    replayed = served_file(here, "InRelease").read_bytes()
+    before = client("before")
+    gpg.rotate(here.mirror.keys, 30 * DAY, now(), Reporter())
+    assert f"is of the key {old.fingerprint}, and what signs now is" in told(here)
+    assert publish(here, first_lock).changed and told(here) == ""
+    within = client("within")
+    assert before.update().returncode == 0 and within.update().returncode == 0
+    gpg.revoke(here.mirror.keys, old.fingerprint, now(), Reporter())
+    assert publish(here, first_lock).changed and told(here) == ""
+    after = client("after")
+    assert within.update().returncode == 0 and after.update().returncode == 0
+    assert before.update().returncode == 100, "it was not deployed in the overlap"
+    replaced(served_file(here, "InRelease"), replayed)
+    assert after.update().returncode == 100
+
+
 def test_an_expired_index_is_refused_until_it_is_signed_again(here: Site, client: Callable[[str], Apt]) -> None:
     made = now() - 100 * DAY
     lock = here.imported(here.lock([here.package("base")], created=made))

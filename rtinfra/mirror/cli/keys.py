@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from rtinfra.commands import messages, plain_errors
 from rtinfra.local.progress import ConsoleReporter
 from rtinfra.mirror import bundle_keys, keys, trust
 from rtinfra.mirror.cli.common import DirectoryOption, JsonOption, app, mirror_in, show
-from rtinfra.mirror.keys import Changed, Kind
+from rtinfra.mirror.keys import Changed, KeyState, Kind
 from rtinfra.mirror.store import Mirror
 
 _OVERLAP_DAYS = bundle_keys.OVERLAP.days
@@ -43,18 +42,8 @@ def list_keys(directory: DirectoryOption = None, as_json: JsonOption = False) ->
         found = keys.listed(mirror, now)
         for notice in _notices(mirror, now):
             messages().print(f"Warning: {notice}", style="yellow")
-        if as_json:
-            show({"keys": [one.to_json() for one in found]}, "", as_json)
-            return
-        table = Table(box=None, pad_edge=False)
-        for name in ("signs", "state", "since", "until"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("key", overflow="fold")
-        for one in found:
-            table.add_row(one.kind, one.state, _day(one.since), _day(one.until), one.fingerprint)
-            if one.number:
-                table.add_row("", "", "", "number", one.number)
-        Console(soft_wrap=True, highlight=False).print(table if found else "there is no key yet")
+        text = "\n".join(line for one in found for line in _lines(one)) or "there is no key yet"
+        show({"keys": [one.to_json() for one in found]}, text, as_json)
 
 
 @group.command("rotate")
@@ -140,5 +129,9 @@ def _notices(mirror: Mirror, now: datetime) -> list[str]:
     return list(dict.fromkeys(notice for notice in found if notice))
 
 
-def _day(moment: object) -> str:
-    return f"{moment:%Y-%m-%d}" if moment is not None else "-"
+def _lines(key: KeyState) -> Iterator[str]:
+    """One line for a key, and one for its number; neither is ever cut or folded, for they are copied."""
+    words = [f"from {key.since:%Y-%m-%d}" if key.since else "", f"until {key.until:%Y-%m-%d}" if key.until else ""]
+    yield f"{key.kind:<10}  {key.state:<11}  {' '.join(filter(None, words)):<32}  {key.fingerprint}"
+    if key.number:
+        yield f"{'':<10}  {'':<11}  {'number':<32}  {key.number}"
