@@ -57,11 +57,14 @@ def why(mirror: Mirror, folder: Path, told: str | None = None, now: datetime = N
 
 
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A good bundle of a stranger, newer than the owner's."""
+def foreign(journey: Journey, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A good bundle of a stranger, newer than the owner's, which says that the owner's key is to be trusted too."""
     work = tmp_path_factory.mktemp("stranger")
     mirror = Mirror(work / "mirror")
     lock = make_lock(mirror.pool, work / "debs", created=CREATED + timedelta(hours=1))
+    bundle_keys.signer(mirror, CREATED, Reporter())
+    with (mirror.keys / "bundle_keys").open("a") as file:
+        file.write(journey.full.signer.entry.line)
     return make_bundle(mirror, lock, part_size=PART_SIZE, now=CREATED)
 
 
