@@ -26,7 +26,7 @@ from rtinfra.mirror.model import Lock, Part
 from rtinfra.mirror.store import Mirror
 from rtinfra.mirror.trust import RefusedKey, TrustedKey, pin, refuse
 from rtinfra.paths import PROJECT
-from tests.unit.bundle_site import make_lock
+from tests.unit.bundle_site import ARCHITECTURE, make_lock
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 CALLED = "called"
@@ -131,6 +131,7 @@ def computer(two: Two, tmp_path: Path) -> Computer:
     kinds = {kind: [c for c in two.good.manifest.contents if c.kind == kind] for kind in ("file", "wheel")}
     lines = "".join(f"{kind} {content.sha256}\n" for kind, contents in kinds.items() for content in contents)
     (found.root / "target/.installed").write_text(hashlib.sha256(lines.encode()).hexdigest() + "\n")
+    found.program("dpkg", f"echo {ARCHITECTURE}")
     found.program("id", 'if [ "$*" = -u ]; then echo 0; else exec /usr/bin/id "$@"; fi')
     return found
 
