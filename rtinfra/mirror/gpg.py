@@ -164,15 +164,11 @@ def rotate(keys: Path, overlap: timedelta, now: datetime, report: Reporter) -> S
             "wait until that one has ended (rtinfra mirror keys list), or give it up: rtinfra mirror keys revoke"
             f" {present.fingerprints[1]}",
         )
+    left = {present.fingerprint: now + overlap} if overlap else {}
     with _next_home(keys) as new:
-        _drop(new, [one for one in known_keys(present.home) if one != present.fingerprint])
-        if overlap:
-            replace_file(
-                new / _ENDS, f"{present.fingerprint} {(now + overlap).isoformat(timespec='seconds')}\n".encode()
-            )
-        else:
-            _drop(new, [present.fingerprint])
+        _drop(new, [one for one in known_keys(present.home) if one not in left])
         _add_key(new)
+        _write_ends(new, left)
     return signing_key(keys, report, now)
 
 
@@ -191,9 +187,13 @@ def revoke(keys: Path, fingerprint: str, now: datetime, report: Reporter) -> Sig
             _drop(new, [one for one in known if one not in left])
             if None not in left.values():
                 _add_key(new)
-            lines = [f"{one} {end.isoformat(timespec='seconds')}\n" for one, end in left.items() if end is not None]
-            replace_file(new / _ENDS, "".join(lines).encode())
+            _write_ends(new, {one: end for one, end in left.items() if end is not None})
     return signing_key(keys, report, now)
+
+
+def _write_ends(home: Path, ends: Mapping[str, datetime]) -> None:
+    text = "".join(f"{one} {end.isoformat(timespec='seconds')}\n" for one, end in ends.items())
+    replace_file(home / _ENDS, text.encode())
 
 
 def verify(signed: Path, key: SigningKey) -> bytes:
@@ -245,11 +245,13 @@ def _next_home(keys: Path) -> Iterator[Path]:
             elif path.is_dir():
                 sync_directory(path)
         sync_directory(new)
-        new.rename(keys / (f"{_HOME}-{_number(present) + 1}" if present else _HOME))
+        number = _number(present) + 1 if present else 0
+        new.rename(keys / (f"{_HOME}-{number}" if number else _HOME))
         sync_directory(keys)
-    if present:
-        # Private halves that are not used any more are nobody's to find.
-        shutil.rmtree(present)
+    # Private halves that are not used any more are nobody's to find, those included that a power cut left.
+    for path in keys.glob(f"{_HOME}*"):
+        if 0 <= _number(path) < number:
+            shutil.rmtree(path)
 
 
 def _all_but_keys(folder: str, names: list[str]) -> list[str]:

@@ -15,8 +15,9 @@ from rtinfra.local import programs
 from rtinfra.local.errors import LocalError
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import audit, gpg, release
+from rtinfra.mirror import audit, gpg, release, trust
 from rtinfra.mirror.model import Lock
+from rtinfra.mirror.trust import RefusedKey
 from tests.unit.mirror_clients import Apt, environment, pip, running_registry, serving
 from tests.unit.mirror_site import Site, site
 
@@ -192,6 +193,14 @@ def test_a_change_of_keys_loses_no_client_and_after_it_the_old_key_is_worth_noth
     assert before.update().returncode == 100, "it was not deployed in the overlap"
     replaced(served_file(here, "InRelease"), replayed)
     assert after.update().returncode == 100
+
+
+def test_a_key_that_was_given_up_signs_nothing_when_a_backup_brings_it_back(here: Site, first_lock: Lock) -> None:
+    publish(here, first_lock)
+    stolen = gpg.signing_key(here.mirror.keys, Reporter()).fingerprint
+    trust.refuse(here.mirror, (RefusedKey("repository", stolen, now().date()),))
+    with pytest.raises(LocalError, match=f"the key {stolen} would sign the repository, but it was given up"):
+        publish(here, first_lock, again=True)
 
 
 def test_an_expired_index_is_refused_until_it_is_signed_again(here: Site, client: Callable[[str], Apt]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -137,6 +138,19 @@ def test_without_an_overlap_the_old_key_is_gone_at_once(tmp_path: Path) -> None:
     old = gpg.signing_key(tmp_path, Reporter(), WHEN)
     new = gpg.rotate(tmp_path, timedelta(), WHEN, Reporter())
     assert len(new.fingerprints) == 1 and new.fingerprint != old.fingerprint
+    gpg.rotate(tmp_path, DAY, WHEN, Reporter())
+    last = gpg.rotate(tmp_path, timedelta(), WHEN + 2 * DAY, Reporter())
+    assert list(gpg.known_keys(last.home)) == [last.fingerprint]
+
+
+def test_what_a_power_cut_left_of_an_earlier_key_goes_with_the_next_change(tmp_path: Path) -> None:
+    old = gpg.signing_key(tmp_path, Reporter(), WHEN)
+    shutil.copytree(old.home, kept := tmp_path.parent / "kept")
+    new = gpg.rotate(tmp_path, DAY, WHEN, Reporter())
+    kept.rename(tmp_path / "repository")
+    assert gpg.signing_key(tmp_path, Reporter(), WHEN) == new
+    gpg.revoke(tmp_path, old.fingerprint, WHEN, Reporter())
+    assert [path.name for path in tmp_path.iterdir()] == ["repository-2"]
 
 
 @pytest.mark.parametrize("which", [0, 1])
