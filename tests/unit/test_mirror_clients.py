@@ -192,7 +192,8 @@ def test_a_change_of_keys_loses_no_client_and_after_it_the_old_key_is_worth_noth
     assert within.update().returncode == 0 and after.update().returncode == 0
     assert before.update().returncode == 100, "it was not deployed in the overlap"
     replaced(served_file(here, "InRelease"), replayed)
-    assert after.update().returncode == 100
+    # One that has no index yet, which a server could say is still the newest.
+    assert client("late").update().returncode == 100
 
 
 def test_a_key_that_was_given_up_signs_nothing_when_a_backup_brings_it_back(here: Site, first_lock: Lock) -> None:
