@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import bundle_keys, gpg, trust
+from rtinfra.mirror import lock as locking
 from rtinfra.mirror.bundle import make_bundle
 from rtinfra.mirror.cli import app
+from rtinfra.mirror.installer import checking_lines
 from rtinfra.mirror.store import Mirror
 from rtinfra.mirror.trust import TrustedKey
 from tests.unit.bundle_site import PART_SIZE, Journey
@@ -61,6 +63,19 @@ def test_every_command_has_examples_and_json() -> None:
     for command in group.commands.values():
         assert "Examples:" in command.help
         assert "--json" in [opt for param in command.params for opt in param.opts]
+
+
+def test_who_makes_a_bundle_is_told_what_the_other_side_types_first(
+    owner: Mirror, journey: Journey, tmp_path: Path
+) -> None:
+    locking.write(journey.lock, tmp_path / "lock.yaml")
+    words = ["bundle", "--lock", str(tmp_path / "lock.yaml"), "--directory", str(owner.root)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    (entry,) = bundle_keys.own_keys(owner)
+    lines = [*checking_lines(entry.key.number), f"sh install.sh --key {entry.key.number}"]
+    assert done.stdout.splitlines()[-3:] == [f"    {line}" for line in lines]
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["number"] == entry.key.number
 
 
 def test_nothing_is_there_and_looking_makes_nothing(tmp_path: Path) -> None:
