@@ -25,7 +25,7 @@ from roles.mirror_place import MirrorPlace
 from roles.mirror_server.model import MIRROR_SERVER
 from roles.shape import FleetView, Phase, Role, RoleState
 from rtinfra.config import Finding
-from rtinfra.facts.mirror import MirrorState
+from rtinfra.facts.mirror import REFUSED, MirrorState
 from rtinfra.operations import mirror as mirror_operations
 from rtinfra.operations.resources import File, Resource
 from rtinfra.render import render, render_json
@@ -62,6 +62,8 @@ def files(place: MirrorPlace, is_same_host: bool, served: MirrorState) -> list[R
         File(path=KEY, content=served.release.key),
         File(path=AUTHORITY, content=served.authority.pem),
         File(path=_registry_authority(place), content=served.authority.pem),
+        # What was given up stays so on the host, whatever the mirror becomes.
+        *(File(path=f"{REFUSED}/{key}", content=b"given up\n") for key in served.refused),
         *settled_files(place),
         File(path=PREFERENCES, content=render("mirror_client/preferences.j2", index=index, priority=PRIORITY)),
         File(

@@ -14,6 +14,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from rtinfra import openpgp
 from rtinfra.facts import output_sections
 
 #: Certificates and their keys on the mirror host.
@@ -23,6 +24,9 @@ CERTIFICATES = "/etc/rtinfra/mirror"
 CLIENT_STATE = "/var/lib/rtinfra/mirror-client"
 RECORD = f"{CLIENT_STATE}/release"
 SET_ASIDE = f"{CLIENT_STATE}/set-aside"
+#: Keys of mirrors that a client never believes again, a file for each: named by fingerprint. Going back to what was
+#: before the mirror leaves them.
+REFUSED = "/var/lib/rtinfra/mirror-refused"
 #: Where apt reads sources from, sources.list(5).
 SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources")
 #: Asks openssl what `parse_certificate` reads.
@@ -32,6 +36,8 @@ _RELEASE_LINE = re.compile(r"(Origin|Codename|Suite|Components|Architectures|Dat
 _IMAGE_LINE = re.compile(
     r"(?P<repository>\S+)/_manifests/tags/(?P<tag>[^/\s]+)/current/link (?P<digest>sha256:[0-9a-f]{64})"
 )
+# rtinfra.mirror.trust writes it, on the mirror.
+_REFUSED_LINE = re.compile(r"repository ([0-9A-F]{40}) \d{4}-\d{2}-\d{2}")
 _DATE = "%a, %d %b %Y %H:%M:%S UTC"
 
 
@@ -59,6 +65,15 @@ class Release:
     index: Index
     images: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the keys in `key`.
+
+        Raises:
+            ValueError: it is anything else than public keys.
+        """
+        return openpgp.fingerprints(self.key)
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -73,7 +88,8 @@ class Certificate:
 class MirrorState:
     """A mirror host. `release` is None when none is published, certificates are None before they are made.
 
-    `is_trusted` tells that the server's certificate is signed by the authority and belongs to its key.
+    `is_trusted` tells that the server's certificate is signed by the authority and belongs to its key. `refused` are
+    the fingerprints of keys of its repository that were given up.
     """
 
     clock: datetime
@@ -81,6 +97,7 @@ class MirrorState:
     authority: Certificate | None
     server: Certificate | None
     is_trusted: bool
+    refused: tuple[str, ...] = ()
 
 
 def normalised(name: str) -> str:
@@ -117,6 +134,7 @@ def parse_mirror_state(lines: Iterable[str]) -> MirrorState:
         authority=parse_certificate(found.get("authority", []), found.get("authority_text", [])),
         server=parse_certificate(found.get("server", []), found.get("server_text", [])),
         is_trusted="".join(found.get("trusted", [])).strip() == "yes",
+        refused=tuple(match[1] for line in found.get("refused", []) if (match := _REFUSED_LINE.fullmatch(line))),
     )
 
 
@@ -131,7 +149,7 @@ def _moment(text: str) -> datetime | None:
 def _release(found: Mapping[str, list[str]]) -> Release | None:
     try:
         name = json.loads("\n".join(found.get("release", []))).get("name")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     index, key = parse_index(found.get("index", [])), "\n".join(found.get("key", [])).strip()
     if not isinstance(name, str) or index is None or not key:
@@ -169,6 +187,7 @@ class LiveMirror(FactBase[MirrorState]):
                     "clock": "date +%s",
                     "release": f"cat {live}/release.json; echo",
                     "key": f"cat {live}/key.asc",
+                    "refused": f"cat {shlex.quote(directory)}/keys/refused_keys",
                     # The head of the index alone: what follows are the checksums of its files.
                     "index": f"sed -n '/^[A-Z][A-Za-z0-9-]*: ./p' {live}/apt/dists/*/InRelease",
                     # Files of the registry's own, one for each tag, without a line break at their end.

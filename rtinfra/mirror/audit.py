@@ -12,10 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from rtinfra import openpgp
 from rtinfra.config.types import Settings
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import gpg
+from rtinfra.mirror import gpg, trust
 from rtinfra.mirror import tree as trees
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.gpg import SigningKey
@@ -55,7 +56,17 @@ def audit(mirror: Mirror, *, now: datetime, report: Reporter) -> tuple[Finding, 
     """
     with mirror.working("auditing"):
         state = mirror.state()
-        return (*_pool(mirror, state, report), *_live(mirror, state, now, report))
+        return (*_pool(mirror, state, report), *_live(mirror, state, now, report), *_trusted(mirror, now))
+
+
+def _trusted(mirror: Mirror, now: datetime) -> Iterator[Finding]:
+    try:
+        if notice := trust.ending(trust.pinned(mirror), now):
+            problem, _, step = notice.partition("; ")
+            yield Finding(file=str(mirror.root), problem=problem, next_step=step, severity="warning")
+        trust.refused_keys(mirror)
+    except MirrorError as error:
+        yield _finding(mirror.root, error.message, error.next_step)
 
 
 def _pool(mirror: Mirror, state: State, report: Reporter) -> Iterator[Finding]:
@@ -128,21 +139,41 @@ def _live(mirror: Mirror, state: State, now: datetime, report: Reporter) -> Iter
         yield Finding(file=str(mirror.current), problem=problem, next_step=step, severity=severity)
     folder = mirror.published / release.name
     with report.step(f"Comparing release {release.name} with its lock", usual=1):
-        key, findings = _key(mirror, report)
+        key, findings = _key(mirror, now, report)
         yield from findings
+        yield from _changed_keys(folder, key)
         yield from _signature(folder, release, key)
         yield from _files(mirror, folder, release, key)
 
 
-def _key(mirror: Mirror, report: Reporter) -> tuple[SigningKey | None, list[Finding]]:
-    home = mirror.keys / "repository"
-    if not home.is_dir():
+def _key(mirror: Mirror, now: datetime, report: Reporter) -> tuple[SigningKey | None, list[Finding]]:
+    home = gpg.home_of(mirror.keys)
+    if home is None:
         # Looking must not make one.
-        return None, [_finding(home, "the repository's signing key is missing", "restore it from a backup")]
+        missing = "the repository's signing key is missing"
+        return None, [_finding(mirror.keys / "repository", missing, "restore it from a backup")]
     try:
-        return gpg.signing_key(mirror.keys, report), []
+        return gpg.signing_key(mirror.keys, report, now), []
     except LocalError as error:
         return None, [_finding(home, error.message, error.next_step)]
+
+
+def _changed_keys(folder: Path, key: SigningKey | None) -> Iterator[Finding]:
+    """Tell that keys were changed since the release was published: what differs in it then is nobody's fault."""
+    path = folder / KEY
+    if key is None or not _plain(path):
+        return
+    try:
+        served_keys = openpgp.fingerprints(path.read_bytes())
+    except ValueError as error:
+        yield _finding(path, str(error), f"find out who changed it, then: {_PUBLISH}")
+        return
+    if set(served_keys) != set(key.fingerprints):
+        yield _finding(
+            path,
+            f"is of the key {' and '.join(served_keys)}, and what signs now is {' and '.join(key.fingerprints)}",
+            f"{_PUBLISH} --again, then deploy: hosts get the keys",
+        )
 
 
 def _signature(folder: Path, release: Description, key: SigningKey | None) -> Iterator[Finding]:

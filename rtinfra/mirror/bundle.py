@@ -6,7 +6,9 @@
     install.sh, Packages     to start on a computer that has nothing but Debian
     sbom.cdx.json            bill of materials
     README.txt               what to type, in English and Korean
-    bundle.pub               the public key, to be compared with a fingerprint that came on another way
+    bundle.signers           the public key, as ssh-keygen takes it; its sha256 is told on another way
+    trusted_keys             all keys whose bundles are to be taken from now on (rtinfra.mirror.trust)
+    refused_keys             those whose bundles are never taken again
 
 One lock and one key make the same bundle, byte for byte, wherever and whenever.
 """
@@ -22,12 +24,14 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from rtinfra.local.files import replace_file, sync_directory
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import installer, signing
+from rtinfra.mirror import bundle_keys, installer, signing, trust
+from rtinfra.mirror.bundle_keys import Signer
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import (
     FORMAT,
@@ -40,6 +44,7 @@ from rtinfra.mirror.model import (
     lock_content,
     read_document,
 )
+from rtinfra.mirror.parts import member_name
 from rtinfra.mirror.pool import Pool, require_space
 from rtinfra.mirror.sbom import sbom
 from rtinfra.mirror.store import Imported, Mirror
@@ -62,12 +67,27 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    fingerprint: str
-    """Of the key that signed it: to be told to the closed side on another way."""
+    signer: Signer
+
+    @property
+    def number(self) -> str:
+        """Of the key that signed it: to be told to the closed side on another way."""
+        return self.signer.entry.key.number
+
+    @property
+    def fingerprint(self) -> str:
+        """The same key as ssh-keygen shows it."""
+        return self.signer.entry.key.fingerprint
 
 
 def make_bundle(
-    mirror: Mirror, lock: Lock, base: str | None = None, *, part_size: int = PART_SIZE, report: Reporter | None = None
+    mirror: Mirror,
+    lock: Lock,
+    base: str | None = None,
+    *,
+    part_size: int = PART_SIZE,
+    now: datetime | None = None,
+    report: Reporter | None = None,
 ) -> Bundle:
     """Make the bundle of a lock whose contents are all in the pool, or its difference to an earlier bundle.
 
@@ -79,11 +99,12 @@ def make_bundle(
         lock: what the bundle brings.
         base: id of an earlier bundle made here; what that one brought is left out.
         part_size: most bytes of one part.
+        now: the time, unless it is this computer's; it decides which key signs.
         report: told what happens.
 
     Raises:
         MirrorError: contents are missing or damaged, the earlier bundle is not known or not older, the lock lacks what
-            the installer needs, or the disk is too small.
+            the installer needs, the disk is too small, or no key signs now.
     """
     report = report or Reporter()
     with mirror.working("making a bundle"):
@@ -102,7 +123,7 @@ def make_bundle(
                 f"parts of {part_size} bytes would be more than {_MOST_PARTS}", "choose a larger size of parts"
             )
         require_space(mirror.bundles, size, "for the bundle")
-        key = signing.signing_key(mirror, report)
+        key = bundle_keys.signer(mirror, now or datetime.now(UTC), report)
         mirror.pool.add_bytes(*lock_content(lock))
         folder = mirror.bundles / _folder_name(lock, base)
         with writing_to(mirror.bundles), _staged(folder) as staging:
@@ -119,11 +140,11 @@ def make_bundle(
                 lock=lock_content(lock)[0].sha256,
                 contents=contents,
                 parts=parts,
-                files=_write_files(staging, lock, mirror.pool.read(lock.stanzas.sha256)),
+                files=_write_files(staging, mirror, lock, key),
             )
             _sign(staging, manifest, key)
         _remember(mirror, manifest)
-    return Bundle(folder, manifest, signing.public_key(key).fingerprint)
+    return Bundle(folder, manifest, key)
 
 
 @contextmanager
@@ -316,14 +337,14 @@ def _write_parts(splitter: _Splitter, pool: Pool, lock: Lock, contents: Iterable
     return tuple(splitter.parts)
 
 
-def member_name(sha256: str) -> str:
-    """Return the name of a content in the archive."""
-    return f"contents/{sha256}"
-
-
-def _write_files(folder: Path, lock: Lock, stanzas: bytes) -> tuple[Part, ...]:
+def _write_files(folder: Path, mirror: Mirror, lock: Lock, key: Signer) -> tuple[Part, ...]:
     """Write what is in the folder besides parts and manifest."""
-    files = {SBOM_NAME: sbom(lock), **installer.files(lock, stanzas, member_name)}
+    files = {
+        SBOM_NAME: sbom(lock),
+        trust.TRUSTED_NAME: trust.trusted_text(key.keys),
+        trust.REFUSED_NAME: trust.refused_text(trust.refused_keys(mirror)),
+        **installer.files(lock, mirror.pool.read(lock.stanzas.sha256), member_name),
+    }
     for name, data in sorted(files.items()):
         (folder / name).write_bytes(data)
     return tuple(
@@ -331,13 +352,13 @@ def _write_files(folder: Path, lock: Lock, stanzas: bytes) -> tuple[Part, ...]:
     )
 
 
-def _sign(folder: Path, manifest: Manifest, key: Path) -> None:
+def _sign(folder: Path, manifest: Manifest, key: Signer) -> None:
     """Write the manifest, for programs and for a shell, and sign it."""
     for name, data in manifest_files(manifest).items():
         (folder / name).write_bytes(data)
-    (folder / signing.PUBLIC_NAME).write_text(signing.public_key(key).line, encoding="ascii")
+    (folder / signing.SIGNERS_NAME).write_bytes(key.entry.key.signers)
     for name in SIGNED:
-        signing.sign(key, folder / name)
+        signing.sign(key.private, folder / name)
 
 
 def manifest_files(manifest: Manifest) -> dict[str, bytes]:

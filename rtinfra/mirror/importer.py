@@ -6,21 +6,21 @@ What is served stays as it is: contents are added to the pool, and a release is 
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 import shutil
 import stat
-import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from rtinfra.config.types import Settings
 from rtinfra.local import programs, signatures
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import bundle, signing
+from rtinfra.mirror import bundle, bundle_keys, signing, trust
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import (
     Carried,
@@ -32,9 +32,12 @@ from rtinfra.mirror.model import (
     lock_content,
     read_document,
 )
+from rtinfra.mirror.parts import Reader, read_contents
 from rtinfra.mirror.pool import Pool, require_space
+from rtinfra.mirror.reading import open_plain, read_plain
 from rtinfra.mirror.signing import PublicKey
 from rtinfra.mirror.store import Mirror
+from rtinfra.mirror.trust import Lists
 
 #: A bundle that is good for fewer days than this is warned about.
 WARN_DAYS = 30
@@ -73,6 +76,7 @@ class _Accepted:
     folder: Path
     manifest: Manifest
     key: PublicKey
+    lists: Lists
     known: bool
     missing: tuple[Carried, ...]
     warnings: tuple[str, ...]
@@ -96,7 +100,7 @@ def verify_bundle(
     mirror: Mirror,
     folder: Path,
     *,
-    fingerprint: str | None = None,
+    told: str | None = None,
     now: datetime | None = None,
     architecture: str | None = None,
     report: Reporter | None = None,
@@ -106,7 +110,7 @@ def verify_bundle(
     Args:
         mirror: the mirror that would take it.
         folder: the bundle.
-        fingerprint: of the key that must have signed it; needed before the first import.
+        told: number or fingerprint of the key that must have signed it; needed before the first import.
         now: the time, unless it is this computer's.
         architecture: dpkg architecture, unless it is this computer's.
         report: told what happens.
@@ -115,7 +119,7 @@ def verify_bundle(
         MirrorError: the first thing that is wrong.
     """
     report = report or Reporter()
-    accepted = _accept(mirror, folder, fingerprint, now, architecture, report)
+    accepted = _accept(mirror, folder, told, now, architecture, report)
     _read_archive(accepted, "Checking every content of the bundle", report, _check_stream)
     return accepted.report("known" if accepted.known and not accepted.missing else "new")
 
@@ -124,27 +128,27 @@ def import_bundle(
     mirror: Mirror,
     folder: Path,
     *,
-    fingerprint: str | None = None,
+    told: str | None = None,
     now: datetime | None = None,
     architecture: str | None = None,
     report: Reporter | None = None,
 ) -> BundleReport:
     """Check a bundle and put its contents into the pool. Interrupted anywhere, the next call does the rest.
 
-    Args: as of `verify_bundle`; a `fingerprint` makes its key the one that is trusted from now on.
+    Args: as of `verify_bundle`. What is trusted from now on are the keys that the bundle lists.
 
     Raises:
         MirrorError: the first thing that is wrong. Unless it is a content inside the archive, nothing was changed.
     """
     report = report or Reporter()
     with mirror.working("importing a bundle"):
-        accepted = _accept(mirror, folder, fingerprint, now, architecture, report)
+        accepted = _accept(mirror, folder, told, now, architecture, report)
         _remove_leftovers(mirror.pool)
         if accepted.missing:
             purpose = f"Importing {len(accepted.missing)} contents"
             _read_archive(accepted, purpose, report, partial(_add, mirror.pool))
         _check_lock(mirror, accepted.manifest)
-        signing.pin(mirror, accepted.key)
+        trust.take_over(mirror, accepted.lists)
         if accepted.known:
             return accepted.report("imported" if accepted.missing else "known")
         entry, state = bundle.keep_manifest(mirror, accepted.manifest), mirror.state()
@@ -158,7 +162,7 @@ def import_bundle(
 def _accept(
     mirror: Mirror,
     folder: Path,
-    fingerprint: str | None,
+    told: str | None,
     now: datetime | None,
     architecture: str | None,
     report: Reporter,
@@ -170,12 +174,12 @@ def _accept(
             f"{folder} is no bundle: it has no {bundle.MANIFEST_NAME}",
             "give the folder that has the files manifest.json and part-0001 in it",
         )
-    key = signing.trusted_key(mirror, folder, fingerprint)
-    for name in bundle.SIGNED:
-        signing.verify(folder / name, key)
-    manifest = read_document(Manifest, (folder / bundle.MANIFEST_NAME).read_bytes(), bundle.MANIFEST_NAME)
-    _check_files(folder, manifest)
-    warnings = _check_time(manifest, now)
+    with _reading(folder):
+        read = _read_signed(mirror, folder, told, now)
+        manifest = read.manifest
+        _check_files(folder, read)
+        lists = _check_lists(mirror, folder, read, now)
+    warnings = (*_check_time(manifest, now), *filter(None, [trust.ending(lists.trusted, now)]))
     known = _check_order(mirror, manifest)
     _check_architecture(mirror, manifest, architecture)
     missing = _check_left_out(mirror.pool, manifest)
@@ -183,15 +187,80 @@ def _accept(
     place = next(path for path in (mirror.root, *mirror.root.parents) if path.exists())
     require_space(place, sum(content.size for content in missing), "for the contents of the bundle")
     total = sum(part.size for part in manifest.parts)
-    with report.transfer(f"Checking {len(manifest.parts)} parts of the bundle", total) as advance:
+    checking = f"Checking {len(manifest.parts)} parts of the bundle"
+    with _reading(folder), report.transfer(checking, total) as advance:
         _check_hashes(folder, manifest, advance)
-    return _Accepted(folder, manifest, key, known, missing, warnings)
+    return _Accepted(folder, manifest, read.key, lists, known, missing, warnings)
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Say in plain words that the folder went away, or changes, while it is read.
+
+    Raises:
+        MirrorError: something in it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MirrorError(
+            f"{error.filename or folder} cannot be read: {error.strerror}",
+            "was the stick pulled out? Put it back and repeat; nobody else may change the folder meanwhile",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """What a key signed: the manifest, and the bytes it was read from."""
+
+    key: PublicKey
+    manifest: Manifest
+    data: Mapping[str, bytes]
+    """By the name of the file. Nothing of this is read again."""
+
+
+def _read_signed(mirror: Mirror, folder: Path, told: str | None, now: datetime) -> _Signed:
+    """Read what is signed, once, and check its signatures."""
+    brought = PublicKey.of_signers(read_plain(folder / signing.SIGNERS_NAME, trust.MOST), signing.SIGNERS_NAME)
+    key = trust.accepted_signer(mirror, brought, told, bundle_keys.own_keys(mirror), now)
+    data = {}
+    for name in bundle.SIGNED:
+        signature = folder / signatures.signature_of(Path(name))
+        if not signature.exists():
+            raise MirrorError(
+                f"{name} is not signed: {signature.name} is missing",
+                "do not use this bundle unless its signature can be carried here from where it was made",
+            )
+        data[name] = read_plain(folder / name)
+        signing.verify(name, data[name], read_plain(signature, trust.MOST), key)
+    manifest = read_document(Manifest, data[bundle.MANIFEST_NAME], bundle.MANIFEST_NAME)
+    return _Signed(key, manifest, data)
+
+
+def _check_lists(mirror: Mirror, folder: Path, read: _Signed, now: datetime) -> Lists:
+    """Return which keys are trusted and refused once the bundle is imported."""
+    lists = {}
+    for name in (trust.TRUSTED_NAME, trust.REFUSED_NAME):
+        listed = next((part for part in read.manifest.files if part.file == name), None)
+        if listed is None:
+            raise MirrorError(f"{bundle.MANIFEST_NAME} does not list {name}", "have the bundle made again")
+        lists[name] = read_plain(folder / name, trust.MOST)
+        if hashlib.sha256(lists[name]).hexdigest() != listed.sha256:
+            raise MirrorError(f"{name} is not what was signed", f"only this file has to be carried again: {name}")
+    return trust.merged(
+        mirror,
+        read.key,
+        trust.parse_trusted(lists[trust.TRUSTED_NAME], trust.TRUSTED_NAME),
+        trust.parse_refused(lists[trust.REFUSED_NAME], trust.REFUSED_NAME),
+        now,
+    )
+
+
+def _check_files(folder: Path, read: _Signed) -> None:
     """Refuse a folder that lacks a file of the manifest or has another one."""
+    manifest = read.manifest
     derived = bundle.manifest_files(manifest)
-    listed = {part.file for part in (*manifest.parts, *manifest.files)} | derived.keys() | {signing.PUBLIC_NAME}
+    listed = {part.file for part in (*manifest.parts, *manifest.files)} | derived.keys() | {signing.SIGNERS_NAME}
     listed |= {signatures.signature_of(folder / name).name for name in bundle.SIGNED}
     found = {path.name: path.lstat().st_mode for path in folder.iterdir()}
     if missing := sorted(listed - found.keys()):
@@ -206,7 +275,7 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             "find out who put them there; after removing them the bundle can be used",
         )
     for name, data in derived.items():
-        if (folder / name).read_bytes() != data:
+        if (read.data.get(name) or read_plain(folder / name)) != data:
             raise MirrorError(f"{name} does not say the same as {bundle.MANIFEST_NAME}", _AGAIN)
 
 
@@ -285,13 +354,13 @@ def _check_hashes(folder: Path, manifest: Manifest, advance: Callable[[int], Non
     """Read parts and files, all of them, so that everything bad is named at once."""
     wrong: dict[str, str] = {}
     for part in (*manifest.parts, *manifest.files):
-        size = (folder / part.file).stat().st_size
-        if size != part.size:
-            what = "truncated" if size < part.size else "too long"
-            wrong[part.file] = f"{part.file} is {what}: it has {size} bytes, {part.size} are expected"
-            continue
         try:
-            with (folder / part.file).open("rb") as file:
+            with open_plain(folder / part.file) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != part.size:
+                    what = "truncated" if size < part.size else "too long"
+                    wrong[part.file] = f"{part.file} is {what}: it has {size} bytes, {part.size} are expected"
+                    continue
                 found = _sha256(file, advance)
         except OSError as error:
             wrong[part.file] = f"{part.file} cannot be read: {error.strerror}"
@@ -306,84 +375,13 @@ def _check_hashes(folder: Path, manifest: Manifest, advance: Callable[[int], Non
 # ---- the archive ------------------------------------------------------------------------------------------
 
 
-class _Joined(io.RawIOBase):
-    """Reader of all parts as one file."""
-
-    def __init__(self, paths: Iterable[Path], advance: Callable[[int], None]) -> None:
-        self._paths, self._advance = iter(paths), advance
-        self._file: IO[bytes] | None = None
-        self._name = ""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            while self._file is not None or self._open_next():
-                assert self._file is not None
-                if data := self._file.read(size):
-                    self._advance(len(data))
-                    return data
-                self._file.close()
-                self._file = None
-        except OSError as error:
-            raise MirrorError(
-                f"{self._name} can no longer be read: {error.strerror}",
-                "was the stick pulled out? Put it back and repeat: what was imported already is kept",
-            ) from error
-        return b""
-
-    def _open_next(self) -> bool:
-        path = next(self._paths, None)
-        if path is not None:
-            self._name = path.name
-            self._file = path.open("rb")
-        return path is not None
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        super().close()
-
-
-def _read_archive(
-    accepted: _Accepted, purpose: str, report: Reporter, take: Callable[[Carried, IO[bytes]], None]
-) -> None:
-    """Give each content with a reader of its bytes to `take`. The archive must be what the manifest says, in its order.
-
-    Raises:
-        MirrorError: it is not.
-    """
+def _read_archive(accepted: _Accepted, purpose: str, report: Reporter, take: Callable[[Carried, Reader], None]) -> None:
     manifest = accepted.manifest
-
-    def refusal(what: str) -> MirrorError:
-        return MirrorError(
-            f"the archive of bundle {manifest.id} is not what its manifest says: {what}",
-            "do not use this bundle; have it made again, and find out what made it",
-        )
-
-    paths = [accepted.folder / part.file for part in manifest.parts]
-    try:
-        with (
-            report.transfer(purpose, sum(part.size for part in manifest.parts)) as advance,
-            _Joined(paths, advance) as joined,
-            tarfile.open(fileobj=joined, mode="r|", bufsize=_BLOCK) as archive,
-        ):
-            for content in manifest.carried:
-                name, member = bundle.member_name(content.sha256), archive.next()
-                if member is None:
-                    raise refusal(f"it ends before {content.name} ({name})")
-                reader = archive.extractfile(member) if member.isreg() else None
-                if reader is None or member.name != name or member.size != content.size:
-                    raise refusal(f"{member.name} ({member.size} bytes) is where {content.name} ({name}) is expected")
-                take(content, reader)
-            if (member := archive.next()) is not None:
-                raise refusal(f"{member.name} is not listed")
-    except tarfile.TarError as error:
-        raise refusal(f"it cannot be read: {error}") from error
+    with report.transfer(purpose, sum(part.size for part in manifest.parts)) as advance:
+        read_contents(accepted.folder, manifest, take, advance)
 
 
-def _check_stream(content: Carried, reader: IO[bytes]) -> None:
+def _check_stream(content: Carried, reader: Reader) -> None:
     found = _sha256(reader, lambda count: None)
     if found != content.sha256:
         raise MirrorError(
@@ -392,7 +390,7 @@ def _check_stream(content: Carried, reader: IO[bytes]) -> None:
         )
 
 
-def _add(pool: Pool, carried: Carried, reader: IO[bytes]) -> None:
+def _add(pool: Pool, carried: Carried, reader: Reader) -> None:
     content = Content(carried.sha256, carried.size, carried.kind, f"{carried.name} in the bundle")
     if not pool.has(content.sha256, content.size):
         with bundle.writing_to(pool.directory), pool.writing(content) as file:
@@ -416,7 +414,7 @@ def _remove_leftovers(pool: Pool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sha256(file: IO[bytes], advance: Callable[[int], None]) -> str:
+def _sha256(file: Reader, advance: Callable[[int], None]) -> str:
     found = hashlib.sha256()
     while block := file.read(_BLOCK):
         found.update(block)

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Bring this bundle in: check it, install Python and rtinfra from it, import it. Needs Debian, ssh-keygen, no network.
 #
-#   sh install.sh --key SHA256:... [--target /opt/rtinfra] [--mirror /srv/rtinfra-mirror]
+#   sh install.sh --key NUMBER [--target /opt/rtinfra] [--mirror /srv/rtinfra-mirror]
 #
-#   --key     fingerprint of the key that signed the bundle, as whoever made it says on another way than the bundle
+#   --key     number of the key that signed the bundle (64 digits), as whoever made it says on another way
 #   --target  where rtinfra is installed
 #   --mirror  where the mirror keeps its contents
 #
+# Before it is run for the first time, two lines check it, and everything else here: see docs/offline.md.
 # Interrupted, it is repeated with the same command. Where this rtinfra is installed already, it only imports.
 set -eu
 export LC_ALL=C.UTF-8
@@ -25,11 +26,11 @@ say() { printf '%s\n' "$*" >&2; }
 while [ $# -gt 0 ]; do
     case $1 in
     --key | --target | --mirror)
-        [ $# -ge 2 ] || fail "$1 needs a value" "see: head -9 $0"
+        [ $# -ge 2 ] || fail "$1 needs a value" "see: head -10 $0"
         case $1 in --key) key=$2 ;; --target) target=$2 ;; --mirror) mirror=$2 ;; esac
         shift 2
         ;;
-    *) fail "unknown option $1" "see: head -9 $0" ;;
+    *) fail "unknown option $1" "see: head -10 $0" ;;
     esac
 done
 for path in "$target" "$mirror"; do
@@ -48,50 +49,99 @@ command -v ssh-keygen >/dev/null || fail "ssh-keygen is missing, which checks th
 
 # ---- whose bundle it is --------------------------------------------------------------------------------------------
 
-for file in bundle.pub manifest.json manifest.json.sig manifest.txt SHA256SUMS SHA256SUMS.sig Packages; do
+for file in bundle.signers manifest.json manifest.json.sig manifest.txt SHA256SUMS SHA256SUMS.sig Packages; do
     [ -f "$file" ] || fail "$file is missing from $bundle" "carry this file again"
 done
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 trap 'exit 130' INT TERM HUP
 
-fingerprint() { ssh-keygen -l -f "$1" 2>/dev/null | cut -d ' ' -f 2; }
+# Whatever is read here besides the parts is copied once, and only the copy is checked and used: the folder may be on a
+# stick that gives other bytes the next time. No link is followed, nothing is waited for, and there is an end.
+copy=$temporary/bundle
+mkdir "$copy"
+take() {
+    [ ! -L "$1" ] && [ -f "$1" ] &&
+        dd if="$1" of="$copy/$1" bs=1M count=64 iflag=nofollow,nonblock,fullblock status=none 2>/dev/null
+}
+for file in bundle.signers SHA256SUMS SHA256SUMS.sig; do
+    take "$file" || fail "$file is no plain file, or cannot be read" "carry this file again, find out who changed it"
+done
 
-found=$(fingerprint bundle.pub)
-[ -n "$found" ] || fail "bundle.pub is no public key" "carry this file again"
+# ssh-keygen would take several keys, names for anybody and certificates. Here it is one key, written in one way.
+signers='rtinfra namespaces="rtinfra-bundle" ssh-ed25519'
+blob=$(sed -n "s|^$signers \(AAAAC3NzaC1lZDI1NTE5AAAAI[A-Za-z0-9+/]\{43\}\)\$|\1|p" "$copy/bundle.signers")
+case $blob in *[!A-Za-z0-9+/]*) blob='' ;; esac
+printf '%s %s\n' "$signers" "$blob" >"$temporary/signers"
+if [ -z "$blob" ] || ! cmp -s "$temporary/signers" "$copy/bundle.signers"; then
+    fail "bundle.signers is not one line with one key" "do not use this bundle; find out who changed it"
+fi
+number=$(sha256sum <"$temporary/signers" | cut -d ' ' -f 1)
+printf 'ssh-ed25519 %s\n' "$blob" >"$temporary/key.pub"
+found=$(ssh-keygen -l -f "$temporary/key.pub" | cut -d ' ' -f 2)
 say "key of this bundle / 번들의 키: $found"
+say "its number / 키 번호: $number"
+
+! grep -qF "bundle $found " "$mirror/keys/refused_keys" 2>/dev/null ||
+    fail "the key $found is refused here: it was reported as stolen or lost" \
+        "do not use this bundle; have one made with the present key, and find out who made this one"
 if [ -z "$key" ] && [ -f "$mirror/trusted_bundle_key" ]; then
-    # The key of the first import.
-    sed -n 's/^.*\(ssh-ed25519 .*\)$/\1/p' "$mirror/trusted_bundle_key" >"$temporary/trusted.pub"
-    key=$(fingerprint "$temporary/trusted.pub")
+    # The keys since the last import, each on a line of its own with the time it ends.
+    pinned='^rtinfra namespaces="rtinfra-bundle"\(,valid-after="[0-9]\{14\}Z"\)\{0,1\}'
+    pinned="$pinned\\(,valid-before=\"\\([0-9]\\{14\\}\\)Z\"\\)\\{0,1\\} ssh-ed25519"
+    ! grep -qv "$pinned AAAAC3NzaC1lZDI1NTE5AAAAI[A-Za-z0-9+/]\{43\}\$" "$mirror/trusted_bundle_key" ||
+        fail "$mirror/trusted_bundle_key has a line that rtinfra did not write" "find out who changed it"
+    if grep -q "$pinned $blob\$" "$mirror/trusted_bundle_key"; then
+        ends=$(sed -n "s|$pinned $blob\$|\3|p" "$mirror/trusted_bundle_key")
+        [ -z "$ends" ] || [ "$(date -u +%Y%m%d%H%M%S)" -lt "$ends" ] ||
+            fail "the key $found has ended at $ends UTC (year, month, day, time)" \
+                "where bundles are made: rtinfra mirror keys rotate bundle, then make the bundle again"
+        key=$number
+    else
+        key=$(cut -d ' ' -f 4 "$mirror/trusted_bundle_key" | while read -r one; do
+            printf 'ssh-ed25519 %s\n' "$one" | ssh-keygen -l -f - | cut -d ' ' -f 2
+        done | tr '\n' ' ')
+    fi
 fi
 if [ -z "$key" ] && [ -t 0 ]; then
-    say "Ask whoever made the bundle, by telephone or on paper: is this the fingerprint they see?"
-    say "번들을 만든 사람에게 전화나 종이로 확인하십시오: 같은 지문입니까?"
+    say "Ask whoever made the bundle, by telephone or on paper: is this the number they see?"
+    say "번들을 만든 사람에게 전화나 종이로 확인하십시오: 같은 번호입니까?"
     printf 'yes / no: ' >&2
     read -r answer
-    [ "$answer" = yes ] || fail "the key was not confirmed" "do not use this bundle until its fingerprint is confirmed"
-    key=$found
+    [ "$answer" = yes ] || fail "the key was not confirmed" "do not use this bundle until its number is confirmed"
+    key=$number
 fi
 [ -n "$key" ] || fail "no key is trusted here yet" \
-    "ask whoever made the bundle, on another way, for the fingerprint, then: sh $0 --key $found (if it is that one)"
-[ "$key" = "$found" ] || fail "the bundle is of the key $found, but the key trusted here is $key" \
-    "do not use this bundle, unless those who made it confirm $found; then give that with --key"
+    "ask whoever made the bundle for its number, on another way; type the two lines that check it; then: sh $0 --key NUMBER"
+if [ "$key" != "$found" ] && [ "$(printf %s "$key" | tr A-F a-f)" != "$number" ]; then
+    fail "the bundle is of the key $found, but the key trusted here is $key" \
+        "do not use this bundle, unless those who made it tell you its number by telephone; then give that with --key"
+fi
 
-printf 'rtinfra namespaces="rtinfra-bundle" %s\n' "$(cat bundle.pub)" >"$temporary/signers"
-for file in manifest.json SHA256SUMS; do
-    ssh-keygen -Y verify -f "$temporary/signers" -I rtinfra -n rtinfra-bundle -s "$file.sig" <"$file" >/dev/null 2>&1 ||
-        fail "$file is not what the key $key signed" "do not use this bundle; carry it again, find out who changed it"
-done
+ssh-keygen -Y verify -f "$temporary/signers" -I rtinfra -n rtinfra-bundle -s "$copy/SHA256SUMS.sig" \
+    <"$copy/SHA256SUMS" >/dev/null 2>&1 ||
+    fail "SHA256SUMS is not what the key $found signed" \
+        "do not use this bundle; carry it again, find out who changed it"
 
 # ---- whether it is whole -------------------------------------------------------------------------------------------
 
-# From here on: only what SHA256SUMS vouches for. Everything but the parts is small and first.
-grep -v ' part-[0-9]*$' SHA256SUMS >"$temporary/small"
-sha256sum --check --strict --quiet "$temporary/small" >&2 ||
+# From here on: only what SHA256SUMS vouches for, and nothing else in the folder.
+cut -c 67- "$copy/SHA256SUMS" >"$temporary/listed"
+printf '%s\n' bundle.signers SHA256SUMS SHA256SUMS.sig manifest.json.sig >>"$temporary/listed"
+# A line for each entry; what a name has in it that could end a line is a question mark.
+find . -mindepth 1 -maxdepth 1 ! -type f -printf '%f\n' | tr -c '[:print:]\n' '?' >"$temporary/strange"
+find . -mindepth 1 -maxdepth 1 -type f -printf '%f\0' | tr '\n\0' '?\n' |
+    grep -vxF -f "$temporary/listed" >>"$temporary/strange" || true
+[ ! -s "$temporary/strange" ] || fail "this is not of the bundle: $(sort "$temporary/strange" | tr '\n' ' ')" \
+    "find out who put it there; after removing it the bundle can be used"
+# Everything but the parts is small and first.
+grep -v ' part-[0-9]*$' "$copy/SHA256SUMS" >"$temporary/small"
+cut -c 67- "$temporary/small" | while read -r file; do take "$file" || true; done
+(cd "$copy" && sha256sum --check --strict --quiet "$temporary/small" >&2) ||
     fail "files of the bundle are damaged or missing: they are named above" "only these have to be carried again"
 
-fact() { sed -n "s/^$1 //p" manifest.txt; }
+manifest=$copy/manifest.txt
+fact() { sed -n "s/^$1 //p" "$manifest"; }
 
 id=$(fact id)
 created=$(fact created) valid_until=$(fact valid_until) now=$(date +%s)
@@ -124,7 +174,7 @@ needed=$(while read -r word sha256 size where _; do
     case $word in package | index | blob | wheel | file | lock) ;; *) continue ;; esac
     [ "$where" = inside ] && [ ! -e "$mirror/pool/$(printf %.2s "$sha256")/$sha256" ] && echo "$size"
     :
-done <manifest.txt | awk '{ sum += $1 } END { printf "%.0f", sum * 1.1 }')
+done <"$manifest" | awk '{ sum += $1 } END { printf "%.0f", sum * 1.1 }')
 require_space "$mirror" "$needed"
 # Python, the tool and what it needs, unpacked and installed.
 tool_needs=500000000
@@ -151,8 +201,8 @@ done <"$temporary/parts"
 # ---- the tool ------------------------------------------------------------------------------------------------------
 
 venv=$target/.venv
-tool=$(grep '^file .* rtinfra-[^ ]*\.tar$' manifest.txt)
-wheels=$(grep '^wheel ' manifest.txt || true)
+tool=$(grep '^file .* rtinfra-[^ ]*\.tar$' "$manifest")
+wheels=$(grep '^wheel ' "$manifest" || true)
 installed=$(printf '%s\n%s\n' "$tool" "$wheels" | cut -d ' ' -f 1,2 | sha256sum | cut -d ' ' -f 1)
 
 # Options that keep apt away from everything this computer is configured with, and from the network.
@@ -166,7 +216,7 @@ private_apt() {
 # Contents of the bundle, listed one sha256 a line, into $work/contents; a difference leaves some to the pool.
 unpack() {
     while read -r sha256; do
-        if grep -q "^[a-z]* $sha256 [0-9]* inside " manifest.txt; then
+        if grep -q "^[a-z]* $sha256 [0-9]* inside " "$manifest"; then
             echo "contents/$sha256" >>"$work/inside"
         elif ! cp "$mirror/pool/$(printf %.2s "$sha256")/$sha256" "$work/contents/$sha256" 2>/dev/null; then
             fail "this bundle only brings what is new since $(fact base), and that is not here" \
@@ -175,6 +225,9 @@ unpack() {
     done
     # Every part is read to its end, so that no program is stopped in the middle of a pipe.
     cut -d ' ' -f 3 "$temporary/parts" | xargs cat | tar -x -f - -C "$work" --no-same-owner -T "$work/inside"
+    # A link would lead to what can be exchanged after it was compared.
+    [ -z "$(find "$work/contents" -mindepth 1 ! -type f)" ] ||
+        fail "contents in the bundle are links" "do not use this bundle; find out who made it"
     (cd "$work/contents" && for file in *; do printf '%s  %s\n' "$file" "$file"; done | sha256sum --check --quiet) ||
         fail "contents in the bundle are not what was locked: they are named above" \
             "do not use this bundle; have it made again"
@@ -195,7 +248,7 @@ install_tool() {
         say "installing Debian packages / 패키지 설치 중:$packages"
         # What an interrupted call left half done.
         dpkg --configure -a >&2
-        cp Packages "$work/Packages"
+        cp "$copy/Packages" "$work/Packages"
         echo "deb [trusted=yes] copy:$work ./" >"$work/sources.list"
         private_apt update --error-on=any >&2
         # shellcheck disable=SC2086  # a list of words
@@ -279,7 +332,7 @@ fi
 
 # ---- import --------------------------------------------------------------------------------------------------------
 
-RTINFRA_MIRROR_DIR="$mirror" "$venv/bin/rtinfra" mirror import "$bundle" --key "$key"
+RTINFRA_MIRROR_DIR="$mirror" "$venv/bin/rtinfra" mirror import "$bundle" --key "$number"
 cat >&2 <<END
 
 Done. Offer it to the network with:

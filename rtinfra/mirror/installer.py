@@ -12,12 +12,15 @@ from pathlib import Path
 
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.model import FORMAT, Lock, Manifest, bundle_id
+from rtinfra.mirror.signing import IDENTITY, NAMESPACE, SIGNERS_NAME
 
 TEXT_NAME = "manifest.txt"
 SUMS_NAME = "SHA256SUMS"
 SCRIPT_NAME = "install.sh"
 INDEX_NAME = "Packages"
 README_NAME = "README.txt"
+#: In place of the number of a key in what is typed.
+NUMBER = "NUMBER"
 
 #: What the tool itself needs on the closed side; installed from the bundle, with all that these depend on.
 PACKAGES = ("gpg", "gpg-agent", "gpgv", "openssh-client", "python3", "python3-venv")
@@ -46,6 +49,19 @@ def require(lock: Lock) -> None:
         )
 
 
+def checking_lines(number: str = NUMBER) -> tuple[str, str]:
+    """Return what is typed before anything of a bundle is run, in its folder, on a bare Debian.
+
+    What is on a stick cannot vouch for itself: the first line compares the key with the number that came on another
+    way, the second one everything else with what that key signed.
+    """
+    return (
+        f'echo "{number}  {SIGNERS_NAME}" | sha256sum -c --strict',
+        f"ssh-keygen -Y verify -f {SIGNERS_NAME} -I {IDENTITY} -n {NAMESPACE} -s {SUMS_NAME}.sig <{SUMS_NAME}"
+        f" && sha256sum -c --strict --quiet {SUMS_NAME}",
+    )
+
+
 def files(lock: Lock, stanzas: bytes, member_name: Callable[[str], str]) -> dict[str, bytes]:
     """Return script, package index and text for people, by name.
 
@@ -63,6 +79,7 @@ def files(lock: Lock, stanzas: bytes, member_name: Callable[[str], str]) -> dict
         INDEX_NAME: b"\n".join(_relocated(stanzas, member_name)),
         README_NAME: readme.replace("@ID@", bundle_id(lock))
         .replace("@UNTIL@", f"{lock.valid_until:%Y-%m-%d}")
+        .replace("@LINES@", "\n".join(f"    {line}" for line in checking_lines()))
         .encode(),
     }
 

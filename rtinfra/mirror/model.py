@@ -34,6 +34,9 @@ LOCAL = "local"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """Hex digest."""
 
+BundleId = Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}$")]
+"""By what a bundle is known."""
+
 Kind = Literal["package", "index", "blob", "wheel", "file", "lock"]
 """package: a .deb; index: stanzas of packages; blob: of an image; wheel; file: anything else; lock: the lock itself."""
 
@@ -41,6 +44,9 @@ Kind = Literal["package", "index", "blob", "wheel", "file", "lock"]
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("needs a time zone")
+    # Far from the ends of what Python counts: an end is reckoned from it.
+    if not 1970 <= value.year < 2200:
+        raise ValueError("is not between 1970 and 2200")
     return value.astimezone(UTC).replace(microsecond=0)
 
 
@@ -59,6 +65,23 @@ FileName = Annotated[str, AfterValidator(_file_name)]
 """The name of a file without any directory."""
 
 
+def _one_line(text: str) -> str:
+    # A shell reads it as the rest of a line: nothing in it may begin another one.
+    if not text.isprintable() or not text:
+        raise ValueError("is empty, or has a line break or another control character in it")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""A text of one line."""
+
+Size = Annotated[int, Field(ge=0, le=1 << 60, description="bytes")]
+"""Bytes of a content: no more than file systems and programs count."""
+
+Suite = Annotated[str, Field(pattern=r"^[a-z]+$", description="Debian release by code name")]
+Architecture = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", description="dpkg architecture of all hosts")]
+
+
 class Content(NamedTuple):
     """One content of the pool, with a name for people."""
 
@@ -72,7 +95,7 @@ class Blob(Settings):
     """A content by its hash."""
 
     sha256: Sha256
-    size: int = Field(ge=0, description="bytes")
+    size: Size
 
 
 class Origin(Settings):
@@ -94,7 +117,7 @@ class LockedPackage(Settings):
     architecture: str = Field(pattern=r"^[a-z0-9-]+$")
     origin: str = Field(description="name of an origin of the lock, or `local`")
     path: str = Field(description="path below its archive; the file name alone for `local`")
-    size: int = Field(gt=0, description="bytes")
+    size: Size = Field(gt=0)
     sha256: Sha256
     why: tuple[str, ...] = Field(min_length=1, description="what asked for it: hosts' names, `base set`, ...")
 
@@ -128,7 +151,7 @@ class LockedWheel(Settings):
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", description="normalised project name")
     version: str
     file: FileName
-    size: int = Field(gt=0, description="bytes")
+    size: Size = Field(gt=0)
     sha256: Sha256
     why: tuple[str, ...] = Field(min_length=1)
 
@@ -137,7 +160,7 @@ class LockedFile(Settings):
     """Anything else: this tool itself, requirement files."""
 
     name: FileName
-    size: int = Field(ge=0, description="bytes")
+    size: Size
     sha256: Sha256
     why: tuple[str, ...] = Field(min_length=1)
 
@@ -147,9 +170,9 @@ class Lock(Settings):
 
     format: Literal[1]
     created: Instant
-    suite: str = Field(pattern=r"^[a-z]+$", description="Debian release by code name")
-    architecture: str = Field(pattern=r"^[a-z0-9-]+$", description="dpkg architecture of all hosts")
-    valid_days: int = Field(gt=0, description="how long a mirror or bundle made from this lock is good")
+    suite: Suite
+    architecture: Architecture
+    valid_days: int = Field(gt=0, le=36500, description="how long a mirror or bundle made from this lock is good")
     stanzas: Blob = Field(description="stanzas of all packages, as their origins' signed indexes have them")
     origins: dict[str, Origin]
     packages: tuple[LockedPackage, ...]
@@ -209,9 +232,9 @@ class Carried(Settings):
     """One content of a bundle's manifest."""
 
     sha256: Sha256
-    size: int = Field(ge=0, description="bytes")
+    size: Size
     kind: Kind
-    name: str
+    name: Line
     inside: bool = Field(description="whether this bundle carries it; a delta leaves out what its base brought")
 
 
@@ -219,7 +242,7 @@ class Part(Settings):
     """One file of a bundle."""
 
     file: FileName
-    size: int = Field(gt=0, description="bytes")
+    size: Size = Field(gt=0)
     sha256: Sha256
 
 
@@ -227,12 +250,12 @@ class Manifest(Settings):
     """What a bundle carries and what the mirror will hold after it. Its signature covers everything."""
 
     format: Literal[1]
-    id: str = Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}$", description="time and id of its lock")
-    base: str | None = Field(description="id of the bundle that a delta builds on; null: complete in itself")
+    id: BundleId = Field(description="time and id of its lock")
+    base: BundleId | None = Field(description="id of the bundle that a delta builds on; null: complete in itself")
     created: Instant
     valid_until: Instant
-    suite: str
-    architecture: str
+    suite: Suite
+    architecture: Architecture
     lock: Sha256 = Field(description="the content that is the lock, in its canonical form")
     contents: tuple[Carried, ...]
     parts: tuple[Part, ...] = Field(description="in order, one after the other, they are one tar archive")
@@ -273,7 +296,7 @@ def read_document(model: type[Document], data: bytes, shown: str) -> Document:
     try:
         plain: Any = json.loads(data)
         return parse_document(model, plain, shown)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MirrorError(f"{shown} is not readable: {error}", "carry it again from where it was made") from error
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 from rtinfra.config.types import Settings
 from rtinfra.local.files import sync_directory
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import gpg
+from rtinfra.mirror import gpg, trust
 from rtinfra.mirror import tree as trees
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.gpg import SigningKey, signing_key
@@ -287,7 +287,8 @@ def _publish(mirror: Mirror, state: State, sha256: str, *, now: datetime, report
     _require_contents(mirror, lock)
     last = max((release.date for release in state.published), default=None)
     _require_clock(lock, last, now)
-    key = signing_key(mirror.keys, report)
+    key = signing_key(mirror.keys, report, now)
+    _require_key(mirror, key)
     live = live_release(mirror)
     # A link turned back by hand to an older release is not enough: clients ignore that one.
     newest = live is not None and state.published[-1] == live.record
@@ -312,6 +313,16 @@ def _publish(mirror: Mirror, state: State, sha256: str, *, now: datetime, report
     if notice := expiry_notice(release, now):
         report.note(notice)
     return Publication(release, changed=True)
+
+
+def _require_key(mirror: Mirror, key: SigningKey) -> None:
+    """Refuse to sign with a key that was given up: clients would refuse it too."""
+    given_up = {entry.fingerprint for entry in trust.refused_keys(mirror)}
+    if bad := [fingerprint for fingerprint in key.fingerprints if fingerprint in given_up]:
+        raise MirrorError(
+            f"the key {bad[0]} would sign the repository, but it was given up: was {key.home} restored from a backup?",
+            f"rtinfra mirror keys revoke {bad[0]}, which makes a new one; then publish again",
+        )
 
 
 def _require_contents(mirror: Mirror, lock: Lock) -> None:

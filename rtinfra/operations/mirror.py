@@ -23,11 +23,13 @@ from rtinfra.facts.files import PENDING_DIR, Files, FilesState
 from rtinfra.facts.mirror import (
     CERTIFICATES,
     RECORD,
+    REFUSED,
     SET_ASIDE,
     SOURCES,
     Certificate,
     LiveMirror,
     MirrorState,
+    Release,
     normalised,
 )
 from rtinfra.operations.change import Step, Unknown
@@ -180,7 +182,8 @@ def pointed(
     packages are brought to the versions of the live release whenever that is another than the one they have.
 
     Raises:
-        OperationError: the mirror's host cannot be asked, or has nothing to serve or no certificate yet.
+        OperationError: the mirror's host cannot be asked, has nothing to serve or no certificate yet, or what it serves
+            is signed by a key that was given up.
     """
     try:
         served = asked(server, directory)
@@ -200,8 +203,9 @@ def pointed(
         return
     paths = files(served)
     found: FilesState = host.get_fact(
-        Files, paths=[RECORD, SET_ASIDE, *(path.path for path in paths)], patterns=list(SOURCES)
+        Files, paths=[RECORD, SET_ASIDE, *(path.path for path in paths)], patterns=[*SOURCES, f"{REFUSED}/*"]
     )
+    _require_key(server, served.release, {*served.refused, *_refused_here(found)})
     others = other_sources(found, {path.path for path in paths})
     ours = [path for path in paths if path.path in replaced and path.difference(found.paths.get(path.path))]
     keeps = others or ours or SET_ASIDE not in found.paths
@@ -224,6 +228,30 @@ def pointed(
     if follows:
         logger.info("%sfollowing release %s of the mirror", host.print_prefix, served.release.name)
         yield from _follow(served.release.name)
+
+
+def _refused_here(found: FilesState) -> Iterator[str]:
+    """Yield the fingerprints of the mirrors' keys that the host does not believe."""
+    prefix = f"{REFUSED}/"
+    return (path.removeprefix(prefix) for path in found.paths if path.startswith(prefix))
+
+
+def _require_key(server: str, release: Release, refused: Collection[str]) -> None:
+    """Refuse a release that is signed by a key which was given up, on the mirror or as this host remembers it.
+
+    Raises:
+        OperationError: it is, or its key file holds anything else than keys.
+    """
+    try:
+        keys = release.fingerprints
+    except ValueError as error:
+        raise OperationError(f"the key of release {release.name} on {server} {error}; publish it again") from error
+    if bad := sorted(set(keys) & set(refused)):
+        raise OperationError(
+            f"release {release.name} on {server} is signed by the key {', '.join(bad)}, which was given up: was the"
+            " mirror restored from an old backup? There: `rtinfra mirror keys revoke` that key, then `rtinfra mirror"
+            " publish --again`"
+        )
 
 
 def other_sources(found: FilesState, ours: Collection[str]) -> list[str]:

@@ -22,6 +22,7 @@ from rtinfra.local.bootstrap import bootstrap, tools
 from rtinfra.local.progress import ConsoleReporter
 from rtinfra.mirror import installer, tool, wheels
 from rtinfra.mirror.bundle import Bundle, make_bundle
+from rtinfra.mirror.installer import checking_lines
 from rtinfra.mirror.model import LOCAL, Lock, LockedFile, LockedPackage, ordered
 from rtinfra.mirror.store import Mirror, State
 from rtinfra.paths import PROJECT
@@ -164,18 +165,22 @@ def test_from_nothing_to_an_imported_bundle(connected: tuple[Bare, Mirror, Lock]
 
     # Refused: nothing is known of the key, another key, a part that was damaged on the way.
     code, said = bare.install()
-    assert code == 1 and f"--key {made.fingerprint} (if it is that one)" in said, said
+    assert code == 1 and "ask whoever made the bundle for its number, on another way" in said, said
     code, said = bare.install("--key", "SHA256:" + "A" * 43)
     assert code == 1 and f"the bundle is of the key {made.fingerprint}, but the key trusted here is SHA256:AAA" in said
+    for line in checking_lines(made.number):
+        code, said = bare.run("sh", "-c", f"cd /media/usb/bundle && {line}")
+        assert code == 0, said
     flip(bare.stick / "part-0002", 1000)
-    code, said = bare.install("--key", made.fingerprint)
+    assert bare.run("sh", "-c", f"cd /media/usb/bundle && {checking_lines(made.number)[1]}")[0] != 0
+    code, said = bare.install("--key", made.number)
     assert code == 1 and "only these have to be carried again: part-0002" in said, said
     assert not bare.target.exists()
 
     # Pulled off in the middle: killed while it installs packages, and while it installs wheels.
     bare.put(made)
     for moment in ("installing Debian packages", "installing rtinfra"):
-        with bare.start("sh", _SCRIPT, "--key", made.fingerprint) as process:
+        with bare.start("sh", _SCRIPT, "--key", made.number) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if moment in line:
@@ -186,7 +191,7 @@ def test_from_nothing_to_an_imported_bundle(connected: tuple[Bare, Mirror, Lock]
             process.wait(timeout=30)
         assert not (bare.target / ".installed").exists()
 
-    code, said = bare.install("--key", made.fingerprint)
+    code, said = bare.install("--key", made.number)
     assert code == 0, said
     assert "rtinfra mirror publish" in said and "완료되었습니다" in said
     state = State.model_validate_json((bare.root / "srv/rtinfra-mirror/state.json").read_bytes())
@@ -210,7 +215,7 @@ def test_what_is_not_for_this_computer_is_refused_before_anything_is_installed(
     small = Mirror(tmp_path / "small")
     lock = make_lock(small.pool, tmp_path / "debs", created=real.created)
     good = make_bundle(small, lock)
-    there = ["--key", good.fingerprint, "--target", "/opt/other", "--mirror", "/srv/other"]
+    there = ["--key", good.number, "--target", "/opt/other", "--mirror", "/srv/other"]
 
     def refused(*expected: str) -> None:
         code, said = bare.install(*there)
@@ -243,7 +248,7 @@ def test_what_is_not_for_this_computer_is_refused_before_anything_is_installed(
 
     # Too small a disk, really.
     bare.put(good)
-    install = f"mount -t tmpfs -o size=600k none /mnt && sh {_SCRIPT} --key {good.fingerprint} --mirror /mnt/mirror"
+    install = f"mount -t tmpfs -o size=600k none /mnt && sh {_SCRIPT} --key {good.number} --mirror /mnt/mirror"
     code, said = bare.run("sh", "-c", install)
     assert code == 1 and "not enough disk space: /mnt/mirror has 0 MB free, 1 MB are needed" in said, said
 
@@ -256,7 +261,7 @@ def test_a_person_at_a_terminal_is_asked_about_the_key(connected: tuple[Bare, Mi
         said, _ = process.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
-    assert "is this the fingerprint they see?" in said and "같은 지문입니까" in said
+    assert "is this the number they see?" in said and "같은 번호입니까" in said
     assert process.returncode == 1 and "the key was not confirmed" in said
 
 

@@ -23,6 +23,7 @@ from rtinfra import verify
 from rtinfra.images import build
 from rtinfra.lab import ConsoleReporter, Machine, MachineSpec
 from rtinfra.lab.errors import LabError
+from rtinfra.mirror.installer import checking_lines
 from tests.offline import wire
 from tests.offline.conftest import INVENTORY, LAB
 from tests.project import Project
@@ -168,7 +169,9 @@ def test_a_bare_host_becomes_the_mirror_through_a_power_cut(journey: Journey) ->
     """Its only source is the bundle. The power goes while contents enter the pool; the same command completes it."""
     bundle = journey.bundles[-1]
     folder = journey.carry(bundle)
-    install = f"sh {folder}/install.sh --key {bundle['fingerprint']}"
+    for line in checking_lines(bundle["number"]):
+        print(journey.server.run(f"cd {folder} && {line}", timeout=300).stdout)
+    install = f"sh {folder}/install.sh --key {bundle['number']}"
     journey.cut_when(f"[ $(find {ROOT}/pool -type f 2>/dev/null | wc -l) -gt 40 ]", install, every=0.5)
     done = journey.server.run(install, timeout=900)
     print(done.stderr)

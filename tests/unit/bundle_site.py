@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import installer, signing
+from rtinfra.mirror import bundle_keys, installer, signing
 from rtinfra.mirror.bundle import SIGNED, Bundle, make_bundle, manifest_files
 from rtinfra.mirror.importer import BundleReport, import_bundle
 from rtinfra.mirror.model import (
@@ -143,9 +143,9 @@ def make_journey(folder: Path) -> Journey:
     """Make both bundles."""
     mirror = Mirror(folder / "connected")
     lock = make_lock(mirror.pool, folder / "debs")
-    full = make_bundle(mirror, lock, part_size=PART_SIZE)
+    full = make_bundle(mirror, lock, part_size=PART_SIZE, now=CREATED)
     next_lock = make_lock(mirror.pool, folder / "next", created=CREATED + timedelta(days=1), hello="1:2.10-4")
-    delta = make_bundle(mirror, next_lock, base=full.manifest.id, part_size=PART_SIZE)
+    delta = make_bundle(mirror, next_lock, base=full.manifest.id, part_size=PART_SIZE, now=CREATED)
     return Journey(mirror, lock, full, next_lock, delta)
 
 
@@ -156,7 +156,7 @@ def carry(made: Bundle, target: Path) -> Path:
 
 def take(mirror: Mirror, folder: Path, journey: Journey) -> BundleReport:
     """Import as one does the first time."""
-    return import_bundle(mirror, folder, fingerprint=journey.full.fingerprint, now=NOW, architecture=ARCHITECTURE)
+    return import_bundle(mirror, folder, told=journey.full.number, now=NOW, architecture=ARCHITECTURE)
 
 
 def flip(path: Path, position: int) -> None:
@@ -171,7 +171,7 @@ def signed_again(mirror: Mirror, folder: Path, manifest: Manifest) -> None:
     for name, data in manifest_files(manifest).items():
         (folder / name).write_bytes(data)
     for name in SIGNED:
-        signing.sign(signing.signing_key(mirror, Reporter()), folder / name)
+        signing.sign(bundle_keys.signer(mirror, NOW, Reporter()).private, folder / name)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

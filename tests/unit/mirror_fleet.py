@@ -26,7 +26,17 @@ INDEX = Index(
     date=datetime(2026, 1, 1, tzinfo=UTC),
     valid_until=datetime(2026, 6, 30, tzinfo=UTC),
 )
-KEY_TEXT = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n-----END PGP PUBLIC KEY BLOCK-----"
+#: A key that gpg made, and its fingerprint; nobody has the private half.
+KEY_TEXT = """-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEXgvhABYJKwYBBAHaRw8BAQdA4wl8FbtzIthZzH+l9r8YZCtrv+P3qyPa+qz8
+1h6xKfi0DnJ0aW5mcmEgbWlycm9yiJAEExYIADgWIQQPiyX8m8AwMXgIABOW6lP1
+AeGw5wUCXgvhAAIbAwULCQgHAgYVCgkICwIEFgIDAQIeAQIXgAAKCRCW6lP1AeGw
+50pVAP9Kj/bqVKnY7ACM5vA3cX2tXBdSut4bguLz9F/DDSQ7dAD9Euz3R+pP4xjL
+fZl/oSfJHZxSQACXolt+Te7nOHARqQQ=
+=wHMp
+-----END PGP PUBLIC KEY BLOCK-----"""
+FINGERPRINT = "0F8B25FC9BC030317808001396EA53F501E1B0E7"
 PEM = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 LIVE = MirrorState(
     clock=NOW,

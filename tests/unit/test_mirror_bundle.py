@@ -15,6 +15,7 @@ import pytest
 
 from rtinfra.mirror.bundle import Bundle, make_bundle
 from rtinfra.mirror.errors import MirrorError
+from rtinfra.mirror.installer import checking_lines
 from rtinfra.mirror.model import Lock, lock_content
 from rtinfra.mirror.sbom import sbom
 from rtinfra.mirror.store import Mirror
@@ -64,11 +65,7 @@ def test_ordinary_programs_confirm_the_folder(journey: Journey) -> None:
     assert done.returncode == 0
     listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     unlisted = {path.name for path in folder.iterdir()} - listed
-    assert unlisted == {"SHA256SUMS", "SHA256SUMS.sig", "manifest.json.sig", "bundle.pub"}
-    shown = subprocess.run(
-        ["ssh-keygen", "-lf", folder / "bundle.pub"], check=True, capture_output=True, text=True
-    ).stdout
-    assert journey.full.fingerprint in shown
+    assert unlisted == {"SHA256SUMS", "SHA256SUMS.sig", "manifest.json.sig", "bundle.signers"}
     with (folder / "SHA256SUMS").open("rb") as sums:
         signed = subprocess.run(
             ["ssh-keygen", "-Y", "check-novalidate", "-n", "rtinfra-bundle", "-s", folder / "SHA256SUMS.sig"],
@@ -105,6 +102,7 @@ def test_the_key_is_readable_by_its_owner_alone(journey: Journey) -> None:
     assert {path.name: path.stat().st_mode & 0o777 for path in journey.mirror.keys.iterdir()} == {
         "bundle_ed25519": 0o600,
         "bundle_ed25519.pub": 0o644,
+        "bundle_keys": 0o644,
     }
     assert journey.mirror.keys.stat().st_mode & 0o777 == 0o700
 
@@ -113,7 +111,9 @@ def test_the_text_for_people_says_what_to_type_in_both_languages(journey: Journe
     text = (journey.full.folder / "README.txt").read_text(encoding="utf-8")
     assert journey.full.manifest.id in text
     assert "2026-05-30" in text
-    assert text.count("sh install.sh --key SHA256:") == 2
+    assert text.count("sh install.sh --key NUMBER") == 2
+    for line in checking_lines():
+        assert text.count(f"\n    {line}\n") == 2
     assert "한국어" in text
 
 

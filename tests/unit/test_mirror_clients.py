@@ -15,8 +15,9 @@ from rtinfra.local import programs
 from rtinfra.local.errors import LocalError
 from rtinfra.local.programs import Tool
 from rtinfra.local.progress import Reporter
-from rtinfra.mirror import audit, gpg, release
+from rtinfra.mirror import audit, gpg, release, trust
 from rtinfra.mirror.model import Lock
+from rtinfra.mirror.trust import RefusedKey
 from tests.unit.mirror_clients import Apt, environment, pip, running_registry, serving
 from tests.unit.mirror_site import Site, site
 
@@ -171,6 +172,36 @@ def test_an_unsigned_or_foreign_signed_index_is_refused_with_both_fingerprints(
     assert refused.returncode == 100
     assert "NO_PUBKEY" in refused.stdout or "Missing key" in refused.stdout, refused.stdout
     assert f"is signed by another key: {stranger.fingerprint}; the key of this mirror is {ours}" in told(here)
+
+
+def test_a_change_of_keys_loses_no_client_and_after_it_the_old_key_is_worth_nothing(
+    here: Site, client: Callable[[str], Apt], first_lock: Lock
+) -> None:
+    """Hosts that were deployed before the change, in it, and after it; then an index of the old key alone."""
+    old = publish(here, first_lock).release
+    replayed = served_file(here, "InRelease").read_bytes()
+    before = client("before")
+    gpg.rotate(here.mirror.keys, 30 * DAY, now(), Reporter())
+    assert f"is of the key {old.fingerprint}, and what signs now is" in told(here)
+    assert publish(here, first_lock).changed and told(here) == ""
+    within = client("within")
+    assert before.update().returncode == 0 and within.update().returncode == 0
+    gpg.revoke(here.mirror.keys, old.fingerprint, now(), Reporter())
+    assert publish(here, first_lock).changed and told(here) == ""
+    after = client("after")
+    assert within.update().returncode == 0 and after.update().returncode == 0
+    assert before.update().returncode == 100, "it was not deployed in the overlap"
+    replaced(served_file(here, "InRelease"), replayed)
+    # One that has no index yet, which a server could say is still the newest.
+    assert client("late").update().returncode == 100
+
+
+def test_a_key_that_was_given_up_signs_nothing_when_a_backup_brings_it_back(here: Site, first_lock: Lock) -> None:
+    publish(here, first_lock)
+    stolen = gpg.signing_key(here.mirror.keys, Reporter()).fingerprint
+    trust.refuse(here.mirror, (RefusedKey("repository", stolen, now().date()),))
+    with pytest.raises(LocalError, match=f"the key {stolen} would sign the repository, but it was given up"):
+        publish(here, first_lock, again=True)
 
 
 def test_an_expired_index_is_refused_until_it_is_signed_again(here: Site, client: Callable[[str], Apt]) -> None:

@@ -94,7 +94,7 @@ def test_repeating_an_import_brings_back_what_was_lost(journey: Journey, closed:
 
 def test_checking_changes_nothing(journey: Journey, closed: Mirror, stick: Path) -> None:
     before = snapshot(stick)
-    report = verify_bundle(closed, stick, fingerprint=journey.full.fingerprint, now=NOW, architecture=ARCHITECTURE)
+    report = verify_bundle(closed, stick, told=journey.full.number, now=NOW, architecture=ARCHITECTURE)
     assert report.state == "new"
     assert report.to_json()["id"] == journey.full.manifest.id
     assert not closed.root.exists()
@@ -107,7 +107,7 @@ def test_who_made_a_bundle_can_check_it_without_naming_a_key(journey: Journey) -
 
 def test_little_time_left_is_warned_about(journey: Journey, closed: Mirror, stick: Path) -> None:
     late = CREATED + timedelta(days=VALID_DAYS - 10)
-    report = import_bundle(closed, stick, fingerprint=journey.full.fingerprint, now=late, architecture=ARCHITECTURE)
+    report = import_bundle(closed, stick, told=journey.full.number, now=late, architecture=ARCHITECTURE)
     assert report.warnings[0].startswith(
         f"bundle {journey.full.manifest.id} expires in 10 days, at 2026-05-30 12:00:00"
     )
@@ -120,12 +120,13 @@ def test_little_time_left_is_warned_about(journey: Journey, closed: Mirror, stic
 def test_without_a_trusted_key_nothing_is_imported(journey: Journey, closed: Mirror, stick: Path) -> None:
     error = refused(closed, stick)
     assert error.message == f"no key is trusted here yet; the bundle brings the key {journey.full.fingerprint}"
-    assert f"--key {journey.full.fingerprint}" in error.next_step
+    assert "ask whoever made the bundle for the number of its key, on another way" in error.next_step
+    assert journey.full.number not in error.next_step
 
 
 def test_a_key_that_is_not_the_one_told_is_refused_with_both(journey: Journey, closed: Mirror, stick: Path) -> None:
     told = "SHA256:" + "A" * 43
-    error = refused(closed, stick, fingerprint=told)
+    error = refused(closed, stick, told=told)
     assert error.message == f"the bundle brings the key {journey.full.fingerprint}, but the key given is {told}"
 
 
@@ -143,7 +144,7 @@ def test_a_wrong_key_is_refused_with_both_fingerprints(
     take(closed, stick, journey)
     error = refused(closed, stranger.folder)
     assert error.message == (
-        f"manifest.json is signed by the key {stranger.fingerprint},"
+        f"the bundle is signed by the key {stranger.fingerprint},"
         f" but the key trusted here is {journey.full.fingerprint}"
     )
 
@@ -151,8 +152,8 @@ def test_a_wrong_key_is_refused_with_both_fingerprints(
 def test_a_public_key_that_was_exchanged_does_not_help(
     journey: Journey, closed: Mirror, stick: Path, stranger: Bundle
 ) -> None:
-    shutil.copy(stick / "bundle.pub", stranger.folder / "bundle.pub")
-    error = refused(closed, stranger.folder, fingerprint=journey.full.fingerprint)
+    shutil.copy(stick / "bundle.signers", stranger.folder)
+    error = refused(closed, stranger.folder, told=journey.full.number)
     assert stranger.fingerprint in error.message and journey.full.fingerprint in error.message
 
 
@@ -160,28 +161,28 @@ def test_a_new_key_is_taken_when_its_fingerprint_is_given(
     journey: Journey, closed: Mirror, stick: Path, stranger: Bundle
 ) -> None:
     take(closed, stick, journey)
-    import_bundle(closed, stranger.folder, fingerprint=stranger.fingerprint, now=NOW, architecture=ARCHITECTURE)
+    import_bundle(closed, stranger.folder, told=stranger.number, now=NOW, architecture=ARCHITECTURE)
     assert stranger.fingerprint in refused(closed, stick).message
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS"])
 def test_unsigned_is_refused(journey: Journey, closed: Mirror, stick: Path, name: str) -> None:
     (stick / f"{name}.sig").unlink()
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert error.message == f"{name} is not signed: {name}.sig is missing"
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS", "manifest.json.sig"])
 def test_a_changed_manifest_or_signature_is_refused(journey: Journey, closed: Mirror, stick: Path, name: str) -> None:
     flip(stick / name, 200)
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert "is not what was signed, or its signature is damaged" in error.message
     assert error.message.startswith(name.removesuffix(".sig"))
 
 
 def test_a_signature_for_something_else_is_worth_nothing(journey: Journey, closed: Mirror, stick: Path) -> None:
     shutil.copy(stick / "SHA256SUMS.sig", stick / "manifest.json.sig")
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert "manifest.json is not what was signed" in error.message
 
 
@@ -189,7 +190,7 @@ def test_the_same_key_used_for_something_else_signs_no_bundle(journey: Journey, 
     (stick / "manifest.json.sig").unlink()
     key = journey.mirror.keys / "bundle_ed25519"
     programs.execute(["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", "file", stick / "manifest.json"], timeout=30)
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert "manifest.json is not what was signed" in error.message
 
 
@@ -201,7 +202,7 @@ def test_a_bundle_of_a_newer_rtinfra_is_refused(journey: Journey, closed: Mirror
     text = (stick / "manifest.json").read_text()
     (stick / "manifest.json").write_text(text.replace('"format":1', '"format":2'))
     signing.sign(journey.mirror.keys / "bundle_ed25519", stick / "manifest.json")
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert error.message == "manifest.json has format 2, this rtinfra reads format 1"
 
 
@@ -211,20 +212,20 @@ def test_a_bundle_of_a_newer_rtinfra_is_refused(journey: Journey, closed: Mirror
 def test_an_extra_file_is_named(journey: Journey, closed: Mirror, stick: Path) -> None:
     (stick / "autorun.inf").touch()
     (stick / "more").mkdir()
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert error.message.endswith("has files that its manifest does not list: autorun.inf, more")
 
 
 def test_a_link_is_not_taken_for_a_file(journey: Journey, closed: Mirror, stick: Path) -> None:
     (stick / "part-0001").rename(stick.parent / "elsewhere")
     (stick / "part-0001").symlink_to(stick.parent / "elsewhere")
-    assert "part-0001" in refused(closed, stick, fingerprint=journey.full.fingerprint).message
+    assert "part-0001" in refused(closed, stick, told=journey.full.number).message
 
 
 def test_missing_files_are_named_and_only_they_are_asked_for(journey: Journey, closed: Mirror, stick: Path) -> None:
     (stick / "part-0002").unlink()
     (stick / "install.sh").unlink()
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert error.message.endswith("is incomplete, missing: install.sh, part-0002")
     assert error.next_step == "only this has to be carried again: install.sh, part-0002"
 
@@ -232,7 +233,7 @@ def test_missing_files_are_named_and_only_they_are_asked_for(journey: Journey, c
 def test_a_truncated_part_is_named_by_its_size(journey: Journey, closed: Mirror, stick: Path) -> None:
     part = stick / "part-0003"
     part.write_bytes(part.read_bytes()[:-1000])
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert error.message == f"part-0003 is truncated: it has {PART_SIZE - 1000} bytes, {PART_SIZE} are expected"
     assert error.next_step == "only this file has to be carried again: part-0003"
 
@@ -242,7 +243,7 @@ def test_all_bad_parts_are_named_at_once(journey: Journey, closed: Mirror, stick
     with (stick / "part-0004").open("ab") as file:
         file.write(b"more")
     flip(stick / "README.txt", 5)
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert "part-0002 is damaged: its sha256 is" in error.message
     assert "part-0004 is too long" in error.message
     assert error.next_step == "only these files have to be carried again: part-0002, part-0004, README.txt"
@@ -250,7 +251,7 @@ def test_all_bad_parts_are_named_at_once(journey: Journey, closed: Mirror, stick
 
 def test_only_the_bad_part_has_to_be_carried_again(journey: Journey, closed: Mirror, stick: Path) -> None:
     flip(stick / "part-0002", 0)
-    refused(closed, stick, fingerprint=journey.full.fingerprint)
+    refused(closed, stick, told=journey.full.number)
     shutil.copy(journey.full.folder / "part-0002", stick)
     assert take(closed, stick, journey).state == "imported"
 
@@ -258,7 +259,7 @@ def test_only_the_bad_part_has_to_be_carried_again(journey: Journey, closed: Mir
 def test_what_the_shell_reads_must_say_the_same(journey: Journey, closed: Mirror, stick: Path) -> None:
     text = stick / "manifest.txt"
     text.write_text(text.read_text().replace("architecture amd64", "architecture arm64"))
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert error.message == "manifest.txt does not say the same as manifest.json"
 
 
@@ -269,14 +270,14 @@ def test_an_expired_bundle_is_refused_and_how_to_make_a_new_one_is_said(
     journey: Journey, closed: Mirror, stick: Path
 ) -> None:
     late = CREATED + timedelta(days=VALID_DAYS)
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint, now=late)
+    error = refused(closed, stick, told=journey.full.number, now=late)
     assert error.message.endswith("expired at 2026-05-30 12:00:00 UTC; it is now 2026-05-30 12:00:00 UTC")
     assert "`rtinfra mirror lock`, then `fetch`, then `bundle`" in error.next_step
 
 
 def test_a_clock_behind_the_bundle_is_refused_with_both_times(journey: Journey, closed: Mirror, stick: Path) -> None:
     early = CREATED - timedelta(days=400)
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint, now=early)
+    error = refused(closed, stick, told=journey.full.number, now=early)
     assert "was made at 2026-03-01 12:00:00 UTC, but this computer's clock says 2025-01-25 12:00:00" in error.message
     assert "date --utc --set" in error.next_step
 
@@ -292,7 +293,7 @@ def test_an_older_bundle_is_refused(journey: Journey, closed: Mirror, tmp_path: 
 
 
 def test_a_difference_before_its_base_is_refused(journey: Journey, closed: Mirror) -> None:
-    error = refused(closed, journey.delta.folder, fingerprint=journey.full.fingerprint)
+    error = refused(closed, journey.delta.folder, told=journey.full.number)
     assert error.message.endswith(
         f"only brings what is new since {journey.full.manifest.id}, and nothing has been imported here"
     )
@@ -302,10 +303,10 @@ def test_a_difference_before_its_base_is_refused(journey: Journey, closed: Mirro
 def test_a_difference_to_something_else_is_refused(
     journey: Journey, closed: Mirror, tmp_path: Path, stranger: Bundle
 ) -> None:
-    import_bundle(closed, stranger.folder, fingerprint=stranger.fingerprint, now=NOW, architecture=ARCHITECTURE)
+    import_bundle(closed, stranger.folder, told=stranger.number, now=NOW, architecture=ARCHITECTURE)
     lock = make_lock(journey.mirror.pool, tmp_path / "third", created=CREATED + timedelta(days=2, hours=1), hello="3")
     made = make_bundle(journey.mirror, lock, base=journey.full.manifest.id, part_size=PART_SIZE)
-    error = refused(closed, made.folder, fingerprint=made.fingerprint)
+    error = refused(closed, made.folder, told=made.number)
     assert f"the last one imported here is {stranger.manifest.id}" in error.message
     assert f"--base {stranger.manifest.id}" in error.next_step
 
@@ -319,7 +320,7 @@ def test_content_that_a_difference_needs_and_is_gone_is_named(journey: Journey, 
 
 
 def test_another_architecture_is_refused(journey: Journey, closed: Mirror, stick: Path) -> None:
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint, architecture="arm64")
+    error = refused(closed, stick, told=journey.full.number, architecture="arm64")
     assert error.message.endswith("is for the architecture amd64, this computer is arm64")
 
 
@@ -329,7 +330,7 @@ def test_a_disk_that_is_too_small_is_refused(
     closed.pool.add_bytes(*lock_content(journey.lock))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 5000, 5000))
-    error = refused(closed, stick, fingerprint=journey.full.fingerprint)
+    error = refused(closed, stick, told=journey.full.number)
     assert "not enough disk space for the contents of the bundle" in error.message
     assert "0 MB free, 1 MB are needed" in error.message
 
@@ -374,7 +375,7 @@ def test_a_stick_that_is_pulled_out_is_said_and_the_next_import_goes_on(
         import_bundle(
             closed,
             stick,
-            fingerprint=journey.full.fingerprint,
+            told=journey.full.number,
             now=NOW,
             architecture=ARCHITECTURE,
             report=PullsOut(stick / "part-0004"),

@@ -46,7 +46,7 @@ def replaced(journey: Journey, folder: Path, archive: bytes, manifest: Manifest 
 
 def refused_inside(journey: Journey, mirror: Mirror, folder: Path) -> MirrorError:
     """Why a bundle is refused whose archive is wrong. Good contents may be in the pool; nothing counts as imported."""
-    options = {"fingerprint": journey.full.fingerprint, "now": NOW, "architecture": ARCHITECTURE}
+    options = {"told": journey.full.number, "now": NOW, "architecture": ARCHITECTURE}
     with pytest.raises(MirrorError) as error:
         verify_bundle(mirror, folder, **options)  # type: ignore[arg-type]
     assert not mirror.root.exists()
@@ -59,7 +59,7 @@ def refused_inside(journey: Journey, mirror: Mirror, folder: Path) -> MirrorErro
 
 def test_an_extra_member_is_named(journey: Journey, closed: Mirror, stick: Path) -> None:
     folder = rebuilt(journey, stick, lambda members: members.append(("../../etc/cron.d/more", b"* * * * *")))
-    assert "../../etc/cron.d/more is not listed" in refused_inside(journey, closed, folder).message
+    assert "'../../etc/cron.d/more' is not listed" in refused_inside(journey, closed, folder).message
 
 
 def test_members_in_another_order_are_refused(journey: Journey, closed: Mirror, stick: Path) -> None:

@@ -17,7 +17,10 @@ _SERVED = "What is served has not changed; the same command goes on where this o
 _Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.", show_default=False)]
 _Key = Annotated[
     str | None,
-    typer.Option(help="Fingerprint (SHA256:...) of the key that signed the bundle; needed before the first import."),
+    typer.Option(
+        help="Number of the key that signed the bundle (64 digits, told by whoever made it); needed before the first"
+        " import."
+    ),
 ]
 
 
@@ -31,10 +34,10 @@ def verify_bundle(
 
         rtinfra mirror verify /media/usb/20261126T080000Z-0123456789abcdef
 
-        rtinfra mirror verify /media/usb/BUNDLE --key SHA256:... --json
+        rtinfra mirror verify /media/usb/BUNDLE --key 9f86d0... --json
     """
     with plain_errors("Nothing was changed."):
-        found = importer.verify_bundle(mirror_in(directory), folder, fingerprint=key, report=ConsoleReporter())
+        found = importer.verify_bundle(mirror_in(directory), folder, told=key, report=ConsoleReporter())
         for warning in found.warnings:
             messages().print(f"Warning: {warning}", style="yellow")
         what = "is in this mirror already" if found.state == "known" else "can be imported"
@@ -58,10 +61,10 @@ def import_bundle(
 
         rtinfra mirror import /media/usb/20261126T080000Z-0123456789abcdef
 
-        rtinfra mirror import /media/usb/BUNDLE --key SHA256:...
+        rtinfra mirror import /media/usb/BUNDLE --key 9f86d0...
     """
     with plain_errors(_SERVED):
-        done = importer.import_bundle(mirror_in(directory), folder, fingerprint=key, report=ConsoleReporter())
+        done = importer.import_bundle(mirror_in(directory), folder, told=key, report=ConsoleReporter())
         for warning in done.warnings:
             messages().print(f"Warning: {warning}", style="yellow")
         text = f"bundle {done.id} imported: {done.added} contents added, {megabytes(done.added_bytes)}"

@@ -23,7 +23,7 @@ app = typer.Typer(
     help="The offline mirror: packages, images and wheels of all hosts, locked and fetched here, carried in, published"
     " inside.\n\n"
     "Connected side: lock, fetch, check, bundle. Closed side: import, publish, rollback. Both: verify, diff, audit, gc,"
-    " remove. docs/offline.md shows the whole journey.\n\n"
+    " remove, keys. docs/offline.md shows the whole journey.\n\n"
     "Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage, settings or lock, 130 interrupted.",
 )
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pyinfra.api.exceptions import InventoryError
 
-from rtinfra.commands import EXIT_FAILED, plain_errors
+from rtinfra.commands import EXIT_FAILED, messages, plain_errors
 from rtinfra.images import LocalStore
 from rtinfra.inventory import source
 from rtinfra.local.archive import discover
 from rtinfra.local.progress import ConsoleReporter, megabytes, seconds
 from rtinfra.mirror import completeness as checking
 from rtinfra.mirror import lock as locking
+from rtinfra.mirror import trust
 from rtinfra.mirror.bundle import PART_SIZE, make_bundle
 from rtinfra.mirror.cli.common import LOCK, DirectoryOption, JsonOption, LockOption, app, mirror_in, show
 from rtinfra.mirror.errors import MirrorError
 from rtinfra.mirror.fetch import fetch
+from rtinfra.mirror.installer import checking_lines
 from rtinfra.mirror.model import Lock
 from rtinfra.mirror.required import load_required, load_settings
 from rtinfra.paths import PROJECT, lab_inventory
@@ -147,18 +150,23 @@ def bundle_mirror(
         made = make_bundle(mirror_in(directory), lock, base, part_size=part_mb * _MEGABYTE, report=ConsoleReporter())
         size = sum(part.size for part in made.manifest.parts)
         carried = len(made.manifest.carried)
+        lines = "\n".join(f"    {line}" for line in checking_lines(made.number))
         text = (
             f"bundle {made.manifest.id}: {carried} of {len(made.manifest.contents)} contents, {megabytes(size)}"
             f" in {len(made.manifest.parts)} parts, good until {made.manifest.valid_until:%Y-%m-%d}\n"
             f"Carry this folder in:      {made.folder}\n"
-            f"Tell its key another way:  {made.fingerprint}\n"
-            f"Next, on the closed side:  sh install.sh --key {made.fingerprint}"
+            "On paper or by telephone, never on the same stick, tell the other side what to type in a copy of it:\n"
+            f"{lines}\n"
+            f"    sh install.sh --key {made.number}"
         )
+        for notice in filter(None, [trust.ending(made.signer.keys, datetime.now(UTC))]):
+            messages().print(f"Warning: {notice}", style="yellow")
         data = {
             "id": made.manifest.id,
             "base": made.manifest.base,
             "folder": str(made.folder),
             "fingerprint": made.fingerprint,
+            "number": made.number,
             "carried": carried,
             "bytes": size,
             "parts": len(made.manifest.parts),
