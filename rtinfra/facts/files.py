@@ -86,8 +86,8 @@ class Files(FactBase[FilesState]):
                 {
                     **drift,
                     "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",
-                    # Directories make sha256sum complain, which is fine: their section line is just absent.
-                    "sha256": f"sha256sum -- {quoted}",
+                    # Files alone: a pipe that somebody laid in the place of one would be waited for without an end.
+                    "sha256": f"find {quoted} -maxdepth 0 -type f -exec sha256sum -- {{}} +",
                     "pending": f"ls -1 {PENDING_DIR}; ls -1 {LASTING_PENDING_DIR}",
                 }
             )

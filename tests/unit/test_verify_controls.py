@@ -80,7 +80,7 @@ PREFLIGHT_UNITS = (
 PREFLIGHT_FILES = (
     "/etc/rtinfra/preflight 750 root",
     "/etc/rtinfra/preflight/settings.json 600 rtinfra-preflight",
-    "/etc/rtinfra/preflight/secrets 700 rtinfra-preflight",
+    "/etc/rtinfra/preflight/secrets 750 root",
     "/var/lib/rtinfra-preflight/evidence/20261120T120000.000000Z-prod-1.json 640 rtinfra-preflight",
 )
 # Controls that ask by themselves or do something; the snapshot is not what they look at.
