@@ -345,3 +345,29 @@ def test_it_tells_systemd_when_it_listens(options: Options, tmp_path: Path) -> N
         finally:
             program.terminate()
             program.wait(30)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /alerts HTTP/1.0\r\n" + b"A: " + b"b" * 60_000 + b"\r\n",
+        b"GET " + b"/" * 60_000 + b" HTTP/1.0\r\n\r\n",
+        b"\0\xff\r\n" * 1000,
+        b"POST /alerts HTTP/1.0\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"POST /alerts HTTP/1.0\r\nContent-Length: 5\r\n\r\n",
+        b"GET /%ff%00 HTTP/9.9\r\n\r\n",
+        b"GET //[ HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_nonsense_costs_one_request(options: Options, server: str, sent: bytes) -> None:
+    host, _, port = server.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 5) as channel:
+        channel.sendall(sent)
+        channel.shutdown(socket.SHUT_WR)
+        channel.settimeout(20)
+        try:
+            while channel.recv(65536):
+                pass
+        except OSError:
+            pass
+    assert ask(f"{server}/-/ready")[0] == 200

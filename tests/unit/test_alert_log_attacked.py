@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from roles.alertmanager.alert_log.alert_log import MAX_BODY_BYTES, MAX_OPEN, AlertLog, answer_get, answer_post
 from roles.alertmanager.alert_log.kept import MAX_KEPT_BYTES
-from tests.unit.test_alert_log import Options, alert, ask, clock, installed, log, message, options, server  # noqa: F401 - fixtures
+from tests.unit.test_alert_log import Options, alert, ask, installed, message
 
 # MemoryMax= of its unit.
 MEMORY_MB = 128
@@ -179,29 +179,3 @@ def test_all_at_once_it_stays_within_its_memory(process: tuple[str, int, Callabl
     for channel in held:
         channel.close()
     assert memory() < MEMORY_MB
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"POST /alerts HTTP/1.0\r\n" + b"A: " + b"b" * 60_000 + b"\r\n",
-        b"GET " + b"/" * 60_000 + b" HTTP/1.0\r\n\r\n",
-        b"\0\xff\r\n" * 1000,
-        b"POST /alerts HTTP/1.0\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
-        b"POST /alerts HTTP/1.0\r\nContent-Length: 5\r\n\r\n",
-        b"GET /%ff%00 HTTP/9.9\r\n\r\n",
-        b"GET //[ HTTP/1.0\r\n\r\n",
-    ],
-)
-def test_nonsense_costs_one_request(options: Options, server: str, sent: bytes) -> None:
-    host, _, port = server.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), 5) as channel:
-        channel.sendall(sent)
-        channel.shutdown(socket.SHUT_WR)
-        channel.settimeout(20)
-        try:
-            while channel.recv(65536):
-                pass
-        except OSError:
-            pass
-    assert ask(f"{server}/-/ready")[0] == 200
