@@ -11,6 +11,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import output_sections
+from rtinfra.terminal import plain
 
 #: Restarts that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
 #: everything with the new files, so nothing is pending after one. What the drift checker asks for is here too.
@@ -66,7 +67,7 @@ def parse_files_state(lines: list[str]) -> FilesState:
     return FilesState(
         paths=paths,
         pending=frozenset(line.strip() for line in found.get("pending", [])),
-        drift=tuple((action, text) for action, separator, text in drift if separator),
+        drift=tuple((action, plain(text)) for action, separator, text in drift if separator),
     )
 
 

@@ -326,7 +326,8 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
     for request in questions_of(fleet, host).requests:
         body = "" if is_silent else said.get(request.url, "")
         code = 0 if is_silent else next((one.ready_status[0] for one in own if one.ready == request.url), 200)
-        more += [f"@http GET {request.url} {code} 3", body if isinstance(body, str) else json.dumps(body), ""]
+        shown = body if isinstance(body, str) else json.dumps(body)
+        more += [f"@http GET {request.url} {code} 3 {1 + shown.count(chr(10))}", shown, ""]
     if place is not None and not is_silent:
         more += client_answer(place, host.config, clock)
         more += server_answer(place, host.config, clock) if serves else ()

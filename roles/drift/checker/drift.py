@@ -56,7 +56,9 @@ class Drift:
     action: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}: expected {self.expected}, found {self.actual}"
+        text = f"{self.kind} {self.name}: expected {self.expected}, found {self.actual}"
+        # Names of threads are others' words: a line break would begin a line of theirs in what a deploy reads.
+        return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class Unusable(Exception):
