@@ -147,7 +147,7 @@ def test_a_mistake_in_yaml_quotes_nothing_of_the_line(text: str) -> None:
 def test_a_mistake_in_secrets_yaml_quotes_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "secrets.yaml").write_text(text)
     with pytest.raises(SecretError) as caught:
-        operator_secrets(tmp_path)
+        operator_secrets(project=tmp_path)
     assert WORD not in str(caught.value)
     assert "is wrong" in str(caught.value)
 
@@ -171,7 +171,7 @@ def test_a_manager_that_is_asked_in_plain_text_is_warned_of(
         (tmp_path / "secrets" / name).chmod(0o600)
     (tmp_path / "secrets.yaml").write_text(MANAGER.format(url=url))
     with caplog.at_level(logging.WARNING):
-        operator_secrets(tmp_path)
+        operator_secrets(project=tmp_path)
     assert ("in plain text" in caplog.text) is warns
 
 
