@@ -290,8 +290,7 @@ def _order(result: ControlResult) -> tuple[str, list[int]]:
 
 def _what(result: ControlResult) -> Text:
     # What a host has and says is others' words.
-    said = {name: plain(getattr(result, name)) for name in ("expected", "actual", "note")}
-    result = replace(result, **said)
+    result = replace(result, expected=plain(result.expected), actual=plain(result.actual), note=plain(result.note))
     text = Text(result.title)
     if result.status == Status.FAIL:
         text.append(f"  [{result.severity}]", style="red")
