@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -25,14 +27,19 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can read as
 
 
 @pytest.fixture
-def theirs(tmp_path: Path) -> Path:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    folder = tmp_path / "theirs"
+def theirs() -> Iterator[Path]:
+    """A folder of theirs in one that everybody can enter, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield their_folder(Path(name))
+
+
+def their_folder(place: Path) -> Path:
+    folder = place / "theirs"
     folder.mkdir(mode=0o700)
     os.chown(folder, THEM, THEM)
-    (tmp_path / "secret").write_text("of root alone")
-    (tmp_path / "secret").chmod(0o600)
+    (place / "secret").write_text("of root alone")
+    (place / "secret").chmod(0o600)
     return folder
 
 
