@@ -207,7 +207,7 @@ class Slack(HttpChannel):
 
 def _unlinked(text: str) -> str:
     """Return a text for an adaptive card, which would make a link of `[words](address)`."""
-    return text.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
+    return text.replace("](", "]\\(")
 
 
 class Teams(HttpChannel):
