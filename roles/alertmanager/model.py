@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rtinfra.config.host_types import CpuQuota, MemoryBound, Tolerance
 from rtinfra.config.sections import Section
-from rtinfra.config.types import Port, Settings
+from rtinfra.config.types import Port, Settings, Url
 
 _NAME = r"^[a-z][a-z0-9_-]*$"
 
@@ -30,14 +30,14 @@ class TelegramSettings(Settings):
 
     token_secret: str = Field(pattern=_NAME, description="name of the secret with the bot's token")
     chat_id: int
-    api_url: str = Field(pattern=r"^https?://\S+$")
+    api_url: Url
 
 
 class EscalationSettings(Settings):
     """An on-call service that can send text messages; called when an alert is still firing after a while."""
 
     key_secret: str = Field(pattern=_NAME, description="name of the secret with the API key")
-    api_url: str = Field(pattern=r"^https?://\S+$")
+    api_url: Url
     after: Tolerance
 
 

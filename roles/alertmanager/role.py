@@ -9,7 +9,7 @@ from roles.alertmanager.model import ALERTMANAGER, LOG_METRICS_PAGE, STATUS_PAGE
 from roles.facets import Datasource, Scrape, Signal
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.facts.http import Request
-from rtinfra.operations.resources import DAEMON_RELOAD, Directory, File, Resource, Unit
+from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Directory, File, Resource, Unit
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import Account, Container, check_command, config_file, secret_file
 from rtinfra.render import render
@@ -24,7 +24,10 @@ MESSAGES = PROJECT / "templates" / "alertmanager" / "rtinfra.tmpl"
 ALERT_LOG_UNIT = "rtinfra-alert-log.service"
 ALERT_LOG_STATE = "rtinfra-alert-log"
 RUNBOOKS = "/usr/share/rtinfra/runbooks"
-_ALERT_LOG = "/usr/local/lib/rtinfra/alert_log.py"
+# A folder that Python runs: of its own directory it imports what it needs, also with -I.
+_ALERT_LOG = "/usr/local/lib/rtinfra/alert-log"
+_PARTS = ("alert_log.py", "kept.py", "pages.py")
+_MAIN = b"import sys\n\nfrom alert_log.alert_log import main\n\nmain(sys.argv[1:])\n"
 
 
 def state(settings: AlertmanagerSettings, view: FleetView) -> RoleState:
@@ -103,8 +106,15 @@ def _secrets(settings: AlertmanagerSettings, view: FleetView) -> Iterator[File]:
 
 
 def _alert_log(settings: AlertmanagerSettings, view: FleetView) -> Iterator[Resource]:
-    program = Path(__file__).parent / "alert_log" / "alert_log.py"
-    yield File(path=_ALERT_LOG, content=program.read_bytes(), restarts=(ALERT_LOG_UNIT,))
+    package = Path(__file__).parent / "alert_log"
+    # Where it was before it had parts.
+    yield Absent(path="/usr/local/lib/rtinfra/alert_log.py")
+    yield Directory(path=_ALERT_LOG)
+    yield Directory(path=f"{_ALERT_LOG}/alert_log")
+    yield File(path=f"{_ALERT_LOG}/__main__.py", content=_MAIN, restarts=(ALERT_LOG_UNIT,))
+    for part in _PARTS:
+        path = f"{_ALERT_LOG}/alert_log/{part}"
+        yield File(path=path, content=(package / part).read_bytes(), restarts=(ALERT_LOG_UNIT,))
     yield File(
         path=f"/etc/systemd/system/{ALERT_LOG_UNIT}",
         content=render(

@@ -60,7 +60,10 @@ def state(settings: PreflightSettings, view: FleetView) -> RoleState:
 
 
 def _configuration(settings: PreflightSettings, view: FleetView) -> Iterator[Resource]:
-    """Settings and secrets: for the account alone. They are read at every run, so a change restarts nothing."""
+    """Settings and secrets: for the account alone. They are read at every run, so a change restarts nothing.
+
+    Their folders are root's: root writes there, and in a folder of its own the account could lay a link in root's way.
+    """
     pages = [member.url(member.settings.log_port, "/runbooks") for member in view.members(ALERTMANAGER)]
     application = view.own(RT_APP)
     on_host = settings.on_host(
@@ -72,7 +75,7 @@ def _configuration(settings: PreflightSettings, view: FleetView) -> Iterator[Res
     )
     yield Directory(path="/etc/rtinfra")
     yield Directory(path=CONFIGURATION, mode="0750", group=ACCOUNT)
-    yield Directory(path=f"{CONFIGURATION}/secrets", mode="0700", owner=ACCOUNT, group=ACCOUNT)
+    yield Directory(path=f"{CONFIGURATION}/secrets", mode="0750", group=ACCOUNT)
     yield _private("settings.json", render_json(on_host.to_json()))
     for name in sorted(_secrets_of(on_host)):
         yield _private(f"secrets/{name}", view.secrets.read(name), secret=True)
@@ -99,6 +102,7 @@ def _units(settings: PreflightSettings, view: FleetView, environment: PythonEnvi
         "python": environment.python,
         "state": settings.state_directory.relative_to(STATE_ROOT),
     }
+    values["confinement"] = render("preflight/confinement.j2", **values).decode().splitlines()
     # The account writes here, and whoever else did goes on doing so.
     yield Directory(path=TEXTFILE_DIRECTORY, mode="0775", group=ACCOUNT)
     for name, restarts in ((SERVICE, ()), (TIMER, (TIMER,))):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, MutableSequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,6 +14,10 @@ from rtinfra.cpu import Severity
 
 MASK: Final = "***"
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
+# Addresses and connection strings: a password is pasted into them, and then stands in the one that is refused.
+_ADDRESS_NAME = re.compile(r"(?:^|[._])(?:url|uri|dsn|conninfo|webhook)(?:$|[.])", re.IGNORECASE)
+_ADDRESS = re.compile(r"://|\b\w*(?:passw|secret|token)\w*\s*=", re.IGNORECASE)
+_ADDRESS_IN_KEY = re.compile(r"[^.\s]*://\S*")
 _LONGEST_VALUE = 100
 
 
@@ -50,7 +54,8 @@ class Finding:
 class Problem:
     """A finding with the place it comes from.
 
-    Values of keys that look secret are masked on construction, so that no later output can leak them.
+    Values that look secret, or may carry a password as addresses do, are masked on construction, wherever they are
+    quoted, so that no later output can leak them.
 
     Attributes:
         file: path as shown to the operator, relative to the project folder where possible; None if unknown.
@@ -70,7 +75,12 @@ class Problem:
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for text in sorted(_hidden(self.key, self.value), key=len, reverse=True):
+            object.__setattr__(self, "reason", self.reason.replace(text, MASK))
+            if self.suggestion and text in self.suggestion:
+                object.__setattr__(self, "suggestion", None)
         object.__setattr__(self, "value", masked(self.key, self.value))
+        object.__setattr__(self, "key", _ADDRESS_IN_KEY.sub(MASK, self.key))
 
     def __str__(self) -> str:
         """Return one line, such as `group_data/a.yaml:14: x.priority = 120: must be ... Suggestion: ...`."""
@@ -162,14 +172,31 @@ def looks_secret(key: str) -> bool:
     return _SECRET_NAME.search(key) is not None
 
 
+def may_carry_password(key: str, value: object) -> bool:
+    """Tell whether a value is an address or a connection string, by the name of its key or by what it looks like."""
+    return isinstance(value, str) and bool(_ADDRESS_NAME.search(key) or _ADDRESS.search(value))
+
+
+def _hidden(key: str, value: object) -> Iterator[str]:
+    """Yield the texts in a value that `masked` hides, as a message may quote them."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _hidden(f"{key}.{name}" if looks_secret(key) else str(name), item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _hidden(key if looks_secret(key) else "", item)
+    elif isinstance(value, str) and value and (looks_secret(key) or may_carry_password(key, value)):
+        yield value
+
+
 def masked(key: str, value: object) -> object:
     """Return `value` with everything secret in it replaced by a mask."""
     if value is ABSENT or value is None:
         return value
-    if looks_secret(key) or isinstance(value, (SecretStr, SecretBytes)):
+    if looks_secret(key) or isinstance(value, (SecretStr, SecretBytes)) or may_carry_password(key, value):
         return MASK
     if isinstance(value, Mapping):
-        return {name: masked(str(name), item) for name, item in value.items()}
+        return {_ADDRESS_IN_KEY.sub(MASK, str(name)): masked(str(name), item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [masked("", item) for item in value]
     return value

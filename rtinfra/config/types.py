@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Final, Self
+from urllib.parse import parse_qsl
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -55,6 +56,26 @@ def _no_bool(value: object) -> object:
 
 Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535)]
 """A TCP or UDP port."""
+
+
+def without_password(url: str) -> str:
+    """Return an address as it is.
+
+    Raises:
+        SettingError: it has a user name or password, in front of its host or in its query, as clients of Redis and
+            PostgreSQL take them too.
+    """
+    authority, _, query = url.partition("://")[2].partition("?")
+    names = [name for name, _ in parse_qsl(query.partition("#")[0], keep_blank_values=True)]
+    if "@" in authority.partition("/")[0] or any(_SECRET_QUERY.search(name) for name in names):
+        raise SettingError("must not contain a user name or password", "name a secret for that")
+    return url
+
+
+_SECRET_QUERY = re.compile(r"pass|secret|token|credential|api_?key|^key$|username|^auth|signature", re.IGNORECASE)
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]\S*$"), AfterValidator(without_password)]
+"""An address of HTTP, without user name and password."""
 
 SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", examples=["slack_webhook"])]
 """Name of a secret (rtinfra.secrets), never its value."""

@@ -9,12 +9,13 @@ text may mean: a file mode, a duration, a CPU list, or `on` for a switch.
 from __future__ import annotations
 
 import re
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
@@ -26,6 +27,8 @@ _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})|0x[0-9a-fA-F]{1,16}")
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]{1,3})?")
+# More than one character, and no name of the parser's own such as '<block end>'.
+_QUOTED = re.compile(r"""(['"])(?!<)..+\1""")
 _STR_TAG = "tag:yaml.org,2002:str"
 _STANDARD_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "map", "seq", "value", "merge")
 
@@ -122,7 +125,10 @@ def parse_yaml(text: str, name: str) -> Located:
     yaml = YAML(typ="safe", pure=True)
     yaml.max_depth = _MAX_DEPTH
     try:
-        node = yaml.compose(text)
+        with warnings.catch_warnings():
+            # It would quote the line, past every mask. Two anchors of one name do no harm: the nearer one counts.
+            warnings.simplefilter("ignore", ReusedAnchorWarning)
+            node = yaml.compose(text)
     except YAMLError as error:
         raise ConfigError([_parser_problem(error, text, name)]) from error
     start = Place(name, 1)
@@ -156,7 +162,7 @@ def _parser_problem(error: YAMLError, text: str, name: str) -> Problem:
         at = text.count("\n", 0, error.position) + 1
         return Problem(name, at, "", ABSENT, "there is an invisible control character here", "remove it")
     if not isinstance(error, MarkedYAMLError):
-        return Problem(name, None, "", ABSENT, str(error))
+        return Problem(name, None, "", ABSENT, "this is no valid YAML")
     said = str(error.problem or error.context or "")
     words = next((words for words in _PLAIN_WORDS if words.fragment in said), None)
     start = error.context_mark if words and words.at_start else None
@@ -168,7 +174,8 @@ def _parser_problem(error: YAMLError, text: str, name: str) -> Problem:
             return Problem(name, number, "", ABSENT, reason, "use two blanks for each level")
     if words:
         return Problem(name, line, "", ABSENT, words.reason, words.suggestion)
-    return Problem(name, line, "", ABSENT, f"this is no valid YAML: {said}")
+    # What the parser quotes is the operator's text, perhaps a password.
+    return Problem(name, line, "", ABSENT, f"this is no valid YAML: {_QUOTED.sub('...', said)}")
 
 
 class _Reader:

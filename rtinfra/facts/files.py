@@ -11,6 +11,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import output_sections
+from rtinfra.terminal import plain
 
 #: Restarts that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
 #: everything with the new files, so nothing is pending after one. What the drift checker asks for is here too.
@@ -66,7 +67,7 @@ def parse_files_state(lines: list[str]) -> FilesState:
     return FilesState(
         paths=paths,
         pending=frozenset(line.strip() for line in found.get("pending", [])),
-        drift=tuple((action, text) for action, separator, text in drift if separator),
+        drift=tuple((action, plain(text)) for action, separator, text in drift if separator),
     )
 
 
@@ -86,8 +87,8 @@ class Files(FactBase[FilesState]):
                 {
                     **drift,
                     "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",
-                    # Directories make sha256sum complain, which is fine: their section line is just absent.
-                    "sha256": f"sha256sum -- {quoted}",
+                    # Files alone: a pipe that somebody laid in the place of one would be waited for without an end.
+                    "sha256": f"find {quoted} -maxdepth 0 -type f -exec sha256sum -- {{}} +",
                     "pending": f"ls -1 {PENDING_DIR}; ls -1 {LASTING_PENDING_DIR}",
                 }
             )

@@ -10,11 +10,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 _SECONDS: Final = 10
-_ANSWER: Final = re.compile(r"@http (\S+) (\S+) (\d+) (\d+)")
+# A body is what somebody else wrote, lines like this one included: its lines are counted, not searched for their end.
+_ANSWER: Final = re.compile(r"@http (\S+) (\S+) (\d+) (\d+) (\d+)")
+#: Bytes that are taken of an answer.
+_MOST: Final = 32 << 20
 _END: Final = "END-OF-REQUESTS"
 # /proc/uptime is a clock with 10 ms steps that needs no module.
 _HELPER: Final = r"""perl -MSocket=:all -e '
@@ -32,14 +36,16 @@ while (<STDIN>) {
         connect($s, $address->{addr}) or die;
         my $rest = pack("H*", $request);
         while (length $rest) { substr($rest, 0, syswrite($s, $rest) // die) = "" }
-        while (sysread($s, my $part, 65536)) { $answer .= $part }
+        while (length $answer < MOST && sysread($s, my $part, 65536)) { $answer .= $part }
         alarm 0;
     };
     alarm 0;
     my ($status) = $answer =~ m{^HTTP/\S+ (\d+)};
     my ($body) = $answer =~ /\r?\n\r?\n(.*)/s;
-    printf "\@http %s %s %d %d\n%s\n", $method, $url, $status // 0, (now() - $t) * 1000, $body // "";
-}'"""
+    $body //= "";
+    printf "\@http %s %s %d %d %d\n", $method, $url, $status // 0, (now() - $t) * 1000, 1 + $body =~ tr/\n//;
+    print $body, "\n";
+}'""".replace("MOST", str(_MOST))
 
 
 @dataclass(frozen=True)
@@ -97,14 +103,9 @@ def command(requests: Iterable[Request]) -> str:
 
 def parse(lines: Iterable[str]) -> Iterator[HttpAnswer]:
     """Yield the answers in the output of `command`."""
-    current: re.Match[str] | None = None
-    body: list[str] = []
-    for line in [*lines, "@http END / 0 0"]:
-        match = _ANSWER.fullmatch(line)
-        if match is None:
-            body.append(line)
-            continue
-        if current is not None:
-            method, url, status, milliseconds = current.groups()
-            yield HttpAnswer(method, url, int(status), int(milliseconds), "\n".join(body).strip())
-        current, body = match, []
+    rest = iter(lines)
+    for line in rest:
+        if match := _ANSWER.fullmatch(line):
+            method, url, status, milliseconds, count = match.groups()
+            body = "\n".join(islice(rest, int(count))).strip()
+            yield HttpAnswer(method, url, int(status), int(milliseconds), body)

@@ -26,6 +26,23 @@ def script(commands: Mapping[str, str], marker: str = MARKER) -> str:
     return "\n".join([*parts, "true"])
 
 
+def guarded(script: str, marker: str) -> str:
+    """Return a script that was made with MARKER with another marker for this run."""
+    return script.replace(f"echo {MARKER}", f"echo {marker}")
+
+
+def unguarded(text: str, marker: str) -> str:
+    """Return the output of a guarded script as if it had been made with MARKER; lines of others begin no section."""
+    return "\n".join(
+        f"{MARKER}{line.removeprefix(marker)}"
+        if line.startswith(marker)
+        else f" {line}"
+        if line.startswith(MARKER)
+        else line
+        for line in text.split("\n")
+    )
+
+
 def parse(lines: Iterable[str], marker: str = MARKER) -> dict[str, list[str]]:
     """Split the output of `script` into its sections. Lines before the first marker are dropped."""
     sections: dict[str, list[str]] = {}

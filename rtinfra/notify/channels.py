@@ -205,6 +205,11 @@ class Slack(HttpChannel):
         return utf16_units(document["blocks"][1]["text"]["text"]) <= _SLACK_SECTION
 
 
+def _unlinked(text: str) -> str:
+    """Return a text for an adaptive card, which would make a link of `[words](address)`."""
+    return text.replace("](", "]\\(")
+
+
 class Teams(HttpChannel):
     """A workflow "when a Teams webhook request is received", which takes an adaptive card."""
 
@@ -225,7 +230,7 @@ class Teams(HttpChannel):
         """Return the JSON document of a message."""
         colour = "attention" if notification.priority is Priority.P0 else "warning"
         problems = [
-            {"type": "TextBlock", "text": text, "wrap": True}
+            {"type": "TextBlock", "text": _unlinked(text), "wrap": True}
             for one in notification.problems
             for text in (f"{one.what}: {one.detail}", f"What to do: {one.next_step}" if one.next_step else "")
             if text
@@ -238,7 +243,7 @@ class Teams(HttpChannel):
             "version": "1.4",
             "body": [
                 {
-                    "type": "TextBlock", "text": notification.headline, "weight": "bolder", "size": "large",
+                    "type": "TextBlock", "text": _unlinked(notification.headline), "weight": "bolder", "size": "large",
                     "color": colour, "wrap": True,
                 },
                 {

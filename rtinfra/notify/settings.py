@@ -8,27 +8,25 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from rtinfra.config.host_types import Moment, Tolerance
-from rtinfra.config.types import SecretName, SettingError, Settings
-
-
-def _url(url: str) -> str:
-    if "@" in url.partition("//")[2].partition("/")[0]:
-        raise SettingError("must not contain a user name or password", "name a secret for that")
-    return url
-
-
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/]\S*$"), AfterValidator(_url)]
-"""An address of HTTP, without user name and password."""
+from rtinfra.config.types import SecretName, SettingError, Settings, Url
 
 BaseUrl = Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))]
 """Where an API answers: scheme, host, perhaps a port and a path. On a closed network it is the operator's own relay."""
 
 
+_PAIRS = re.compile(r"\s*(?:\w+\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^\s']+)(?:\s+|$))+")
+
+
 def _conninfo(text: str) -> str:
-    if re.search(r"\bpass(word|file)\s*=", text) or "://" in text:
+    if re.search(r"pass(word|file)\s*=", text, re.IGNORECASE) or "://" in text:
         raise SettingError(
             "must be of the form keyword=value, without a password",
             "write for example host=127.0.0.1 port=5432 dbname=app user=preflight, and the secret's name apart",
+        )
+    if not _PAIRS.fullmatch(text):
+        # libpq would quote the word that is no pair, in a message that goes to people.
+        raise SettingError(
+            "must be of the form keyword=value, word by word", "put a value with blanks in single quotes"
         )
     return text
 

@@ -7,7 +7,6 @@ import io
 import shlex
 import tarfile
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from pyinfra import host, logger, state
 from pyinfra.api.command import StringCommand
@@ -20,9 +19,10 @@ from rtinfra.operations import change
 from rtinfra.operations.change import ActionRun, FileChange, RuntimeValueChange
 from rtinfra.operations.changes import needs_contents, predicted, record
 from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, RuntimeValue
+from rtinfra.operations.scripts import script
 
 # The script is the same for every role and every run.
-_SCRIPT = (Path(__file__).parent / "sync.sh").read_text(encoding="utf-8")
+_SCRIPT = script("sync.sh")
 
 
 def restart_marker(unit: str) -> str:

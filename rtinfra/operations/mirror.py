@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatch
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from gevent.lock import RLock
@@ -37,11 +36,11 @@ from rtinfra.operations.changes import record
 from rtinfra.operations.files import changes, restart_marker
 from rtinfra.operations.packages import APT, AS_BEFORE, FINISH, IN_ORDER, update
 from rtinfra.operations.resources import Absent, File, Resource
+from rtinfra.operations.scripts import script
 
-_SCRIPTS = Path(__file__).parent
-_CERTIFICATES_SCRIPT = (_SCRIPTS / "certificates.sh").read_text(encoding="utf-8")
-_SET_ASIDE_SCRIPT = (_SCRIPTS / "set-aside.sh").read_text(encoding="utf-8")
-_RESTORE_SCRIPT = (_SCRIPTS / "restore.sh").read_text(encoding="utf-8")
+_CERTIFICATES_SCRIPT = script("certificates.sh")
+_SET_ASIDE_SCRIPT = script("set-aside.sh")
+_RESTORE_SCRIPT = script("restore.sh")
 
 # What mirror hosts answered, by run, then by host, folder and phase: one look serves all clients.
 _asked: WeakKeyDictionary[State, dict[tuple[str, str, bool], MirrorState]] = WeakKeyDictionary()
@@ -298,5 +297,5 @@ def restored(paths: Collection[str]) -> Generator[StringCommand, None, None]:
     yield _script(_RESTORE_SCRIPT, ())
 
 
-def _script(script: str, arguments: Iterable[str]) -> StringCommand:
-    return StringCommand(f"set -- {shlex.join(arguments)}\n{script}")
+def _script(text: str, arguments: Iterable[str]) -> StringCommand:
+    return StringCommand(f"set -- {shlex.join(arguments)}\n{text}")

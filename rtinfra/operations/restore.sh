@@ -2,6 +2,7 @@
 set -eu
 state=/var/lib/rtinfra/mirror-client
 kept=$state/set-aside
+place=PLACE_PL
 find "$kept" ! -type d ! -name '*.new' ! -name '*.~*~' | while read -r copy; do
     path=${copy#"$kept"}
     case "$path" in
@@ -14,10 +15,7 @@ find "$kept" ! -type d ! -name '*.new' ! -name '*.~*~' | while read -r copy; do
     esac
     # Somebody wrote a new one meanwhile.
     if [ -e "$path" ] || [ -L "$path" ]; then continue; fi
-    mkdir -p "${path%/*}"
-    cp -a -- "$copy" "$path.rtinfra-new"
-    mv -fT -- "$path.rtinfra-new" "$path"
-    sync -f -- "${path%/*}"
+    printf '%s\t%s\n' "$copy" "$path" | perl -e "$place" -- copy
     case "$copy" in *.dpkg-dist) rm -f -- "$copy" ;; esac
 done
 rm -rf "$state"

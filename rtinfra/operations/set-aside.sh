@@ -4,6 +4,7 @@ set -eu
 umask 077
 state=/var/lib/rtinfra/mirror-client
 kept=$state/set-aside
+place=PLACE_PL
 mkdir -p "$kept"
 # What other sources brought is brought to the mirror's versions again.
 [ "$#" -eq 0 ] || rm -f "$state/release"
@@ -18,10 +19,12 @@ while [ "$#" -gt 0 ]; do
             : >"$copy.absent"
             continue
         fi
-    elif cmp -s -- "$path" "$copy"; then
+    fi
+    printf '%s\t%s\n' "$path" "$copy.new" | perl -e "$place" -- copy
+    if [ "$kind" = source ] && cmp -s -- "$copy.new" "$copy"; then
+        rm -f -- "$copy.new"
         continue
     fi
-    cp -a -- "$path" "$copy.new"
     # Of two files that had this name one after the other, both are kept; the newer one is put back.
     mv -T --backup=numbered -- "$copy.new" "$copy"
 done

@@ -11,14 +11,12 @@ fi
 journalctl --no-pager -n 30 -u "$2" >&2
 # There is a way back only when it ran before: all files of a first start are new, and stay for a look at them.
 ls -A "$previous" 2>/dev/null | grep -qvx paths || exit 1
+place=PLACE_PL
 while read -r path; do
-    kept="$previous/$(printf '%s' "$path" | tr / :)"
-    if [ -e "$kept" ]; then
-        cp -a -- "$kept" "$path.rtinfra-new" && mv -fT -- "$path.rtinfra-new" "$path"
-    else
-        rm -f -- "$path"
-    fi
-done <"$previous/paths"
+    kept=$previous/$(printf '%s' "$path" | tr / :)
+    [ -e "$kept" ] || [ -L "$kept" ] || kept=
+    printf '%s\t%s\n' "$kept" "$path"
+done <"$previous/paths" | perl -e "$place" -- copy || exit 1
 rm -rf "$previous"
 systemctl daemon-reload
 systemctl reset-failed "$2" 2>/dev/null

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from pyinfra import host, logger
@@ -18,9 +17,10 @@ from rtinfra.operations.change import Step, UnitChange
 from rtinfra.operations.changes import Predicted, predicted, record
 from rtinfra.operations.files import restart_marker
 from rtinfra.operations.resources import DAEMON_RELOAD, Unit
+from rtinfra.operations.scripts import script
 
 # The same for every unit and every run.
-_SCRIPT = (Path(__file__).parent / "start.sh").read_text(encoding="utf-8")
+_SCRIPT = script("start.sh")
 _MASK, _UNMASK = "systemctl mask --now --quiet", "systemctl unmask --quiet"
 _ENABLE, _DISABLE = "systemctl enable --quiet", "systemctl disable --quiet"
 # In the order in which they are done.

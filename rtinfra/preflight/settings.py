@@ -12,8 +12,17 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from rtinfra.config.host_types import Moment
-from rtinfra.config.types import AbsolutePath, CpuListText, SecretName, SettingError, Settings, UnitName
-from rtinfra.notify.settings import Conninfo, NotifySettings, Url
+from rtinfra.config.types import (
+    AbsolutePath,
+    CpuListText,
+    SecretName,
+    SettingError,
+    Settings,
+    UnitName,
+    Url,
+    without_password,
+)
+from rtinfra.notify.settings import Conninfo, NotifySettings
 
 #: Where a host has its settings and secrets.
 CONFIGURATION: Final = "/etc/rtinfra/preflight"
@@ -61,7 +70,9 @@ class GuardSettings(Settings):
 class RedisSettings(Settings):
     """A Redis server; the check connects and asks PING."""
 
-    url: str = Field(pattern=r"^(rediss?|unix)://[^@\s]+$", description="without user name and password")
+    url: Annotated[str, AfterValidator(without_password)] = Field(
+        pattern=r"^(rediss?|unix)://[^@\s]+$", description="without user name and password"
+    )
     username: str | None = None
     password_secret: SecretName | None = None
     slow: Moment = Field(description="a slower answer is a warning")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
 from rtinfra.paths import PROJECT
 from rtinfra.secrets.errors import SecretError
 from rtinfra.secrets.local import LocalSecrets
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Provider(Protocol):
@@ -96,7 +101,11 @@ def _configured(path: Path, local: LocalSecrets, environment: str | None) -> Sec
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         sources = SecretSources.model_validate(document)
     except yaml.YAMLError as error:
-        reasons = " ".join(str(error).split())
+        # Not the parser's words: they quote the line, and somebody may have written a secret there.
+        mark = getattr(error, "problem_mark", None)
+        reasons = f"line {mark.line + 1} is no valid YAML" if mark else "it is no valid YAML"
+    except UnicodeDecodeError:
+        reasons = "it is not UTF-8"
     except ValidationError as error:
         reasons = "; ".join(f"{found.key} {found.reason}" for found in explain(error, SecretSources, document, ""))
     if reasons:
@@ -109,6 +118,12 @@ def _configured(path: Path, local: LocalSecrets, environment: str | None) -> Sec
         slug = manager.environment or environment
         if slug is None:
             return Secrets([*providers, _OfNoHost(path)])
+        if manager.url.startswith("http:") and not _is_loopback(manager.url):
+            _LOG.warning(
+                "the secret manager at %s is asked in plain text: whoever is on the way reads every secret. Give it a "
+                "certificate, and write https:// and ca_file into secrets.yaml",
+                manager.url,
+            )
         bootstrap = Secrets(providers)
         providers.append(
             InfisicalSecrets(
@@ -122,3 +137,11 @@ def _configured(path: Path, local: LocalSecrets, environment: str | None) -> Sec
             )
         )
     return Secrets(providers)
+
+
+def _is_loopback(url: str) -> bool:
+    name = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rtinfra.config.types import SecretName, Settings
+from rtinfra.config.types import SecretName, Settings, Url
 
 
 class AgeSettings(Settings):
@@ -19,7 +19,7 @@ class AgeSettings(Settings):
 class InfisicalSettings(Settings):
     """A self-hosted manager with Infisical's API. Its own two credentials come from environment, files or age."""
 
-    url: str = Field(pattern=r"^https?://[^\s@]+[^\s@/]$")
+    url: Url = Field(pattern=r"[^/]$", description="without a slash at the end")
     project: str = Field(pattern=r"^[\w-]+$", description="id of the project")
     environment: str | None = Field(
         pattern=r"^[\w-]+$", description="slug of the environment; null: named as the host's telemetry.environment"

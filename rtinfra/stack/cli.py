@@ -23,6 +23,7 @@ from rtinfra.passwords import PASSWORDS, NobodyToAsk
 from rtinfra.quadlet import DATA_ROOT
 from rtinfra.stack import run, scripts, surroundings
 from rtinfra.stack_programs import Program, programs_of
+from rtinfra.terminal import plain
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE = 2
@@ -137,7 +138,7 @@ def logs(
     """
 
     def show(name: str, line: str) -> None:
-        sys.stdout.write(f"{name} | {line}\n")
+        sys.stdout.write(f"{name} | {plain(line)}\n")
         sys.stdout.flush()
 
     with _stack(inventory, host, programs) as (stack, connections):

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from roles.host import HostConfig
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.connection import Connections, Unreachable
+from rtinfra.facts import output_sections
 from rtinfra.hosts import HostsError, fleet_in, inventory_file, selected
 from rtinfra.stack import scripts
 from rtinfra.stack_programs import Program, programs_of
@@ -102,7 +103,10 @@ def on_hosts(
 
     def work(name: str) -> Sequence[R]:
         own = by_host[name]
-        return parse(connections.feed(name, script(own)).text, own)
+        # Journals and answers are others' words: a line of theirs must not stand for what became of a program.
+        marker = output_sections.unguessable_marker()
+        said = connections.feed(name, output_sections.guarded(script(own), marker)).text
+        return parse(output_sections.unguarded(said, marker), own)
 
     results: Results[R] = Results()
     with ThreadPoolExecutor(max_workers=min(32, len(by_host) or 1)) as pool:

@@ -13,6 +13,7 @@ from rtinfra.facts import http, output_sections
 from rtinfra.facts.http import Request
 from rtinfra.quadlet import DATA_ROOT
 from rtinfra.stack_programs import Program
+from rtinfra.terminal import plain
 
 Verb = Literal["start", "stop", "restart"]
 
@@ -129,13 +130,14 @@ class Outcome:
 def action_script(verb: Verb, programs: Sequence[Program]) -> str:
     """Return a script that starts, stops or restarts units one after the other, in the given order."""
     units = " ".join(shlex.quote(program.unit) for program in programs)
-    # A unit that gave up is allowed to try again. The start of a container ends once it answers.
+    # A unit that gave up is allowed to try again. The start of a container ends once it answers. Lines of journals are
+    # moved in: they are the program's words, and `ok` alone is ours.
     forgive = "" if verb == "stop" else "systemctl reset-failed $unit 2>/dev/null\n    "
     return f"""for unit in {units}; do
     echo {output_sections.MARKER}$unit
     {forgive}if systemctl {verb} $unit; then echo ok; else
         echo failed
-        journalctl --no-pager -q -o cat -n {JOURNAL_LINES} -u $unit
+        journalctl --no-pager -q -o cat -n {JOURNAL_LINES} -u $unit | sed 's/^/ /'
     fi
 done 2>&1"""
 
@@ -145,9 +147,11 @@ def parse_action(text: str, programs: Sequence[Program]) -> list[Outcome]:
     found = output_sections.parse(text.split("\n"))
     outcomes = []
     for program in programs:
-        lines = [line for line in found.get(program.unit, []) if line.strip()]
+        lines = [plain(line) for line in found.get(program.unit, []) if line.strip()]
         ok = "ok" in lines[-1:]
-        outcomes.append(Outcome(program.host, program.name, ok, () if ok else tuple(lines)))
+        outcomes.append(
+            Outcome(program.host, program.name, ok, () if ok else tuple(line.removeprefix(" ") for line in lines))
+        )
     return outcomes
 
 

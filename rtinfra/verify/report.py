@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtinfra.local.files import replace_file
+from rtinfra.terminal import plain
 
 EXIT_PASSED: Final = 0
 EXIT_FAILED: Final = 1
@@ -235,14 +236,16 @@ def rendered(report: Report) -> RenderableType:
     for name, facts in report.hosts.items():
         parts.append(
             Text(
-                f"{name}: {facts.machine}, virtualisation {facts.virtualisation}, kernel {facts.kernel}. "
-                f"{facts.latency}"
+                plain(
+                    f"{name}: {facts.machine}, virtualisation {facts.virtualisation}, kernel {facts.kernel}. "
+                    f"{facts.latency}"
+                )
             )
         )
     for note in report.notes:
-        parts.append(Text(note, style="yellow"))
+        parts.append(Text(plain(note), style="yellow"))
     for problem in report.problems:
-        parts.append(Text(f"{problem.host}: {problem.message}", style="bold red"))
+        parts.append(Text(plain(f"{problem.host}: {problem.message}"), style="bold red"))
     style = {EXIT_PASSED: "bold green"}.get(report.exit_code, "bold red")
     parts.append(Text(report.summary, style=style))
     if report.directory is not None:
@@ -286,6 +289,8 @@ def _order(result: ControlResult) -> tuple[str, list[int]]:
 
 
 def _what(result: ControlResult) -> Text:
+    # What a host has and says is others' words.
+    result = replace(result, expected=plain(result.expected), actual=plain(result.actual), note=plain(result.note))
     text = Text(result.title)
     if result.status == Status.FAIL:
         text.append(f"  [{result.severity}]", style="red")

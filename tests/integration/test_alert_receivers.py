@@ -135,11 +135,11 @@ def alertmanager(found: RoleState, listener: Listener, port: int, directory: Pat
         process.kill()
 
 
-def fire(port: int, priority: str, severity: str) -> None:
+def fire(port: int, priority: str, severity: str, summary: str = SUMMARY) -> None:
     """Give the Alertmanager an alert, as Prometheus does."""
     alert = {
         "labels": {"alertname": "HostDown", "host": "robot-7", "priority": priority, "severity": severity},
-        "annotations": {"summary": SUMMARY, "summary_ko": "", "description": "", "runbook_url": "http://127.0.0.1/"},
+        "annotations": {"summary": summary, "summary_ko": "", "description": "", "runbook_url": "http://127.0.0.1/"},
         "endsAt": (datetime.now(UTC) + timedelta(minutes=5)).isoformat(),
     }
     request = urllib.request.Request(
@@ -174,3 +174,16 @@ def test_without_channels_the_alert_log_hears_of_it_alone(listener: Listener, tm
         fire(port, "P0", "critical")
         wait_for(lambda: listener.arrived() >= {"alert log"}, "message to the alert log")
     assert {path for path, _ in listener.messages} == {"/alerts"}
+
+
+def test_words_of_an_alert_are_no_markup_of_a_chat(listener: Listener, tmp_path: Path) -> None:
+    """A name that somebody chose called everybody of the channel, or hid an address behind other words."""
+    port = free_port()
+    with alertmanager(settled(listener, port, channels=True), listener, port, tmp_path):
+        fire(port, "P0", "critical", f"{SUMMARY} <!channel> [all is well](http://192.0.2.66/)")
+        wait_for(lambda: listener.arrived() >= TO_PEOPLE, "messages")
+    said = {path: json.dumps(json.loads(body)) for path, body in listener.messages if path in ("/slack", "/teams")}
+    assert "&lt;!channel&gt; [all is well]" in said["/slack"]
+    assert "<!channel>" not in said["/slack"]
+    assert "[all is well]" + 2 * "\\" + "(http" in said["/teams"]
+    assert "](" not in said["/teams"]

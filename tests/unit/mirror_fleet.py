@@ -123,7 +123,7 @@ def server_answer(place: MirrorPlace, config: HostConfig, now: datetime) -> Iter
     yield from ("@@mirror_published", release, json.dumps({"name": "older", "date": "2025-01-01T00:00:00Z"}), release)
     yield "@@http_mirror"
     for request, status in zip(requests(place, settings.registry_port), (400, 200, 405), strict=True):
-        yield from (f"@http {request.method} {request.url} {status} 3", "")
+        yield from (f"@http {request.method} {request.url} {status} 3 1", "")
 
 
 def server_units() -> list[str]:

@@ -19,17 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roles.alertmanager.alert_log import alert_log
-from roles.alertmanager.alert_log.alert_log import (
-    FORGET_SECONDS,
-    WATCHDOG_SECONDS,
-    AlertLog,
-    NotAlerts,
-    Options,
-    answer_get,
-    answer_post,
-    parse_alerts,
-    render_markdown,
-)
+from roles.alertmanager.alert_log.alert_log import WATCHDOG_SECONDS, AlertLog, Options, answer_get, answer_post
+from roles.alertmanager.alert_log.kept import FORGET_SECONDS, NotAlerts, parse_alerts
+from roles.alertmanager.alert_log.pages import render_markdown
+from roles.alertmanager.role import _MAIN, _PARTS
 from rtinfra.metric_catalogue import exposed, load_catalogue
 
 
@@ -324,6 +317,16 @@ def test_a_request_without_or_with_a_huge_length_is_refused(server: str) -> None
             assert channel.recv(100).split()[1] == status
 
 
+def installed(tmp_path: Path) -> Path:
+    """Put the program where a host would have it; return what Python is started with."""
+    place = tmp_path / "alert-log"
+    (place / "alert_log").mkdir(parents=True)
+    (place / "__main__.py").write_bytes(_MAIN)
+    for part in _PARTS:
+        (place / "alert_log" / part).write_bytes((Path(alert_log.__file__).parent / part).read_bytes())
+    return place
+
+
 def test_it_tells_systemd_when_it_listens(options: Options, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, socket.socket() as free:
         channel.bind(str(tmp_path / "notify"))
@@ -334,7 +337,7 @@ def test_it_tells_systemd_when_it_listens(options: Options, tmp_path: Path) -> N
         words = ["--address", "127.0.0.1", "--port", str(port), "--directory", str(tmp_path)]
         words += ["--runbooks", str(options.runbooks), "--max-bytes", "1000", "--keep", "1"]
         program = subprocess.Popen(
-            [sys.executable, "-I", alert_log.__file__, *words], env={"NOTIFY_SOCKET": str(tmp_path / "notify")}
+            [sys.executable, "-I", str(installed(tmp_path)), *words], env={"NOTIFY_SOCKET": str(tmp_path / "notify")}
         )
         try:
             assert channel.recv(100) == b"READY=1"
@@ -342,3 +345,29 @@ def test_it_tells_systemd_when_it_listens(options: Options, tmp_path: Path) -> N
         finally:
             program.terminate()
             program.wait(30)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /alerts HTTP/1.0\r\n" + b"A: " + b"b" * 60_000 + b"\r\n",
+        b"GET " + b"/" * 60_000 + b" HTTP/1.0\r\n\r\n",
+        b"\0\xff\r\n" * 1000,
+        b"POST /alerts HTTP/1.0\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"POST /alerts HTTP/1.0\r\nContent-Length: 5\r\n\r\n",
+        b"GET /%ff%00 HTTP/9.9\r\n\r\n",
+        b"GET //[ HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_nonsense_costs_one_request(options: Options, server: str, sent: bytes) -> None:
+    host, _, port = server.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 5) as channel:
+        channel.sendall(sent)
+        channel.shutdown(socket.SHUT_WR)
+        channel.settimeout(20)
+        try:
+            while channel.recv(65536):
+                pass
+        except OSError:
+            pass
+    assert ask(f"{server}/-/ready")[0] == 200

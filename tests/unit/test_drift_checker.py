@@ -406,3 +406,37 @@ def test_an_interrupt_that_goes_elsewhere_than_it_was_sent(tmp_path: Path, deliv
     put(tmp_path, "proc/irq/9/effective_affinity_list", f"{delivered}\n")
     found = live(tmp_path, paths="/proc/irq/[0-9]*/smp_affinity_list", value="0-1", form="interrupt")
     assert found == ([(f"/{path.relative_to(tmp_path)}", told)] if told else [])
+
+
+# ---- folders that another account can write ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [".rtinfra_drift.prom.new", "rtinfra_drift.prom"])
+def test_a_link_in_the_folder_of_metrics_leads_nowhere(tmp_path: Path, name: str) -> None:
+    """The account of the preflight can write there: it pointed root at expected.json, and at markers of restarts."""
+    victim, folder = tmp_path / "expected.json", tmp_path / "textfiles"
+    victim.write_text("what is expected")
+    folder.mkdir(mode=0o777)
+    (folder / name).symlink_to(victim)
+    drift.replace(folder / "rtinfra_drift.prom", "metrics\n", 0o644)
+    assert victim.read_text() == "what is expected"
+    assert not (folder / "rtinfra_drift.prom").is_symlink()
+    assert (folder / "rtinfra_drift.prom").read_text() == "metrics\n"
+    assert [path.name for path in folder.iterdir()] == ["rtinfra_drift.prom"]
+
+
+def test_a_folder_of_metrics_that_became_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "textfiles").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError):
+        drift.replace(tmp_path / "textfiles" / "rtinfra_drift.prom", "metrics\n", 0o644)
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_pipe_or_a_link_is_never_read_as_the_file_that_it_was(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert drift._sha256(tmp_path / "file")
+    assert not drift._sha256(tmp_path / "pipe")
+    assert not drift._sha256(tmp_path / "link")

@@ -94,3 +94,11 @@ def test_a_program_gets_everything() -> None:
 
 def test_half_a_character_does_not_keep_a_message_back() -> None:
     assert json.loads(encoded({"text": "before \ud83d after"})) == {"text": "before ? after"}
+
+
+def test_words_of_a_host_are_no_link_in_a_card() -> None:
+    problem = Problem("redis", "[all is well](http://192.0.2.66/)", "")
+    told = Notification(priority=Priority.P0, source="s", host="h", environment="prod", title="t", problems=(problem,))
+    document = json.dumps(Teams(SecretStr("http://x")).document(told))
+    assert "](" not in document
+    assert "all is well" in document

@@ -28,6 +28,7 @@ from rtinfra.facts.mirror import Certificate, LiveMirror, MirrorState, normalise
 from rtinfra.operations import images, mirror
 from rtinfra.operations.packages import AS_BEFORE, IN_ORDER
 from rtinfra.operations.resources import File
+from rtinfra.operations.scripts import script as complete
 from tests.unit.mirror_fleet import INDEX, KEY_TEXT, LIVE, NAME, NOW, PEM, PLACE, release_lines, served_answer
 from tests.unit.test_operations import run
 
@@ -369,7 +370,7 @@ class Host:
         self.path(name).write_text(text)
 
     def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        text = (Path(mirror.__file__).parent / script).read_text()
+        text = complete(script)
         assert "state=/var/lib/rtinfra/mirror-client" in text
         text = text.replace("state=/var/lib/rtinfra/mirror-client", f"state={self.state}")
         done = subprocess.run(["sh", "-c", text, "sh", *arguments], capture_output=True, text=True, check=False)
@@ -415,7 +416,7 @@ def test_everything_is_back_as_it_was(there: Host) -> None:
     there.give_back()
     after = there.path("/etc/apt/sources.list.d/debian.sources")
     assert after.read_text() == "Types: deb"
-    assert (after.stat().st_mode, after.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+    assert (after.stat().st_mode, int(after.stat().st_mtime)) == (before.st_mode, int(before.st_mtime))
     assert there.path("/etc/pip.conf").read_text() == "theirs"
     assert not there.path("/etc/containers/policy.json").exists(), "there was none"
     assert not there.state.exists()

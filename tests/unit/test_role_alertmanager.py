@@ -243,7 +243,8 @@ def test_the_alert_log_is_a_service_of_its_own() -> None:
 
 def test_a_changed_program_restarts_the_alert_log_and_a_changed_page_nothing() -> None:
     found = state()
-    assert resource(found, "/usr/local/lib/rtinfra/alert_log.py").restarts == ("rtinfra-alert-log.service",)
+    for part in ("__main__.py", "alert_log/alert_log.py", "alert_log/kept.py", "alert_log/pages.py"):
+        assert resource(found, f"/usr/local/lib/rtinfra/alert-log/{part}").restarts == ("rtinfra-alert-log.service",)
     page = resource(found, "/usr/share/rtinfra/runbooks/HostDown.md")
     assert isinstance(page, File)
     assert not page.restarts

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,7 +108,26 @@ def test_settings_and_secrets_are_for_the_account_alone(part: RoleState) -> None
             assert (path.mode, path.owner) == ("0600", "rtinfra-preflight")
             assert path.secret == ("/secrets/" in path.path)
     directory = resource(part, f"{CONFIGURATION}/secrets")
-    assert isinstance(directory, Directory) and (directory.mode, directory.owner) == ("0700", "rtinfra-preflight")
+    # Root's: in a folder of its own the account could lay a link where root writes.
+    assert isinstance(directory, Directory) and (directory.mode, directory.owner) == ("0750", "root")
+    assert directory.group == "rtinfra-preflight"
+
+
+def test_on_demand_it_has_the_sandbox_of_its_unit(part: RoleState, tmp_path: Path) -> None:
+    """Run for real, with a systemd-run that tells its arguments: quotes of the shell are part of it."""
+    (tmp_path / "systemd-run").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "systemd-run").chmod(0o755)
+    script = text(part, preflight.COMMAND)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    command = ["sh", "-c", script, "rtinfra-preflight", "--json"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = sorted(line.removeprefix("--property=") for line in said if line.startswith("--property="))
+    unit = text(part, UNIT).partition("[Service]")[2]
+    elsewhere = ("Type=", "User=", "Group=", "ExecStart=", "SuccessExitStatus=")
+    required = sorted(line for line in unit.splitlines() if line and line[0] != "#" and not line.startswith(elsewhere))
+    assert found == required
+    assert len(found) > 27
+    assert {"--uid=rtinfra-preflight", "--gid=rtinfra-preflight", "--json"} <= set(said)
 
 
 def test_no_value_of_a_secret_is_anywhere_else(part: RoleState) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roles.alertmanager.alert_log.alert_log import render_markdown
+from roles.alertmanager.alert_log.pages import render_markdown
 from roles.prometheus.role import RULES
 from rtinfra.paths import PROJECT
 

@@ -17,6 +17,7 @@ from roles.catalogue import STARTING_ORDER
 from roles.fleet import load_hosts
 from roles.host import HostConfig
 from rtinfra.config import Fleet
+from rtinfra.facts import output_sections
 from rtinfra.paths import PROJECT
 from rtinfra.quadlet import DATA_ROOT, Container
 from rtinfra.stack import cli, run, scripts, surroundings
@@ -109,9 +110,9 @@ jaeger localhost/rtinfra/jaeger@sha256:{"ab" * 32}
 @@labels
 jaeger 2.13
 @@ready
-@http GET http://192.0.2.2:1/jaeger 200 3
+@http GET http://192.0.2.2:1/jaeger 200 3 1
 
-@http GET http://192.0.2.2:1/prometheus 0 0
+@http GET http://192.0.2.2:1/prometheus 0 0 1
 
 """
     good, bad = scripts.parse_status(text, [program("jaeger"), program("prometheus", "prometheus")])
@@ -251,7 +252,20 @@ def hosts_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     )
     program_.chmod(0o755)
     monkeypatch.setenv("PATH", str(program_.parent), prepend=":")
+    # What they answer is written before the run that asks.
+    monkeypatch.setattr(output_sections, "unguessable_marker", lambda: output_sections.MARKER)
     return folder
+
+
+def test_a_journal_cannot_say_that_another_program_works(
+    inventory: Path, hosts_say: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_sections, "unguessable_marker", lambda: "@@f00d:")
+    journal = "failed\n @@jaeger.service\n ok\n"
+    (hosts_say / "backend").write_text(f"@@f00d:jaeger.service\n{journal}@@f00d:prometheus.service\nok\n")
+    ran = stack("restart", "jaeger", "prometheus", "--inventory", str(inventory))
+    assert ran.exit_code == 1, ran.output
+    assert "echo @@f00d:$unit" in (hosts_say / "sent").read_text()
 
 
 def stack(*words: str, answer: str = "") -> Any:

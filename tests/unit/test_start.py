@@ -9,10 +9,9 @@ import pytest
 
 from rtinfra.operations.files import bundle
 from rtinfra.operations.resources import File
+from rtinfra.operations.scripts import script
 from tests.unit.test_sync import ME
-from tests.unit.test_sync import SCRIPT as SYNC
 
-SCRIPT = SYNC.with_name("start.sh")
 # Starts only while the configuration says `good`.
 _SYSTEMCTL = """#!/bin/sh
 echo "$@" >>{calls}
@@ -38,20 +37,20 @@ class Unit:
 
     def place(self, content: bytes) -> None:
         file = File(path=str(self.config), content=content, restarts=("a.service",), **ME)
-        done = self._sh(SYNC.read_text(), bundle([file], [], ["a.service"]))
+        done = self._sh(script("sync.sh"), bundle([file], [], ["a.service"]))
         assert done.returncode == 0, done.stderr
 
     def restart(self) -> subprocess.CompletedProcess[str]:
-        return self._sh("set -- restart a.service\n" + SCRIPT.read_text(), "")
+        return self._sh("set -- restart a.service\n" + script("start.sh"), "")
 
     def left(self) -> list[str]:
         return [str(path) for path in (self._path / "run" / "previous").rglob("*")]
 
-    def _sh(self, script: str, stdin: str) -> subprocess.CompletedProcess[str]:
-        script = script.replace("/run/rtinfra", f"{self._path}/run").replace("/var/lib/rtinfra", f"{self._path}/state")
+    def _sh(self, text: str, stdin: str) -> subprocess.CompletedProcess[str]:
+        text = text.replace("/run/rtinfra", f"{self._path}/run").replace("/var/lib/rtinfra", f"{self._path}/state")
         environment = {"PATH": f"{self._path}/bin:/usr/bin:/bin"}
         return subprocess.run(
-            ["sh", "-c", script], input=stdin, env=environment, capture_output=True, text=True, check=False
+            ["sh", "-c", text], input=stdin, env=environment, capture_output=True, text=True, check=False
         )
 
 
@@ -103,3 +102,18 @@ def test_a_mode_comes_back_too(unit: Unit) -> None:
     unit.place(b"bad")
     assert unit.restart().returncode == 1
     assert unit.config.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_way_back_follows_no_link_of_another_account(unit: Unit, tmp_path: Path) -> None:
+    """What is put back goes where root put it, not where somebody's link leads meanwhile."""
+    folder, outside = unit.config.parent, tmp_path / "outside"
+    unit.place(b"good old")
+    assert unit.restart().returncode == 0
+    unit.place(b"bad")
+    folder.rename(outside)
+    tmp_path.chmod(0o777)
+    folder.symlink_to(outside)
+    done = unit.restart()
+    assert done.returncode == 1
+    assert "is a symbolic link in a folder that others than root can write" in done.stderr
+    assert (outside / "a.conf").read_bytes() == b"bad"

@@ -8,22 +8,24 @@ import grp
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rtinfra.operations.files import bundle
-from rtinfra.operations.resources import Absent, Action, Directory, File
+from rtinfra.operations.resources import Absent, Action, Directory, File, Resource
+from rtinfra.operations.scripts import script
 
-SCRIPT = Path(__file__).parents[2] / "rtinfra" / "operations" / "sync.sh"
 ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 
 
 @pytest.fixture
 def run(tmp_path: Path):
     """Run the script with its state below tmp_path; paths of the payload are absolute already."""
-    text = SCRIPT.read_text().replace("state=/var/lib/rtinfra", f"state={tmp_path}/state")
+    text = script("sync.sh").replace("state=/var/lib/rtinfra", f"state={tmp_path}/state")
     text = text.replace("pending=/run/rtinfra/pending", f"pending={tmp_path}/pending")
+    text = text.replace("previous=/run/rtinfra/previous", f"previous={tmp_path}/previous")
     assert f"{tmp_path}/state" in text
     assert f"{tmp_path}/pending" in text
 
@@ -140,7 +142,11 @@ package Spy;
 use IO::Handle;
 sub tell_all { open my $log, ">>", $ENV{SPY_LOG}; print $log "@_\\n" }
 BEGIN {
-    *CORE::GLOBAL::rename = sub { tell_all("rename", @_); CORE::rename($_[0], $_[1]) };
+    *CORE::GLOBAL::rename = sub {
+        my $folder = readlink "/proc/self/cwd";
+        tell_all("rename", map { "$folder/$_" } @_);
+        CORE::rename($_[0], $_[1]);
+    };
 }
 my $sync = \\&IO::Handle::sync;
 { no warnings; *IO::Handle::sync = sub { tell_all("flush", readlink "/proc/self/fd/" . fileno $_[0]); $sync->(@_) } }
@@ -239,3 +245,97 @@ def test_only_actions_outlast_a_power_cut(run, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "pending").iterdir()] == ["restart@a.service"]
     assert run(bundle([], [Action("boot-menu", "true")], [])).returncode == 0
     assert pending(tmp_path) == {"restart@a.service"}
+
+
+# ---- folders that another account can write ---------------------------------------------------------------
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A folder in which another account can make any name, with a place of root's outside."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_text("root's own")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+def resources_below(folder: Path) -> dict[str, list[Resource]]:
+    return {
+        "file": [File(path=str(folder / "link" / "file"), content=b"ours", **ME)],
+        "new": [File(path=str(folder / "link" / "new"), content=b"ours", **ME)],
+        "deep": [File(path=str(folder / "link" / "a" / "b"), content=b"ours", **ME)],
+        "directory": [Directory(path=str(folder / "link"), mode="0777", **ME)],
+        "inner": [Directory(path=str(folder / "link" / "inner"), **ME)],
+        "absent": [Absent(path=str(folder / "link" / "file"))],
+        "kept": [File(path=str(folder / "link" / "file"), content=b"ours", restarts=("a.service",), **ME)],
+    }
+
+
+@pytest.mark.parametrize("kind", resources_below(Path("/")))
+def test_no_link_of_another_account_leads_out_of_its_folder(run, theirs: Path, kind: str) -> None:
+    outside = theirs.with_name("outside")
+    (theirs / "link").symlink_to(outside)
+    mode = outside.stat().st_mode
+    done = run(bundle(resources_below(theirs)[kind], [], []))
+    assert done.returncode != 0
+    assert f"{theirs}/link is a symbolic link in a folder that others than root can write" in done.stderr
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert (outside / "file").read_text() == "root's own"
+    assert outside.stat().st_mode == mode
+
+
+def test_a_link_deeper_inside_their_folder_is_not_followed_either(run, theirs: Path) -> None:
+    """A folder of root's in theirs can be another one by now: it can be renamed."""
+    (theirs / "roots").mkdir(mode=0o755)
+    (theirs / "roots" / "link").symlink_to(theirs.with_name("outside"))
+    done = run(bundle([File(path=str(theirs / "roots" / "link" / "new"), content=b"ours", **ME)], [], []))
+    assert "is a symbolic link" in done.stderr
+    assert not (theirs.with_name("outside") / "new").exists()
+
+
+@pytest.mark.parametrize("target", ["outside", "../{parent}/outside", "{root}/outside"])
+def test_a_link_that_only_root_can_have_laid_is_followed(run, theirs: Path, target: str) -> None:
+    """As /lib is on a merged system, or a data disk of the operator's."""
+    link = theirs.with_name("link")
+    link.symlink_to(target.format(parent=theirs.parent.name, root=theirs.parent))
+    done = run(bundle([File(path=str(link / "deep" / "new"), content=b"ours", **ME)], [], []))
+    assert done.returncode == 0, done.stderr
+    assert (theirs.with_name("outside") / "deep" / "new").read_bytes() == b"ours"
+
+
+def test_links_in_a_circle_end(run, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    done = run(bundle([File(path=str(tmp_path / "a" / "file"), content=b"", **ME)], [], []))
+    assert "too many symbolic links" in done.stderr
+
+
+def test_a_folder_that_is_exchanged_all_the_time_never_leads_out(run, theirs: Path) -> None:
+    """The check of a path and its use are two moments for whoever uses names."""
+    outside, folder, other = theirs.with_name("outside"), theirs / "folder", theirs / "other"
+    folder.mkdir()
+    other.symlink_to(outside)
+    exchange = (
+        "import ctypes, sys\nlibc = ctypes.CDLL(None)\n"
+        # renameat2(AT_FDCWD, ..., RENAME_EXCHANGE)
+        f"while True: libc.renameat2(-100, {os.fsencode(folder)!r}, -100, {os.fsencode(other)!r}, 2)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", exchange]) as attacker:
+        try:
+            for _ in range(30):
+                run(bundle([File(path=str(folder / "planted"), content=b"ours", **ME)], [], []))
+                run(bundle([Directory(path=str(folder), mode="0700", **ME)], [], []))
+        finally:
+            attacker.kill()
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert outside.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_reason_to_wait(run, theirs: Path) -> None:
+    pipe = theirs / "pipe"
+    os.mkfifo(pipe)
+    done = run(bundle([File(path=str(pipe), content=b"ours", restarts=("a.service",), **ME)], [], []))
+    assert done.returncode == 0, done.stderr
+    assert pipe.read_bytes() == b"ours"

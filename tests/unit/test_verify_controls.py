@@ -80,7 +80,7 @@ PREFLIGHT_UNITS = (
 PREFLIGHT_FILES = (
     "/etc/rtinfra/preflight 750 root",
     "/etc/rtinfra/preflight/settings.json 600 rtinfra-preflight",
-    "/etc/rtinfra/preflight/secrets 700 rtinfra-preflight",
+    "/etc/rtinfra/preflight/secrets 750 root",
     "/var/lib/rtinfra-preflight/evidence/20261120T120000.000000Z-prod-1.json 640 rtinfra-preflight",
 )
 # Controls that ask by themselves or do something; the snapshot is not what they look at.
@@ -326,7 +326,8 @@ def answer_of(fleet: Fleet[HostConfig], name: str, is_silent: bool) -> str:
     for request in questions_of(fleet, host).requests:
         body = "" if is_silent else said.get(request.url, "")
         code = 0 if is_silent else next((one.ready_status[0] for one in own if one.ready == request.url), 200)
-        more += [f"@http GET {request.url} {code} 3", body if isinstance(body, str) else json.dumps(body), ""]
+        shown = body if isinstance(body, str) else json.dumps(body)
+        more += [f"@http GET {request.url} {code} 3 {1 + shown.count(chr(10))}", shown, ""]
     if place is not None and not is_silent:
         more += client_answer(place, host.config, clock)
         more += server_answer(place, host.config, clock) if serves else ()

@@ -180,7 +180,7 @@ def test_http_answers(snapshot: Snapshot) -> None:
 
 
 def test_no_http_answer() -> None:
-    snapshot = parse(edited("http", "@http GET http://127.0.0.1:8080/health 0 12", ""))
+    snapshot = parse(edited("http", "@http GET http://127.0.0.1:8080/health 0 12 1", ""))
     assert snapshot.answers.at(8080, "/health")[-1].status == 0
     assert snapshot.answers.metrics(9090) == {}
 

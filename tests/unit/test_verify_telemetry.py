@@ -179,10 +179,21 @@ def test_ipv6_addresses_and_missing_paths() -> None:
 
 @given(st.text(alphabet=string.printable.replace("\r", ""), max_size=200))
 def test_bodies_come_through(body: str) -> None:
-    text = f"@http GET {loopback(80, '/a')} 200 3\n{body}\n@http GET {loopback(80, '/b')} 0 7\n\n"
+    count = 1 + body.count("\n")
+    text = f"@http GET {loopback(80, '/a')} 200 3 {count}\n{body}\n@http GET {loopback(80, '/b')} 0 7 1\n\n"
     first, second = parse_http(text.split("\n"))
     assert first.body == body.strip()
     assert (second.status, second.body, second.json) == (0, "", None)
+
+
+@given(st.text(alphabet="a\n", max_size=6), st.text(alphabet="b\n", max_size=6))
+def test_a_body_is_no_answer_of_somebody_else(before: str, after: str) -> None:
+    """A page with a line of the helper's own answered for every other service."""
+    forged = f"@http GET {loopback(80, '/b')} 200 1 1"
+    body = f"{before}\n{forged}\n{after}"
+    text = f"@http GET {loopback(80, '/a')} 200 3 {1 + body.count(chr(10))}\n{body}\n"
+    (only,) = parse_http(text.split("\n"))
+    assert forged in only.body
 
 
 # --- what the snapshot has of containers
@@ -202,7 +213,7 @@ sha256:{"12" * 32} localhost/jaeger@{digest}
 @@filebeat
 Config OK
 @@http_telemetry
-@http GET http://192.0.2.2:13133/status 200 4
+@http GET http://192.0.2.2:13133/status 200 4 1
 {{"status":"StatusOK"}}
 """
     seen = parse(f"{sections}{SAMPLE}")

@@ -9,129 +9,44 @@ says so in the journal (dead man's switch).
 from __future__ import annotations
 
 import argparse
-import html
-import json
+import contextlib
 import os
-import re
 import socket
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from .kept import FORGET_SECONDS, Journal, Kept, Memory, NotAlerts, parse_alerts
+from .pages import NAME, page, render_markdown, row
+
 WATCHDOG: Final = "Watchdog"
 # Alertmanager repeats it every minute or two.
 WATCHDOG_SECONDS: Final = 300
-# Alertmanager repeats what is firing every hour; what it has not repeated for longer it has forgotten.
-FORGET_SECONDS: Final = 3 * 3600
-MAX_BODY_BYTES: Final = 8 * 2**20
+# Anybody on the network can send: what a request may cost is bounded, so that all together stay below MemoryMax= of the
+# unit, whoever sends whatever. A message of Alertmanager has about 1 KiB for each alert.
+MAX_BODY_BYTES: Final = 2**20
+MAX_HEAD_BYTES: Final = 16 * 2**10
+# Alertmanagers, Prometheus and some people; of more, the one that is open longest is closed.
+MAX_OPEN: Final = 12
+OPEN_SECONDS: Final = 15
+# A page with more is of no use to anybody; /alerts has all of them.
+MAX_ROWS: Final = 300
 # Priorities of sd-daemon(3) at the beginning of a line.
 ERROR, WARNING, NOTICE = "<3>", "<4>", "<5>"
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*")
-
-
-class NotAlerts(ValueError):
-    """A request that is not what Alertmanager sends; the text says what is wrong with it."""
+_LONGEST_LINE: Final = 1000
 
 
 def say(priority: str, text: str) -> None:
     """Write one line to the journal. Texts of alerts are others' words: they cannot begin a line of their own."""
-    print(priority + "".join(letter if letter.isprintable() else " " for letter in text), flush=True)
-
-
-def parse_alerts(body: bytes) -> list[dict[str, Any]]:
-    """Return the alerts of a webhook message of Alertmanager (version 4).
-
-    Raises:
-        NotAlerts: it is something else.
-    """
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        raise NotAlerts("not JSON") from None
-    if not isinstance(message, dict) or message.get("version") != "4":
-        raise NotAlerts("not a webhook message of version 4")
-    alerts = message.get("alerts")
-    if not isinstance(alerts, list):
-        raise NotAlerts("without a list of alerts")
-    return [_checked(alert) for alert in alerts]
-
-
-def _checked(alert: object) -> dict[str, Any]:
-    if not isinstance(alert, dict) or alert.get("status") not in ("firing", "resolved"):
-        raise NotAlerts("an alert is neither firing nor resolved")
-    for part in ("labels", "annotations"):
-        texts = alert.get(part)
-        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-            raise NotAlerts(f"the {part} of an alert are not texts")
-    if not alert["labels"].get("alertname"):
-        raise NotAlerts("an alert has no name")
-    kept = ("status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint")
-    found = {name: alert[name] for name in kept if name in alert}
-    # Alertmanager's own number of the label set; without it the labels are the identity.
-    found.setdefault("fingerprint", json.dumps(alert["labels"], sort_keys=True))
-    return found
-
-
-class Journal:
-    """The file with one line of JSON for each alert that came, kept in a bounded number of files."""
-
-    def __init__(self, directory: Path, max_bytes: int, keep: int) -> None:
-        self.path = directory / "alerts.jsonl"
-        self._max_bytes = max_bytes
-        self._keep = keep
-
-    def append(self, lines: Sequence[str]) -> None:
-        """Write lines; when this returns they are on the disk."""
-        if not lines:
-            return
-        if self.path.exists() and self.path.stat().st_size >= self._max_bytes:
-            self._rotate()
-        with self.path.open("ab") as file:
-            # After a power cut the file may end in the middle of a line.
-            if file.tell() and not self._ends_with_line():
-                file.write(b"\n")
-            file.write("".join(f"{line}\n" for line in lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _ends_with_line(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
-
-    def _rotate(self) -> None:
-        for number in range(self._keep - 1, 0, -1):
-            older = self._numbered(number)
-            if older.exists():
-                older.replace(self._numbered(number + 1))
-        self.path.replace(self._numbered(1))
-        self._numbered(self._keep + 1).unlink(missing_ok=True)
-
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.{number}")
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Return what the newest two files hold, oldest first. Lines that a power cut tore are left out."""
-        for path in (self._numbered(1), self.path):
-            if not path.exists():
-                continue
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        alert = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(alert, dict) and "fingerprint" in alert and "received" in alert:
-                        yield alert
+    print(priority + "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_LINE]), flush=True)
 
 
 @dataclass(frozen=True)
@@ -153,14 +68,16 @@ class AlertLog:
         self._journal = Journal(options.directory, options.max_bytes, options.keep)
         self._clock = clock
         self._lock = threading.Lock()
-        self._alerts: dict[str, dict[str, Any]] = {}
+        self._parsing = threading.Lock()
+        self._memory = Memory()
         self._received: Counter[str] = Counter(firing=0, resolved=0)
         self._refused = 0
         self._watchdog_at: float | None = None
         self._started_at: float = clock()
         self._reported_missing = False
-        for alert in self._journal.read():
-            self._alerts[alert["fingerprint"]] = alert
+        for fingerprint, kept in self._journal.read():
+            if kept.received > clock() - FORGET_SECONDS:
+                self._memory.put(fingerprint, kept)
 
     def take(self, body: bytes) -> int:
         """Note down a message of Alertmanager; return how many alerts it had.
@@ -169,25 +86,25 @@ class AlertLog:
             NotAlerts: it is no such message; nothing was noted.
             OSError: the disk did not take it; Alertmanager sends it again.
         """
-        try:
-            alerts = parse_alerts(body)
-        except NotAlerts:
-            with self._lock:
+        # One after the other: what a message becomes while it is read is many times its size.
+        with self._parsing:
+            try:
+                alerts = parse_alerts(body)
+            except NotAlerts:
                 self._refused += 1
-            raise
-        now = self._clock()
-        received = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
-        with self._lock:
-            real = [{"received": received, **alert} for alert in alerts if alert["labels"]["alertname"] != WATCHDOG]
-            self._journal.append([json.dumps(alert, ensure_ascii=False) for alert in real])
-            for alert in alerts:
-                self._received[alert["status"]] += 1
-                if alert["labels"]["alertname"] == WATCHDOG and alert["status"] == "firing":
-                    self._hear_watchdog(now)
-            for alert in real:
-                self._alerts[alert["fingerprint"]] = alert
-                self._tell(alert)
-        return len(alerts)
+                raise
+            now = self._clock()
+            real = [(alert, Kept.of(alert, now)) for alert in alerts if alert["labels"]["alertname"] != WATCHDOG]
+            with self._lock:
+                self._journal.append([kept.line for _, kept in real])
+                for alert in alerts:
+                    self._received[alert["status"]] += 1
+                    if alert["labels"]["alertname"] == WATCHDOG and alert["status"] == "firing":
+                        self._hear_watchdog(now)
+                for alert, kept in real:
+                    self._memory.put(alert["fingerprint"], kept)
+                    self._tell(alert)
+            return len(alerts)
 
     def _hear_watchdog(self, now: float) -> None:
         if self._watchdog_at is None or self._reported_missing:
@@ -225,19 +142,19 @@ class AlertLog:
                     "Prometheus, Alertmanager and this host; alerts may not reach anybody",
                 )
 
-    def alerts(self, status: str | None = None) -> list[dict[str, Any]]:
+    def kept(self, status: str | None = None) -> list[Kept]:
         """Return the last word on each alert, newest first; only those with a status, when one is given."""
-        oldest = datetime.fromtimestamp(self._clock() - FORGET_SECONDS, UTC)
         with self._lock:
-            for fingerprint, alert in list(self._alerts.items()):
-                if datetime.fromisoformat(alert["received"]) < oldest:
-                    del self._alerts[fingerprint]
-            found = [alert for alert in self._alerts.values() if status in (None, alert["status"])]
-        return sorted(found, key=lambda alert: str(alert["received"]), reverse=True)
+            found = self._memory.since(float(self._clock()) - FORGET_SECONDS)
+        return [kept for kept in found if status in (None, kept.status)]
+
+    def alerts(self, status: str | None = None) -> list[dict[str, Any]]:
+        """Return what `kept` returns as alerts."""
+        return [kept.alert for kept in self.kept(status)]
 
     def metrics(self) -> str:
         """Return what Prometheus scrapes."""
-        firing = Counter(alert["labels"].get("severity", "none") for alert in self.alerts("firing"))
+        firing = Counter(kept.severity for kept in self.kept("firing"))
         text = _family("received_total", "counter", "Alerts written down.")
         text += [
             f'rtinfra_alert_log_received_total{{status="{status}"}} {count}'
@@ -263,31 +180,11 @@ def _family(name: str, kind: str, text: str) -> list[str]:
     return [f"# HELP rtinfra_alert_log_{name} {text}", f"# TYPE rtinfra_alert_log_{name} {kind}"]
 
 
-# --- Pages -------------------------------------------------------------------------------------------------
-
-_STYLE: Final = """
-body { font: 17px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .4rem .6rem; vertical-align: top;
-border-bottom: 1px solid #ccc } .critical { border-left: .5rem solid #c00 } .warning { border-left: .5rem solid #e90 }
-.good { color: #060 } .bad { color: #c00; font-weight: bold } code, pre { background: #f2f2f2 } pre { padding: .6rem;
-overflow-x: auto } small { color: #555 }
-"""
-
-
-def page(title: str, body: str, refresh: bool = False) -> str:
-    """Return an HTML page; `body` is HTML already."""
-    again = '<meta http-equiv="refresh" content="30">' if refresh else ""
-    return (
-        f'<!DOCTYPE html><html lang="ko"><head><meta charset="utf-8">{again}'
-        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
-    )
-
-
 def overview(log: AlertLog) -> str:
     """Return the page with what is firing."""
-    firing = log.alerts("firing")
-    rows = "".join(_row(alert) for alert in firing)
+    firing = log.kept("firing")
+    rows = "".join(row(kept.alert) for kept in firing[:MAX_ROWS])
+    more = len(firing) - MAX_ROWS
     state = (
         f"<table><tr><th>알림 / Alert</th><th>호스트 / Host</th><th>시작 / Since</th></tr>{rows}</table>"
         if firing
@@ -299,52 +196,8 @@ def overview(log: AlertLog) -> str:
         if log.watchdog_missing()
         else '<p class="good">알림 기능이 정상입니다. / Alerting works.</p>'
     )
-    return page("Alerts", f"<h1>알림 / Alerts</h1>{watchdog}{state}", refresh=True)
-
-
-def _row(alert: Mapping[str, Any]) -> str:
-    labels, annotations = alert["labels"], alert["annotations"]
-    name = labels["alertname"]
-    severity = labels.get("severity", "")
-    kind = severity if severity in ("critical", "warning") else ""
-    title = html.escape(name)
-    link = f'<a href="/runbooks/{title}">{title}</a>' if _NAME.fullmatch(name) else title
-    texts = (annotations.get(key, "") for key in ("summary_ko", "summary", "description"))
-    told = "<br>".join(html.escape(text) for text in texts if text)
-    return (
-        f'<tr><td class="{kind}"><b>{link}</b> {html.escape(severity)}<br>{told}</td>'
-        f"<td>{html.escape(labels.get('host', ''))}</td><td>{html.escape(str(alert.get('startsAt', '')))}</td></tr>"
-    )
-
-
-def render_markdown(text: str) -> str:
-    """Return the HTML of a runbook: headings, paragraphs, lists, code. Anything else stays the text it is."""
-    parts: list[str] = []
-    # Text and code take turns.
-    for number, block in enumerate(re.split(r"^```[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)):
-        if number % 2:
-            parts.append(f"<pre>{html.escape(block.rstrip())}</pre>")
-        else:
-            parts += [_paragraph(paragraph) for paragraph in re.split(r"\n\s*\n", block) if paragraph.strip()]
-    return "\n".join(parts)
-
-
-def _paragraph(text: str) -> str:
-    text = text.strip("\n")
-    if heading := re.fullmatch(r"(#{1,3}) (.+)", text):
-        level = len(heading[1])
-        return f"<h{level}>{_inline(heading[2])}</h{level}>"
-    for tag, bullet in (("ul", r"- "), ("ol", r"[0-9]+\. ")):
-        if re.match(bullet, text):
-            items = re.split(rf"^{bullet}", text, flags=re.MULTILINE)[1:]
-            return f"<{tag}>{''.join(f'<li>{_inline(item)}</li>' for item in items)}</{tag}>"
-    return f"<p>{_inline(text)}</p>"
-
-
-def _inline(text: str) -> str:
-    pieces = html.escape(text.strip()).split("`")
-    marked = [f"<code>{piece}</code>" if number % 2 else piece for number, piece in enumerate(pieces)]
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", "".join(marked))
+    rest = f'<p class="bad">그 외 {more}개 / and {more} more: <a href="/alerts">/alerts</a></p>' if more > 0 else ""
+    return page("Alerts", f"<h1>알림 / Alerts</h1>{watchdog}{state}{rest}", refresh=True)
 
 
 # --- HTTP --------------------------------------------------------------------------------------------------
@@ -355,7 +208,7 @@ class Answer:
     """What a request gets."""
 
     status: int
-    body: str
+    body: str | bytes
     kind: str = "text/plain; charset=utf-8"
 
 
@@ -377,12 +230,12 @@ def answer_get(log: AlertLog, runbooks: Path, target: str) -> Answer:
         status = parse_qs(parts.query).get("status", [None])[0]
         if status not in (None, "firing", "resolved"):
             return Answer(400, "status is firing or resolved\n")
-        return Answer(200, json.dumps(log.alerts(status), ensure_ascii=False, indent=1) + "\n", _JSON)
+        return Answer(200, b"[\n%b\n]\n" % b",\n".join(kept.line for kept in log.kept(status)), _JSON)
     if path.startswith("/runbooks/"):
         name = path.removeprefix("/runbooks/")
         # Only letters and digits: no way out of the directory.
         file = runbooks / f"{name}.md"
-        if _NAME.fullmatch(name) and file.is_file():
+        if NAME.fullmatch(name) and file.is_file():
             back = '<p><a href="/">← 알림 / Alerts</a></p>'
             return Answer(200, page(name, back + render_markdown(file.read_text(encoding="utf-8"))), _HTML)
     return Answer(404, "there is no such page\n")
@@ -402,12 +255,15 @@ def answer_post(log: AlertLog, target: str, body: bytes) -> Answer:
 
 
 class Server(ThreadingHTTPServer):
-    """The web server. A request that hangs ends after some seconds, and never keeps the program from ending."""
+    """The web server. Few requests are open at a time, each for some seconds; none keeps it from ending."""
 
     daemon_threads = True
 
     def __init__(self, options: Options, log: AlertLog) -> None:
         self.log, self.runbooks = log, options.runbooks
+        # Open requests in the order in which they came, each with its time.
+        self._open: dict[socket.socket, float] = {}
+        self._open_lock = threading.Lock()
         if ":" in options.address:
             self.address_family = socket.AF_INET6
         super().__init__((options.address, options.port), Handler)
@@ -416,6 +272,73 @@ class Server(ThreadingHTTPServer):
         """Bind without asking a name server who we are, which HTTPServer does: on a closed network none answers."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, in the place of the longest open one when there are too many.
+
+        So somebody who keeps requests open shuts nobody out.
+        """
+        with self._open_lock:
+            crowd = len(self._open)
+            if crowd < 2 * MAX_OPEN:
+                self._open[request] = time.monotonic()
+            if crowd >= MAX_OPEN:
+                _hang_up(next(iter(self._open)))
+        if crowd >= 2 * MAX_OPEN:
+            # Those that were hung up on have not gone yet.
+            super().shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a request that is done."""
+        with self._open_lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second: hang up on who sends or reads drop by drop."""
+        oldest = time.monotonic() - OPEN_SECONDS
+        with self._open_lock:
+            for request in [request for request, since in self._open.items() if since < oldest]:
+                _hang_up(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say a mistake of ours in a line; who hangs up is none, and nobody fills the journal with it."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            say(WARNING, f"a request was not answered: {error!r}")
+
+
+def _hang_up(request: socket.socket) -> None:
+    # One may be gone already.
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
+class _Head:
+    """The first lines of a request, as http.server reads them: of 100 with 64 KiB each, it would take all."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._left = MAX_HEAD_BYTES
+
+    def readline(self, limit: int) -> bytes:
+        """Read a line, as long as there are not too many."""
+        line: bytes = self._stream.readline(min(limit, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise ConnectionError("too many headers")
+        return line
+
+    def read(self, count: int) -> bytes:
+        """Read the body."""
+        found: bytes = self._stream.read(count)
+        return found
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -426,6 +349,11 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "alert-log"
     sys_version = ""
 
+    def setup(self) -> None:
+        """Read the head within bounds."""
+        super().setup()
+        self.rfile: Any = _Head(self.rfile)
+
     def do_GET(self) -> None:
         """Answer a GET request."""
         self._send(answer_get(self.server.log, self.server.runbooks, self.path))
@@ -433,7 +361,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer a POST request."""
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit():
+        if not length.isascii() or not length.isdigit() or len(length) > 12:
             self._send(Answer(411, "Content-Length is missing\n"))
         elif int(length) > MAX_BODY_BYTES:
             self._send(Answer(413, "too large\n"))
@@ -441,7 +369,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(answer_post(self.server.log, self.path, self.rfile.read(int(length))))
 
     def _send(self, answer: Answer) -> None:
-        body = answer.body.encode()
+        body = answer.body.encode("utf-8", "replace") if isinstance(answer.body, str) else answer.body
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(body)))

@@ -14,6 +14,7 @@ Ends with 0: as it should be, 1: drift found, 2: could not look.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import grp
 import hashlib
@@ -55,7 +56,9 @@ class Drift:
     action: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}: expected {self.expected}, found {self.actual}"
+        text = f"{self.kind} {self.name}: expected {self.expected}, found {self.actual}"
+        # Names of threads are others' words: a line break would begin a line of theirs in what a deploy reads.
+        return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class Unusable(Exception):
@@ -99,11 +102,7 @@ def _attributes(entry: dict[str, Any], found: os.stat_result, root: Path) -> Ite
 
 
 def _kind_of(mode: int) -> str:
-    for test, name in (
-        (stat.S_ISREG, "file"),
-        (stat.S_ISDIR, "directory"),
-        (stat.S_ISLNK, "symbolic link"),
-    ):
+    for test, name in ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symbolic link")):
         if test(mode):
             return name
     return "special file"
@@ -117,8 +116,16 @@ def _name(look: Callable[[], str]) -> str:
 
 
 def _sha256(path: Path) -> str:
+    """Return the hash of a file's content; nothing when it is none any more."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    try:
+        # What is a file in this moment may be a link or a pipe in the next, where another account can write.
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            return ""
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -173,15 +180,8 @@ def packages(expected: dict[str, str | None]) -> Iterator[Drift]:
     if not expected:
         return
     # Packages that dpkg does not know are an error to it, and an answer to us.
-    listed = _output(
-        "dpkg-query",
-        "-W",
-        "-f",
-        "${Package}\t${Version}\t${db:Status-Abbrev}\n",
-        "--",
-        *expected,
-        statuses=(0, 1),
-    )
+    form = "${Package}\t${Version}\t${db:Status-Abbrev}\n"
+    listed = _output("dpkg-query", "-W", "-f", form, "--", *expected, statuses=(0, 1))
     installed = {}
     for line in listed.splitlines():
         name, version, status = line.split("\t")
@@ -409,18 +409,22 @@ def kinds_of(expected: dict[str, Any]) -> list[str]:
 
 def replace(path: Path, text: str, mode: int) -> None:
     """Replace a file in one step that survives a power cut."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    number = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        os.fsync(number)
+        # Another account can write to the folder of metrics: what it lays there in our way is made anew, never opened.
+        temporary = f".{path.name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
     finally:
-        os.close(number)
+        os.close(folder)
 
 
 def mark(marker: Path, has_drifted: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rtinfra.verify.look import foreign
 from rtinfra.verify.look.answer import Answer, hard_limits, json_object
 from rtinfra.verify.questions import Questions
 
@@ -72,16 +73,17 @@ def ask(questions: Questions) -> Mapping[str, str]:
         "rt_uid": "stat -c %U /proc/$rt; stat -c %U /proc/$non_rt",
         "rt_limits": "cat /proc/$rt/limits",
         "open_logs": f"readlink /proc/$rt/fd/* /proc/$non_rt/fd/* | grep -F {logs}/",
-        "log_tails": f"tail -q -n 1 {logs}/rt_process.log {logs}/non_rt_process.log",
+        "log_tails": foreign.last_lines(places.log_dir, ("rt_process.log", "non_rt_process.log")),
         "checkpoint_dir": f"stat -c '%a %U %G' {checkpoints}",
-        "checkpoints": f"stat -c '%Y %n' {checkpoints}/rt_process_*.json",
-        "newest_checkpoint": f'cat "$(ls -t {checkpoints}/rt_process_*.json | head -n 1)"',
+        # Times alone: names are the application's words.
+        "checkpoints": f"find {checkpoints} -maxdepth 1 -type f -name 'rt_process_*.json' -printf '%Ts\\n'",
+        "newest_checkpoint": foreign.newest(places.checkpoint_dir, "rt_process_"),
     }
 
 
 def read(answer: Answer) -> Application:
     """Read what `ask` asked."""
-    times = [int(line.split()[0]) for line in answer.filled("checkpoints")]
+    times = [int(line) for line in answer.filled("checkpoints")]
     return Application(
         documents={name: json_object(answer.text(f"json {name}")) for name in DOCUMENTS},
         rt_command=tuple(answer.lines("rt_cmdline")),
