@@ -197,15 +197,15 @@ def _secret_problems(host: FleetHost[HostConfig]) -> Iterator[Problem]:
         try:
             secrets.read(host.ssh.become_password)
         except SecretError as error:
-            yield host.problem(f"hosts.{host.name}.ssh.become_password", host.ssh.become_password, str(error))
+            yield host.problem(f"hosts.{host.name}.ssh.become_password", ABSENT, str(error))
     for role in ROLES:
         settings = host.config.get(role.key)
         for key, name in secret_names(settings, f"{role.name}.") if settings is not None else ():
             try:
                 secrets.read(name)
             except SecretError as error:
-                # The name of a secret is no secret; its value is not part of the message.
-                yield host.problem(key, name, str(error))
+                # The name of a secret is no secret, and has to be told; as a value of such a key it would be hidden.
+                yield host.problem(key, ABSENT, str(error))
 
 
 def _role_problems(fleet: Fleet[HostConfig], host: FleetHost[HostConfig]) -> Iterator[Problem]:

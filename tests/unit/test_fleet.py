@@ -170,3 +170,10 @@ def test_one_value_switches_the_environment(write: Write, environment: str, tena
     assert robot[PREFLIGHT].environment_in(robot[TELEMETRY].environment) == preflight
     assert other[TELEMETRY].tenant == "infra-monitoring"
     assert other[PREFLIGHT].environment_in(other[TELEMETRY].environment) == "paper"
+
+
+def test_a_secret_that_nobody_defined_is_named(write: Write) -> None:
+    path = write({"station": BACKENDS}, station={"alertmanager": {"webhook": {"url_secret": "nowhere_defined"}}})
+    text = refusals(path)
+    assert "alertmanager.webhook.url_secret" in text and "the secret nowhere_defined is not defined" in text
+    assert "RTINFRA_SECRET_NOWHERE_DEFINED" in text
