@@ -29,7 +29,7 @@ prove: $(DONE) ## All of that with a cloud image of your own: make prove IMAGE=F
 	@test -n "$(IMAGE)" || { echo "name the image: make prove IMAGE=FILE" >&2; exit 2; }
 	@$(VENV)/bin/rtinfra prove --image "$(IMAGE)"
 
-test: $(DONE) ## Everything: lint, types, unit, golden, integration, native telemetry, scenarios on lab machines (about 60 minutes without KVM)
+test: $(DONE) ## Everything: lint, types, unit, golden, integration, native telemetry, scenarios on lab machines (about 70 minutes without KVM)
 	@tests/run all
 
 test-fast: $(DONE) ## Everything that needs no machine, under a minute
