@@ -19,6 +19,8 @@ umask 077
 
 store=/boot/rtinfra
 menu=/boot/grub/rtinfra.cfg
+# Whose entries ours are made of; a new one before it is in place.
+grub_cfg=/boot/grub/grub.cfg
 state=$store/state
 evidence=$store/evidence
 guard=/etc/rtinfra/no-reboot
@@ -73,7 +75,7 @@ block() {
     awk -v want="'gnulinux-$1-advanced-" '
         !inside && /^[ \t]*menuentry / && index($0, want) { inside = 1 }
         inside { print }
-        inside && /^[ \t]*}[ \t]*$/ { exit }' /boot/grub/grub.cfg
+        inside && /^[ \t]*}[ \t]*$/ { exit }' "$grub_cfg"
 }
 
 # arguments RELEASE: what stands behind the image on the line of that entry that loads it, in the language of GRUB.
@@ -81,11 +83,30 @@ arguments() {
     block "$1" | sed -n 's/^[[:space:]]*linux[a-z0-9]*[[:space:]]\{1,\}[^[:space:]]\{1,\}[[:space:]]*//p' | head -n 1
 }
 
-# asks RELEASE: whether GRUB asks for a name and a password before it starts that entry.
-asks() {
-    grep -qs '^[[:space:]]*set superusers=' /boot/grub/*.cfg || return 1
-    ! block "$1" | grep '^[[:space:]]*menuentry' | grep -q -e '--unrestricted'
+# origin RELEASE NAME: the entry of grub.cfg that ours in that folder is made of. Without one of its own (its package is gone)
+# that of any other kernel finds the same disks.
+origin() {
+    local text
+    text=$(block "$1")
+    [ -n "$text" ] || text=$(cat "$store/${2:-none}/block" 2>/dev/null) || return 1
+    printf '%s\n' "$text"
 }
+
+# guarded FILE: whether GRUB, with that file as grub.cfg, asks for a name and a password before some of the entries.
+guarded() {
+    local file
+    for file in "$1" /boot/grub/*.cfg; do
+        if [ "$file" = "$1" ] || [ "$file" != /boot/grub/grub.cfg ]; then
+            if grep -qs '^[[:space:]]*set superusers=' "$file"; then return 0; fi
+        fi
+    done
+    return 1
+}
+
+# unmarked RELEASE [NAME]: whether that entry, or ours that is made of it, is one of them.
+unmarked() { ! origin "$1" "${2-}" | grep '^[[:space:]]*menuentry' | grep -q -e '--unrestricted'; }
+
+asks() { guarded "$grub_cfg" && unmarked "$@"; }
 
 # remember FOLDER ARGUMENTS: what GRUB is told (text), and what the kernel gets of it (words).
 remember() {
@@ -123,20 +144,19 @@ store_entry() {
     printf '%s\n' "$name"
 }
 
-# menu_entry good|trial TITLE NAME: grub.cfg's own entry with frozen files and command line. Options of its head, such as
+# menu_entry good|trial NAME: grub.cfg's own entry with frozen files and command line. Options of its head, such as
 # --unrestricted, are kept. What a trial cannot load it does not wait for: the machine starts again, with the good entry.
 menu_entry() {
-    local release told text
-    release=$(cat "$store/$3/release")
+    local title="Last known good" release told text
+    [ "$1" = good ] || title="On trial"
+    release=$(cat "$store/$2/release")
     # One of before this file was there has words only.
-    told=$(cat "$store/$3/text" 2>/dev/null) || told=$(grub_words text <"$store/$3/words")
+    told=$(cat "$store/$2/text" 2>/dev/null) || told=$(grub_words text <"$store/$2/words")
     # A trial that panics has to come back by itself.
     case " $told " in *" panic="[1-9]* | *" panic=-"*) ;; *) [ "$1" = good ] || told="$told panic=20" ;; esac
-    text=$(block "$release")
-    # Without an entry of its own (its package is gone) that of any other kernel finds the same disks.
-    [ -n "$text" ] || text=$(cat "$store/$3/block" 2>/dev/null) || fail "GRUB has no entry for $release"
-    printf '%s\n' "$text" | written "$store/$3/block"
-    printf '%s\n' "$text" | TITLE="'$2'" ID="rtinfra-$1" FILES=$(grub-mkrelpath "$store/$3") TOLD="$told rtinfra.$1=$3" awk '
+    text=$(origin "$release" "$2") || fail "GRUB has no entry for $release"
+    printf '%s\n' "$text" | written "$store/$2/block"
+    printf '%s\n' "$text" | TITLE="'$title: $release (rtinfra)'" ID="rtinfra-$1" FILES=$(grub-mkrelpath "$store/$2") TOLD="$told rtinfra.$1=$2" awk '
         function load(line) {
             if (ENVIRON["ID"] == "rtinfra-trial") line = "if " line "; then true; else reboot; fi"
             print "\t" line
@@ -166,8 +186,8 @@ point() {
         printf '# Written by rtinfra. What boots when nobody chooses is the last known good entry; see docs/trial-boot.md.\n'
         printf '# good %s\n' "$1"
         [ -z "${2-}" ] || printf '# trial %s\n' "$2"
-        menu_entry good "Last known good: $(cat "$store/$1/release") (rtinfra)" "$1"
-        [ -z "${2-}" ] || menu_entry trial "On trial: $(cat "$store/$2/release") (rtinfra)" "$2"
+        menu_entry good "$1"
+        [ -z "${2-}" ] || menu_entry trial "$2"
     } >"$store/menu"
     grub-script-check "$store/menu" || fail "the boot menu would not be understood by GRUB: $store/menu"
     written "$menu" <"$store/menu"
@@ -181,6 +201,14 @@ point() {
         name=${folder%/} name=${name##*/}
         [ ! -e "$folder" ] || [ "$name" = "$1" ] || [ "$name" = "${2-}" ] || rm -rf "$folder"
     done
+}
+
+# follow GOOD [TRIAL]: write the menu anew when grub.cfg makes another good entry of it; not on that trial, whose judge is about to.
+follow() {
+    local told
+    if [ -n "${2-}" ] && [ "$2" = "$(parameter rtinfra.trial)" ]; then return 0; fi
+    told=$(menu_entry good "$1")
+    [ "$(sed -n '/^menuentry /,/^}/{p;/^}/q}' "$menu")" = "$told" ] || point "$@"
 }
 
 # record ID STATUS REASON [ATTEMPT]: what became of a trial, for the deploy that comes to look. ended: without a verdict.
@@ -201,10 +229,7 @@ keep() {
     if is_complete "$good"; then
         [ "$(value saved_entry /boot/grub/grubenv)" = rtinfra-good ] || grub-set-default rtinfra-good
         # An entry that an older version of this program wrote may have lost what stood in its head. One on trial stays.
-        if [ -z "$(entry trial)" ]; then
-            told=$(menu_entry good "Last known good: $(cat "$store/$good/release") (rtinfra)" "$good")
-            [ "$(sed -n '/^menuentry /,$p' "$menu")" = "$told" ] || point "$good"
-        fi
+        [ -n "$(entry trial)" ] || follow "$good"
         return 0
     fi
     release=$(uname -r)
@@ -365,15 +390,29 @@ settle() {
 
 # grub-mkconfig writes its file in place: a power cut in that moment would leave a host that boots nothing.
 menu() {
-    local live=/boot/grub/grub.cfg new=/boot/grub/grub.cfg.rtinfra
+    local live=$grub_cfg new=/boot/grub/grub.cfg.rtinfra good trial release
     trap 'rm -f /boot/grub/grub.cfg.rtinfra /boot/grub/grub.cfg.rtinfra.new' EXIT
     grub-mkconfig -o "$new"
     grub-script-check "$new"
     sync -- "$new"
+    good=$(entry good) trial=$(entry trial)
+    is_complete "$good" || good=
+    is_complete "$trial" || trial=
+    if [ -n "$good" ]; then
+        release=$(cat "$store/$good/release")
+        grub_cfg=$new
+        ! asks "$release" "$good" || fail "with a new menu GRUB would ask for a password before it starts $release, so the
+host would not come back by itself; the menu of before stays. Give the entries --unrestricted (CLASS in
+/etc/grub.d/10_linux), then run \`update-grub\` on the host"
+        # Whatever the power cuts off: the mark that an entry starts without a password comes before the password, and goes
+        # after it.
+        if guarded "$live" && unmarked "$release" "$good"; then grub_cfg=$live; else follow "$good" ${trial:+"$trial"}; fi
+    fi
     mv -fT -- "$new" "$live"
     # Of a distribution's update-grub that was cut off before this host was ours; nothing else would take it away.
     rm -f /boot/grub/grub.cfg.new
     settled "$live" /boot/grub
+    if [ -n "$good" ] && [ "$grub_cfg" = "$live" ]; then follow "$good" ${trial:+"$trial"}; fi
 }
 
 forget() { rm -f "$state" "$evidence"; settled "$store"; }

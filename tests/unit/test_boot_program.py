@@ -41,14 +41,19 @@ def call(below: Path, script: str) -> subprocess.CompletedProcess[str]:
     functions = re.sub(r"(?<![A-Za-z0-9_.}$/])/(boot|etc)(?=/|\b)", rf"{below}/\1", functions)
     assert str(below) in functions
     # Of GRUB's own programs this one is needed; the answer is that of a disk whose root has /boot.
-    program = below / "bin" / "grub-mkrelpath"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s" "${1#' + str(below) + '}"\n')
-    program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    program(below, "grub-mkrelpath", f'printf "%s" "${{1#{below}}}"')
+    environment = {**os.environ, "PATH": f"{below}/bin:{os.environ['PATH']}"}
     return subprocess.run(
         ["sh", "-c", functions + script], capture_output=True, text=True, check=False, env=environment
     )
+
+
+def program(below: Path, name: str, script: str) -> None:
+    """Put a program of GRUB's in the way of the one of this machine."""
+    path = below / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
 def frozen(below: Path, text: str = "") -> None:
@@ -65,10 +70,10 @@ def test_the_head_of_an_entry_is_kept(below: Path, options: str) -> None:
     """Lost, `--unrestricted` would let GRUB wait for a name on a host that nobody watches."""
     (below / "boot/grub/grub.cfg").write_text(menu(options))
     frozen(below)
-    done = call(below, "menu_entry good 'Last known good' abc")
+    done = call(below, "menu_entry good abc")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"menuentry 'Last known good' --class debian --class os{options} --id rtinfra-good {{",
+        f"menuentry 'Last known good: {RELEASE} (rtinfra)' --class debian --class os{options} --id rtinfra-good {{",
         "\tload_video",
         "\tinsmod gzio",
         "\tlinux /boot/rtinfra/abc/vmlinuz root=UUID=1 ro memmap=96M\\$0x38 rtinfra.good=abc",
@@ -80,7 +85,7 @@ def test_the_head_of_an_entry_is_kept(below: Path, options: str) -> None:
 def test_a_trial_that_cannot_be_loaded_starts_the_machine_again(below: Path) -> None:
     (below / "boot/grub/grub.cfg").write_text(menu(""))
     frozen(below, text=r"root=UUID=1 ro memmap=96M\$0x38 $vt_handoff")
-    said = call(below, "menu_entry trial 'On trial' abc").stdout
+    said = call(below, "menu_entry trial abc").stdout
     words = r"root=UUID=1 ro memmap=96M\$0x38 $vt_handoff panic=20 rtinfra.trial=abc"
     assert f"\tif linux /boot/rtinfra/abc/vmlinuz {words}; then true; else reboot; fi\n" in said
     assert "\tif initrd /boot/early.cpio /boot/rtinfra/abc/initrd.img; then true; else reboot; fi\n" in said
@@ -93,7 +98,7 @@ def test_a_trial_starts_again_after_a_panic(below: Path, told: str, has_ours: bo
     """Less than none is at once (the kernel's documentation), none is never."""
     (below / "boot/grub/grub.cfg").write_text(menu(""))
     frozen(below, text=told)
-    said = call(below, "menu_entry trial 'On trial' abc").stdout
+    said = call(below, "menu_entry trial abc").stdout
     assert ("panic=20" in said) is has_ours
 
 
@@ -105,6 +110,48 @@ def test_an_entry_that_asks_for_a_password_is_refused(below: Path, superusers: b
     (below / "boot/grub/grub.cfg").write_text(f'set superusers="root"\n{text}' if superusers else text)
     done = call(below, f"asks {RELEASE}")
     assert (done.returncode == 0) == asks, done.stderr
+
+
+#: What others can make of GRUB's menu: none guards it, or one does, and its entries start without a password, or do not.
+BARE = menu("")
+GUARDED = f'set superusers="root"\n{menu(" --unrestricted")}'
+LOCKED = f'set superusers="root"\n{menu("")}'
+
+
+def make_menu(below: Path, before: str, after: str) -> subprocess.CompletedProcess[str]:
+    """Let the program replace grub.cfg, and say `asks` after each file it moved with which GRUB would ask for a password."""
+    live = below / "boot/grub/grub.cfg"
+    live.write_text(before)
+    frozen(below, text="root=UUID=1 ro")
+    for name in ("vmlinuz", "initrd.img"):
+        (below / "boot/rtinfra/abc" / name).write_text("x")
+    (below / "etc/apt/apt.conf.d").mkdir(parents=True)
+    (below / "next.cfg").write_text(after)
+    program(below, "grub-mkconfig", f'cat {below}/next.cfg >"$2"')
+    program(below, "grub-script-check", 'test -s "$1"')
+    kept = below / "boot/grub/rtinfra.cfg"
+    look = f"if grep -q superusers {live} && ! grep -q unrestricted {kept}; then echo asks; fi"
+    return call(below, f'point abc; mv() {{ command mv "$@"; {look}; }}; menu')
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(BARE, GUARDED), (GUARDED, BARE), (GUARDED, GUARDED), (BARE, BARE), (BARE, menu(" --unrestricted"))],
+)
+def test_a_new_menu_never_asks_for_a_password_before_the_kept_entry(below: Path, before: str, after: str) -> None:
+    """Others guard their menu and leave its making to a deploy, whose power fails behind any file (seen on a machine)."""
+    done = make_menu(below, before, after)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (below / "boot/grub/grub.cfg").read_text() == after
+    assert ("--unrestricted" in (below / "boot/grub/rtinfra.cfg").read_text()) == ("--unrestricted" in after)
+
+
+def test_a_new_menu_that_would_ask_for_a_password_is_refused(below: Path) -> None:
+    done = make_menu(below, BARE, LOCKED)
+    assert done.returncode == 1
+    assert "GRUB would ask for a password" in done.stderr
+    assert (below / "boot/grub/grub.cfg").read_text() == BARE
+    assert not list((below / "boot/grub").glob("grub.cfg.*"))
 
 
 @pytest.mark.parametrize(
