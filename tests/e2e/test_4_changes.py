@@ -9,7 +9,7 @@ import pytest
 
 from rtinfra.lab import Machine, machines
 from rtinfra.paths import PROJECT
-from tests.e2e.test_2_deploy import out
+from tests.e2e.test_2_deploy import out, words_of_others_are_kept
 from tests.project import Project
 
 
@@ -69,20 +69,10 @@ def twin_project(lab_project: Project, twin: Machine, monkeypatch: pytest.Monkey
     return lab_project
 
 
-# Words of somebody else that mean something to GRUB, which also guards its menu with a password; its entries start
-# without, as before.
-GRUB_OF_OTHERS = r"""
-printf '%s\n' 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX somebody.else=96M\\\$0x38\\;x"' >/etc/default/grub.d/70-other.cfg
-printf '#!/bin/sh\necho set superusers=root\necho password root secret\n' >/etc/grub.d/01_users
-chmod +x /etc/grub.d/01_users
-sed -i 's/^CLASS="/CLASS="--unrestricted /' /etc/grub.d/10_linux
-"""
-
-
+@pytest.mark.heavy
 def test_isolated_cores(twin_project: Project, twin: Machine) -> None:
     """Another isolated core: boot loader, slices, application files and units, one reboot."""
     boot = boot_id(twin)
-    twin.run(GRUB_OF_OTHERS)
     before = managed_files(twin)
     twin_project.edit("group_data/rt_hosts.yaml", 'isolated: "2-3"', 'isolated: "3"')
     result = twin_project.deploy()
@@ -112,11 +102,7 @@ def test_isolated_cores(twin_project: Project, twin: Machine) -> None:
     assert "status=promoted" in out(twin, "cat /boot/rtinfra/state")
     assert out(twin, "grep -a ^saved_entry= /boot/grub/grubenv") == "saved_entry=rtinfra-good"
     assert twin_project.deploy().changed == 0
-    # What others want of GRUB reaches the kernel, on the trial that was started and in the entry that is kept.
-    assert "somebody.else=96M$0x38;x" in out(twin, "cat /proc/cmdline").split()
-    kept = out(twin, "cat /boot/grub/rtinfra.cfg")
-    assert r" somebody.else=96M\$0x38\;x " in kept
-    assert "--unrestricted" in kept
+    words_of_others_are_kept(twin)
 
 
 @pytest.mark.heavy

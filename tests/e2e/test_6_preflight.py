@@ -15,7 +15,7 @@ from tests.e2e.stack import AGENT_GROUPS, Backends, eventually
 from tests.e2e.test_2_deploy import STATE, out
 from tests.project import Project
 
-READY = 'rtinfra_preflight_ready_for_live{env="paper", host="e2e"}'
+READY = 'rtinfra_preflight_ready_for_live{env="prod", host="e2e"}'
 
 
 @pytest.fixture(scope="module", autouse=True)
