@@ -112,14 +112,14 @@ def test_an_entry_that_asks_for_a_password_is_refused(below: Path, superusers: b
     assert (done.returncode == 0) == asks, done.stderr
 
 
-#: What others can make of GRUB's menu: none guards it, or one does, and its entries start without a password, or do not.
+#: What others make of the menu: open, guarded with entries that start without a password, guarded with all of them.
 BARE = menu("")
 GUARDED = f'set superusers="root"\n{menu(" --unrestricted")}'
 LOCKED = f'set superusers="root"\n{menu("")}'
 
 
 def make_menu(below: Path, before: str, after: str) -> subprocess.CompletedProcess[str]:
-    """Let the program replace grub.cfg, and say `asks` after each file it moved with which GRUB would ask for a password."""
+    """Let the program replace grub.cfg, and say `asks` after each file behind which GRUB asks for a password."""
     live = below / "boot/grub/grub.cfg"
     live.write_text(before)
     frozen(below, text="root=UUID=1 ro")
@@ -139,7 +139,7 @@ def make_menu(below: Path, before: str, after: str) -> subprocess.CompletedProce
     [(BARE, GUARDED), (GUARDED, BARE), (GUARDED, GUARDED), (BARE, BARE), (BARE, menu(" --unrestricted"))],
 )
 def test_a_new_menu_never_asks_for_a_password_before_the_kept_entry(below: Path, before: str, after: str) -> None:
-    """Others guard their menu and leave its making to a deploy, whose power fails behind any file (seen on a machine)."""
+    """Others guard their menu and leave its making to a deploy, whose power fails anywhere (seen on a machine)."""
     done = make_menu(below, before, after)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert (below / "boot/grub/grub.cfg").read_text() == after
