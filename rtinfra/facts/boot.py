@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import output_sections
+from rtinfra.facts.output_sections import SectionsFact
 from rtinfra.render import render
 
 #: What a changed GRUB drop-in asks a "restart" of: the host.
@@ -118,9 +119,9 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split() if not word.startswith(("BOOT_IMAGE=", "initrd=", "rtinfra.")))
 
 
-def parse_boot_state(lines: list[str]) -> BootState:
+def parse_boot_state(lines: Sequence[str], marker: str = output_sections.MARKER) -> BootState:
     """Build a BootState from the fact's output."""
-    found = output_sections.parse(lines)
+    found = output_sections.parse(lines, marker)
 
     def one(name: str) -> str:
         values = found.get(name) or [""]
@@ -129,7 +130,10 @@ def parse_boot_state(lines: list[str]) -> BootState:
     installed = tuple(line.strip() for line in found.get("installed", []) if line.strip())
     entries: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for line in found.get("grub_cfg", []):
-        image, text, *maybe = line.split("\t")
+        image, separator, rest = line.partition("\t")
+        if not separator:
+            continue
+        text, *maybe = rest.split("\t")
         parameters = _words(text)
         # The recovery entry of a kernel follows its normal one.
         if "single" not in parameters:
@@ -169,40 +173,38 @@ def parse_trial(lines: list[str]) -> Trial | None:
     return Trial(*(values.get(name, "") for name in ("id", "status", "release", "at", "boot", "reason")))
 
 
-class Boot(FactBase[BootState]):
+class Boot(SectionsFact[BootState]):
     """State of the boot chain for kernels whose release matches `image_pattern` (a shell pattern)."""
 
     @override
     def command(self, image_pattern: str) -> StringCommand:
         if not _PATTERN.match(image_pattern):
             raise ValueError(f"{image_pattern!r} is not a pattern of a kernel release")
-        return StringCommand(
-            output_sections.script(
-                {
-                    "boot_id": "cat /proc/sys/kernel/random/boot_id",
-                    "release": "uname -r",
-                    "version": "uname -v",
-                    "cmdline": "cat /proc/cmdline",
-                    "installed": (
-                        f"for k in /boot/vmlinuz-{image_pattern}; do "
-                        "case $k in *.old | *.bak | *~ | *.dpkg-*) continue ;; esac; "
-                        'test -e "$k" && echo "${k#/boot/vmlinuz-}"; done | sort -V'
-                    ),
-                    "grub_cfg": f"{GRUB_READER} lines /boot/grub/grub.cfg /boot/grub/grubenv",
-                    # Read by GRUB at boot: our menu, and the default from its environment.
-                    "default": (
-                        "grep -q 'set default=\"${saved_entry}\"' /boot/grub/grub.cfg && "
-                        "grep -q 'source .*rtinfra.cfg' /boot/grub/grub.cfg && echo yes"
-                    ),
-                    "saved_entry": "grep -a '^saved_entry=' /boot/grub/grubenv",
-                    "kept": KEPT_SCRIPT,
-                    "trial": TRIAL_SCRIPT,
-                    "evidence": f"tail -n 40 {_STORE}/evidence",
-                    "guard": f"test -e {NO_REBOOT_FILE} && echo yes && head -n 3 {NO_REBOOT_FILE}",
-                }
-            )
+        return self.asking(
+            {
+                "boot_id": "cat /proc/sys/kernel/random/boot_id",
+                "release": "uname -r",
+                "version": "uname -v",
+                "cmdline": "cat /proc/cmdline",
+                "installed": (
+                    f"for k in /boot/vmlinuz-{image_pattern}; do "
+                    "case $k in *.old | *.bak | *~ | *.dpkg-*) continue ;; esac; "
+                    'test -e "$k" && echo "${k#/boot/vmlinuz-}"; done | sort -V'
+                ),
+                "grub_cfg": f"{GRUB_READER} lines /boot/grub/grub.cfg /boot/grub/grubenv",
+                # Read by GRUB at boot: our menu, and the default from its environment.
+                "default": (
+                    "grep -q 'set default=\"${saved_entry}\"' /boot/grub/grub.cfg && "
+                    "grep -q 'source .*rtinfra.cfg' /boot/grub/grub.cfg && echo yes"
+                ),
+                "saved_entry": "grep -a '^saved_entry=' /boot/grub/grubenv",
+                "kept": KEPT_SCRIPT,
+                "trial": TRIAL_SCRIPT,
+                "evidence": f"tail -n 40 {_STORE}/evidence",
+                "guard": f"test -e {NO_REBOOT_FILE} && echo yes && head -n 3 {NO_REBOOT_FILE}",
+            }
         )
 
     @override
     def process(self, output: list[str]) -> BootState:
-        return parse_boot_state(list(output))
+        return parse_boot_state(output, self.marker)

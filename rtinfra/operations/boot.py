@@ -34,7 +34,6 @@ from rtinfra.facts.boot import (
     Boot,
     BootState,
     parameter_name,
-    parse_boot_state,
 )
 from rtinfra.operations import reboots
 from rtinfra.operations.change import ActionRun
@@ -315,8 +314,9 @@ def _look(host: PyinfraHost, image_pattern: str) -> BootState:
     """
     with gevent.Timeout(_LOOK_SECONDS, TimeoutError("no answer")):
         host.connect(show_errors=False, raise_exceptions=True)
-        _, output = host.run_shell_command(Boot().command(image_pattern=image_pattern))
-    return parse_boot_state(output.stdout_lines)
+        fact = Boot()
+        _, output = host.run_shell_command(fact.command(image_pattern=image_pattern))
+    return fact.process(output.stdout_lines)
 
 
 def _is_desired(host: PyinfraHost, found: BootState, tried: str, parameters: Sequence[str]) -> bool:
