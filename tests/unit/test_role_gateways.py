@@ -211,7 +211,7 @@ def test_logs_to_elasticsearch() -> None:
     assert exporter["endpoints"] == ["http://192.0.2.27:9200", "http://192.0.2.28:9200"]
     assert exporter["logs_index"] == "mxrc-logs-prod"
     # The collector reads $$ as $.
-    assert exporter["password"] == "value$$of$$elastic_password"
+    assert (exporter["user"], exporter["password"]) == ("rtinfra-gateways", "value$$of$$elastic_writer_password")
     assert exporter["timeout"] == "0s"
     assert {401, 429, 503} <= set(exporter["retry"]["retry_on_status"])
     assert config["service"]["pipelines"]["logs/prod"]["processors"] == ["transform/document"]
