@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -19,7 +20,8 @@ from testinfra.host import Host
 
 from rtinfra.facts import output_sections
 from rtinfra.terminal import plain
-from rtinfra.verify.look import foreign
+from rtinfra.verify.look import containers, foreign, private_files
+from rtinfra.verify.questions import Questions
 from rtinfra.verify.report import ControlResult, HostProblem, Report, Status, show
 from tests.compliance import test_agents
 from tests.compliance.test_failover import newest_checkpoint
@@ -142,6 +144,20 @@ def test_a_file_without_an_end_is_read_in_part(theirs: Path) -> None:
     written(theirs / "a.log", "x" * (foreign.MOST_OF_AN_END * 2))
     assert len(run(foreign.newest(str(theirs), "rt_process_"))) == foreign.MOST_OF_A_FILE + 1
     assert len(run(foreign.last_lines(str(theirs), ("a.log",)))) == foreign.MOST_OF_AN_END + 1
+
+
+def test_a_name_of_theirs_is_one_line_of_a_list(tmp_path: Path) -> None:
+    """A line break in it would begin a line about a file of somebody else."""
+    ours, own = tmp_path / "ours", tmp_path / "own"
+    own.mkdir()
+    (own / f"x\n777 {ours}").mkdir(parents=True)
+    (own / f"x\n777 {ours}" / "block").write_text("data")
+    program = SimpleNamespace(directories=(str(own),))
+    asked = cast(Questions, SimpleNamespace(private_directories=(str(own),), programs=(program,)))
+    access = dict(output_sections.pairs(run(private_files.ask(asked)["private_files"]).splitlines()))
+    assert set(access) == {str(own), f"{own}/x"}
+    (data,) = output_sections.pairs(run(containers.ask(asked)["data_files"]).splitlines())
+    assert data == ("4", f"{own}/x 777 {ours}/block")
 
 
 def test_what_they_write_begins_no_section() -> None:
