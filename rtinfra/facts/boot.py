@@ -13,6 +13,7 @@ from typing_extensions import override
 from rtinfra.facts import output_sections
 from rtinfra.facts.output_sections import SectionsFact
 from rtinfra.render import render
+from rtinfra.terminal import plain
 
 #: What a changed GRUB drop-in asks a "restart" of: the host.
 BOOT = "boot"
@@ -153,8 +154,8 @@ def parse_boot_state(lines: Sequence[str], marker: str = output_sections.MARKER)
         good=parse_kept(found.get("kept", [])),
         default_is_good=one("default") == "yes" and one("saved_entry") == f"saved_entry={GOOD_ENTRY}",
         trial=parse_trial(found.get("trial", [])),
-        evidence=tuple(found.get("evidence", ())),
-        guard=" ".join(guard[1:]).strip() or "it does not say why" if guard else None,
+        evidence=tuple(map(plain, found.get("evidence", ()))),
+        guard=plain(" ".join(guard[1:])).strip() or "it does not say why" if guard else None,
     )
 
 
@@ -167,7 +168,7 @@ def parse_kept(lines: list[str]) -> Kept | None:
 
 def parse_trial(lines: list[str]) -> Trial | None:
     """Build the last trial from what TRIAL_SCRIPT prints; None when there was none."""
-    values = dict(line.partition("=")[::2] for line in lines)
+    values = dict(plain(line).partition("=")[::2] for line in lines)
     if "id" not in values or "status" not in values:
         return None
     return Trial(*(values.get(name, "") for name in ("id", "status", "release", "at", "boot", "reason")))

@@ -38,6 +38,7 @@ from rtinfra.facts.boot import (
 from rtinfra.operations import reboots
 from rtinfra.operations.change import ActionRun
 from rtinfra.operations.changes import record
+from rtinfra.terminal import plain
 
 # Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
 _SHUTDOWN_SECONDS = 5
@@ -268,7 +269,8 @@ def _boot_once(host: PyinfraHost, boot_id: str, desired: _Desired) -> tuple[str,
 
 def _said(output: CommandOutput) -> str:
     """Return why the program on the host did nothing."""
-    return " ".join(line.removeprefix(_SAYS) for line in output.stderr_lines or output.stdout_lines)
+    # A hook of somebody else may be among those who speak.
+    return " ".join(plain(line).removeprefix(_SAYS) for line in output.stderr_lines or output.stdout_lines)
 
 
 def _await_outcome(state: State, host: PyinfraHost, trial: str, desired: _Desired) -> bool:

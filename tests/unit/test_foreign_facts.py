@@ -71,6 +71,7 @@ def asked(fact: type, **arguments: object) -> object:
 @pytest.fixture
 def boot_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(boot_fact, "_STORE", str(tmp_path))
+    monkeypatch.setattr(boot_fact, "TRIAL_SCRIPT", f"cat {tmp_path}/state")
     monkeypatch.setattr(boot_fact, "NO_REBOOT_FILE", str(tmp_path / "no-reboot"))
     (tmp_path / "no-reboot").write_text("a robot is at work\n")
     return tmp_path
@@ -94,6 +95,17 @@ def test_the_log_of_a_failed_trial_hides_nobodys_word_against_a_reboot(boot_file
     assert found.guard == "a robot is at work"
     assert found.trial is None
     assert found.evidence
+
+
+def test_no_word_of_a_host_about_a_reboot_steers_the_terminal(boot_files: Path) -> None:
+    evil = "\x1b]0;title\x07\x1b[2J"
+    (boot_files / "evidence").write_text(f"log{evil}\n")
+    (boot_files / "no-reboot").write_text(f"robot{evil}\n")
+    (boot_files / "state").write_text(f"id=1\nstatus=failed\nreason=why{evil}\n")
+    found = asked(Boot, image_pattern="*-none")
+    assert isinstance(found, BootState)
+    assert found.trial is not None and found.guard is not None
+    assert all(text.isprintable() for text in (*found.evidence, found.guard, found.trial.reason))
 
 
 def test_a_hash_of_a_secret_is_of_no_use(
