@@ -40,7 +40,7 @@ class SectionsFact(FactBase[T]):
         pyinfra loses all that follows a byte that is no UTF-8: such bytes are left out, on the host.
         """
         asked = script(commands, self.marker)
-        return StringCommand(f"{{\n{asked}\n}} | {{ iconv -c -f UTF-8 -t UTF-8 || true; }}")
+        return StringCommand(f"{{\n{asked}\n}} | {{ iconv -c -f UTF-8 -t UTF-8 2>/dev/null || true; }}")
 
     def sections(self, output: Iterable[str]) -> dict[str, list[str]]:
         """Return what the host answered to `asking`."""
