@@ -119,16 +119,27 @@ def setup_unit(container: str) -> Unit:
     return Unit(f"rtinfra-{container}-setup.service")
 
 
-def setup(container: str, description: str, document: object) -> list[Resource]:
-    """Return what sets a container up through its API once it answers: script, its document, unit.
+def setup_secret_path(container: str, name: str) -> str:
+    """Return where a secret of the setup of a container is: in a folder of root's that no container has."""
+    return f"{config_dir(container)}-setup/{name}"
+
+
+def setup(container: str, description: str, document: object, secrets: Mapping[str, bytes]) -> list[Resource]:
+    """Return what sets a container up through its API once it answers: script, its document, its secrets, unit.
 
     The script is templates/<container>/setup.py.j2. It must be repeatable: it runs at every boot, with every restart of
-    the container and when the document changes. The document names secrets' files, never their values.
+    the container and when the document changes. The document names the files of `secrets`, never their values. They are
+    the setup's alone: what may change everything is nothing for a program that answers others.
     """
     unit = setup_unit(container).name
     script = f"/usr/local/lib/rtinfra/{container}-setup.py"
     path = f"{config_dir(container)}/setup.json"
     return [
+        Directory(path=f"{config_dir(container)}-setup", mode="0700"),
+        *(
+            File(path=setup_secret_path(container, name), content=content, mode="0600", secret=True, restarts=(unit,))
+            for name, content in secrets.items()
+        ),
         File(path=script, content=render(f"{container}/setup.py.j2"), mode="0755", restarts=(unit,)),
         File(path=path, content=render_json(document), restarts=(unit,)),
         File(

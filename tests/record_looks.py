@@ -41,13 +41,19 @@ SUBJECTS: Final = tuple(subject_of(look) for look in LOOKS)
 def sections_of(look: Look, questions: Questions) -> list[str]:
     """Return the sections that a look asks for, those of scripts within its commands included."""
     script = output_sections.script(look.ask(questions), questions.marker)
-    return re.findall(rf"^echo {re.escape(questions.marker)}(.+)$", script, re.MULTILINE)
+    # A name with a blank is quoted.
+    return re.findall(rf"^echo '?{re.escape(questions.marker)}(.+?)'?$", script, re.MULTILINE)
 
 
 def recorded(subjects: Iterable[str]) -> str:
     """Return the recorded answers to some looks, as a host gives them in one."""
     texts = [(PLACE / f"{subject}.txt").read_text(encoding="utf-8") for subject in subjects]
-    return "".join([*texts, f"{output_sections.MARKER}end\nreached\n"]).replace(VISIBLE_NUL, "\0")
+    return as_answered("".join([*texts, f"{output_sections.MARKER}end\nreached\n"]).replace(VISIBLE_NUL, "\0"))
+
+
+def as_answered(text: str) -> str:
+    """Return recorded sections with the empty line with which a host ends each, and which is not recorded."""
+    return re.sub(rf"^{output_sections.MARKER}", f"\n{output_sections.MARKER}", text, flags=re.MULTILINE)
 
 
 def rt_host() -> str:

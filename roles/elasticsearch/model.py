@@ -29,6 +29,9 @@ class ElasticsearchSettings(Settings):
     reader_password_secret: SecretName = Field(
         description="secret: password of the user that may only read logs; Grafana uses it"
     )
+    writer_password_secret: SecretName = Field(
+        description="secret: password of the user that may only add records to the tenants' indices; gateways use it"
+    )
     transport_tls: TransportTlsSettings | None = Field(description="needed with several members")
     refresh_interval: Moment
     memory_max: MemoryBound
@@ -41,3 +44,5 @@ ELASTICSEARCH: Final = Section("elasticsearch", ElasticsearchSettings)
 LOG_INDEX: Final = "mxrc-logs"
 #: User that may only read logs.
 READER: Final = "rtinfra-reader"
+#: User that may only add records to the indices of the tenants, and the role that says so.
+WRITER: Final = "rtinfra-gateways"

@@ -8,14 +8,14 @@ from typing import Any
 
 from roles.agents.model import AGENTS
 from roles.datasources import trace_link
-from roles.elasticsearch.model import ELASTICSEARCH, LOG_INDEX, READER, ElasticsearchSettings
+from roles.elasticsearch.model import ELASTICSEARCH, LOG_INDEX, READER, WRITER, ElasticsearchSettings
 from roles.facets import Datasource, Json, Links, LogSearch, Member, Reader, Signal, Store
 from roles.kibana.model import KIBANA
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
 from rtinfra.facts.http import Request
-from rtinfra.operations.resources import Action, File
-from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
+from rtinfra.operations.resources import Absent, Action, File
+from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file, setup_secret_path
 from rtinfra.render import render
 
 NAME = "elasticsearch"
@@ -48,7 +48,6 @@ def state(settings: ElasticsearchSettings, view: FleetView) -> RoleState:
             # The image's own entry point reads it; a value with a blank cannot be in a unit's Environment=.
             config_file(NAME, "java.env", f"ES_JAVA_OPTS=-Xms{settings.heap_mb}m -Xmx{settings.heap_mb}m\n".encode()),
             secret_file(NAME, "password", view.secrets.read(settings.password_secret), ACCOUNT),
-            *_setup_secrets(settings, view),
             *_certificates(settings, view),
         ),
         config_mount=MOUNT,
@@ -71,7 +70,14 @@ def state(settings: ElasticsearchSettings, view: FleetView) -> RoleState:
         return RoleState(containers=(container,), files=(sysctl,))
     return RoleState(
         containers=(container,),
-        files=(sysctl, *quadlet.setup(NAME, "Index template, lifecycle and users", document(settings, view))),
+        files=(
+            sysctl,
+            *quadlet.setup(
+                NAME, "Index template, lifecycle and users", document(settings, view), _setup_secrets(settings, view)
+            ),
+            # Where the container saw them before.
+            *(Absent(path=f"{config_dir(NAME)}/user-{user}") for user in _users(settings, view) if user != WRITER),
+        ),
         units=(quadlet.setup_unit(NAME),),
         packages=("python3",),
     )
@@ -122,15 +128,20 @@ def _certificates(settings: ElasticsearchSettings, view: FleetView) -> tuple[Fil
     )
 
 
-def _setup_secrets(settings: ElasticsearchSettings, view: FleetView) -> tuple[File, ...]:
-    """Passwords of the users that the setup makes, one file for each user."""
-    secrets = {user: name for user, (name, _) in _users(settings, view).items()}
-    return tuple(secret_file(NAME, f"user-{user}", view.secrets.read(name), ACCOUNT) for user, name in secrets.items())
+def _setup_secrets(settings: ElasticsearchSettings, view: FleetView) -> dict[str, bytes]:
+    """Passwords by the name of their file: that of who makes the users, and theirs."""
+    secrets = {f"user-{user}": name for user, (name, _) in _users(settings, view).items()}
+    return {
+        name: view.secrets.read(secret) for name, secret in {"elastic": settings.password_secret, **secrets}.items()
+    }
 
 
 def _users(settings: ElasticsearchSettings, view: FleetView) -> dict[str, tuple[str, list[str] | None]]:
     """Return users with the name of their password's secret and their roles; built-in ones have no roles of ours."""
-    found: dict[str, tuple[str, list[str] | None]] = {READER: (settings.reader_password_secret, [READER])}
+    found: dict[str, tuple[str, list[str] | None]] = {
+        READER: (settings.reader_password_secret, [READER]),
+        WRITER: (settings.writer_password_secret, [WRITER]),
+    }
     for kibana in view.members(KIBANA):
         found["kibana_system"] = (kibana.settings.password_secret, None)
     for member in view.members(AGENTS):
@@ -141,31 +152,42 @@ def _users(settings: ElasticsearchSettings, view: FleetView) -> dict[str, tuple[
 
 
 def document(settings: ElasticsearchSettings, view: FleetView) -> dict[str, Any]:
-    """Return what the setup makes so: everything is a PUT of the whole thing, except users who have it already."""
-    directory = config_dir(NAME)
+    """Return what the setup makes so, each by the path under which it is asked for and put."""
     # Filebeat writes mxrc-logs-DAY for all tenants, the gateways mxrc-logs-TENANT-DAY.
     names = {LOG_INDEX: None, **{f"{LOG_INDEX}-{tenant}": tenant for tenant in view.telemetry.tenants}}
-    index = {"names": [f"{LOG_INDEX}-*"]}
+    every_index = [f"{LOG_INDEX}-*"]
     return {
         "url": view.url(settings.port),
         "user": "elastic",
-        "password_file": f"{directory}/password",
+        "password_file": setup_secret_path(NAME, "elastic"),
         "put": {
             # Policies first: an index that is made meanwhile must find its own.
             **{f"/_ilm/policy/{name}": {"policy": lifecycle(view, tenant)} for name, tenant in names.items()},
             **{f"/_index_template/{name}": index_template(settings, view, tenant) for name, tenant in names.items()},
-            f"/_security/role/{READER}": {
-                "indices": [{**index, "privileges": ["read", "view_index_metadata"]}],
-            },
-            "/_security/role/rtinfra-writer": {
-                "cluster": ["monitor", "read_ilm"],
-                "indices": [{**index, "privileges": ["create_doc", "create_index", "auto_configure"]}],
-            },
+            f"/_security/role/{READER}": _role(every_index, ["read", "view_index_metadata"]),
+            f"/_security/role/{WRITER}": _role(
+                # auto_configure makes the index of a new day, and maps fields that are new.
+                [f"{LOG_INDEX}-{tenant}-*" for tenant in view.telemetry.tenants],
+                ["create_doc", "auto_configure"],
+            ),
+            "/_security/role/rtinfra-writer": _role(
+                every_index, ["create_doc", "create_index", "auto_configure"], ["monitor", "read_ilm"]
+            ),
         },
         "users": {
-            user: {"password_file": f"{directory}/user-{user}", "roles": roles}
+            user: {"password_file": setup_secret_path(NAME, f"user-{user}"), "roles": roles}
             for user, (_, roles) in _users(settings, view).items()
         },
+    }
+
+
+def _role(names: list[str], privileges: list[str], cluster: list[str] | None = None) -> dict[str, Any]:
+    """Return a role that may do this and nothing else: what is empty is said, so that more is a difference."""
+    return {
+        "cluster": cluster or [],
+        "indices": [{"names": names, "privileges": privileges}],
+        "applications": [],
+        "run_as": [],
     }
 
 
@@ -250,8 +272,8 @@ ROLE = Role(
         exporter="elasticsearch",
         ingest=lambda member: member.url(member.settings.port),
         spreads=True,
-        user="elastic",
-        password=lambda settings: settings.password_secret,
+        user=WRITER,
+        password=lambda settings: settings.writer_password_secret,
         index=LOG_INDEX,
         log_search=LogSearch(
             request=_request,

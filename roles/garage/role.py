@@ -8,7 +8,8 @@ from roles.facets import Member, ObjectStore
 from roles.garage.model import GARAGE, GarageSettings
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
-from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
+from rtinfra.operations.resources import Absent
+from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file, setup_secret_path
 from rtinfra.render import render
 
 NAME = "garage"
@@ -49,8 +50,6 @@ def state(settings: GarageSettings, view: FleetView) -> RoleState:
             config_file(NAME, "garage.toml", toml),
             secret_file(NAME, "rpc_secret", view.secrets.read(settings.rpc_secret), ACCOUNT),
             secret_file(NAME, "admin_token", view.secrets.read(settings.admin_token_secret), ACCOUNT),
-            secret_file(NAME, "s3_key_id", view.secrets.read(settings.s3_key_id_secret), ACCOUNT),
-            secret_file(NAME, "s3_key", view.secrets.read(settings.s3_key_secret), ACCOUNT),
         ),
         config_mount=MOUNT,
         data={"garage-meta": META, "garage-data": DATA},
@@ -65,7 +64,23 @@ def state(settings: GarageSettings, view: FleetView) -> RoleState:
         return RoleState(containers=(container,))
     return RoleState(
         containers=(container,),
-        files=tuple(quadlet.setup(NAME, "Cluster layout, buckets and key", document(settings, view))),
+        files=(
+            *quadlet.setup(
+                NAME,
+                "Cluster layout, buckets and key",
+                document(settings, view),
+                {
+                    name: view.secrets.read(secret)
+                    for name, secret in (
+                        ("admin_token", settings.admin_token_secret),
+                        ("s3_key_id", settings.s3_key_id_secret),
+                        ("s3_key", settings.s3_key_secret),
+                    )
+                },
+            ),
+            # Where the container saw them before.
+            *(Absent(path=f"{config_dir(NAME)}/{name}") for name in ("s3_key_id", "s3_key")),
+        ),
         units=(quadlet.setup_unit(NAME),),
         packages=("python3",),
     )
@@ -73,11 +88,10 @@ def state(settings: GarageSettings, view: FleetView) -> RoleState:
 
 def document(settings: GarageSettings, view: FleetView) -> dict[str, Any]:
     """Return what the setup makes so."""
-    directory = config_dir(NAME)
     return {
-        "token_file": f"{directory}/admin_token",
-        "key_id_file": f"{directory}/s3_key_id",
-        "key_file": f"{directory}/s3_key",
+        "token_file": setup_secret_path(NAME, "admin_token"),
+        "key_id_file": setup_secret_path(NAME, "s3_key_id"),
+        "key_file": setup_secret_path(NAME, "s3_key"),
         # This node first: the setup runs on it.
         "nodes": [
             {

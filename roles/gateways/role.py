@@ -165,15 +165,17 @@ def _log_directory(name: str) -> Directory:
     """Return the directory of `logs: file`, whose files the kernel writes to the disk at once.
 
     The file exporter knows no fsync, and answers when the kernel has the record. With the attribute S, which new files
-    take over from their directory (chattr(1)), each write returns when the disk has it.
+    take over from their directory (chattr(1)), each write returns when the disk has it. The directory lies in one of
+    the account's, which may lay a link in its place: so it is the account that sets it.
     """
     path = f"{DATA_ROOT}/{name}/logs"
+    account = f"setpriv --reuid {ACCOUNT.name} --regid {ACCOUNT.name} --clear-groups"
     return Directory(
         path=path,
         mode="0750",
         owner=ACCOUNT.name,
         group=ACCOUNT.name,
-        actions=(Action(f"sync-logs-{name}", f"chattr +S {path}"),),
+        actions=(Action(f"sync-logs-{name}", f"{account} chattr +S {path}"),),
     )
 
 

@@ -9,7 +9,8 @@ from roles.elasticsearch.model import ELASTICSEARCH, LOG_INDEX
 from roles.kibana.model import KIBANA, KibanaSettings
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
-from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file
+from rtinfra.operations.resources import Absent
+from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file, setup_secret_path
 from rtinfra.render import render
 
 NAME = "kibana"
@@ -50,7 +51,6 @@ def state(settings: KibanaSettings, view: FleetView) -> RoleState:
         config=(
             config_file(NAME, "kibana.yml", yml),
             secret_file(NAME, "secrets.yml", _secrets(settings, view), ACCOUNT),
-            secret_file(NAME, "elastic", view.secrets.read(members[0].settings.password_secret), ACCOUNT),
         ),
         config_mount=MOUNT,
         data={NAME: DATA},
@@ -67,7 +67,16 @@ def state(settings: KibanaSettings, view: FleetView) -> RoleState:
     )
     return RoleState(
         containers=(container,),
-        files=tuple(quadlet.setup(NAME, "Data view of the logs", document(settings, view))),
+        files=(
+            *quadlet.setup(
+                NAME,
+                "Data view of the logs",
+                document(settings, view),
+                {"elastic": view.secrets.read(members[0].settings.password_secret)},
+            ),
+            # Where the container saw it before.
+            Absent(path=f"{config_dir(NAME)}/elastic"),
+        ),
         units=(quadlet.setup_unit(NAME),),
         packages=("python3",),
     )
@@ -91,7 +100,7 @@ def document(settings: KibanaSettings, view: FleetView) -> dict[str, Any]:
     return {
         "url": view.url(settings.port),
         "user": "elastic",
-        "password_file": f"{config_dir(NAME)}/elastic",
+        "password_file": setup_secret_path(NAME, "elastic"),
         "data_view": DATA_VIEW,
     }
 

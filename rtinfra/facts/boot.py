@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import output_sections
+from rtinfra.facts.output_sections import SectionsFact
 from rtinfra.render import render
+from rtinfra.terminal import plain
 
 #: What a changed GRUB drop-in asks a "restart" of: the host.
 BOOT = "boot"
@@ -118,9 +120,9 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split() if not word.startswith(("BOOT_IMAGE=", "initrd=", "rtinfra.")))
 
 
-def parse_boot_state(lines: list[str]) -> BootState:
+def parse_boot_state(lines: Sequence[str], marker: str = output_sections.MARKER) -> BootState:
     """Build a BootState from the fact's output."""
-    found = output_sections.parse(lines)
+    found = output_sections.parse(lines, marker)
 
     def one(name: str) -> str:
         values = found.get(name) or [""]
@@ -129,7 +131,10 @@ def parse_boot_state(lines: list[str]) -> BootState:
     installed = tuple(line.strip() for line in found.get("installed", []) if line.strip())
     entries: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for line in found.get("grub_cfg", []):
-        image, text, *maybe = line.split("\t")
+        image, separator, rest = line.partition("\t")
+        if not separator:
+            continue
+        text, *maybe = rest.split("\t")
         parameters = _words(text)
         # The recovery entry of a kernel follows its normal one.
         if "single" not in parameters:
@@ -149,8 +154,8 @@ def parse_boot_state(lines: list[str]) -> BootState:
         good=parse_kept(found.get("kept", [])),
         default_is_good=one("default") == "yes" and one("saved_entry") == f"saved_entry={GOOD_ENTRY}",
         trial=parse_trial(found.get("trial", [])),
-        evidence=tuple(found.get("evidence", ())),
-        guard=" ".join(guard[1:]).strip() or "it does not say why" if guard else None,
+        evidence=tuple(map(plain, found.get("evidence", ()))),
+        guard=plain(" ".join(guard[1:])).strip() or "it does not say why" if guard else None,
     )
 
 
@@ -163,46 +168,44 @@ def parse_kept(lines: list[str]) -> Kept | None:
 
 def parse_trial(lines: list[str]) -> Trial | None:
     """Build the last trial from what TRIAL_SCRIPT prints; None when there was none."""
-    values = dict(line.partition("=")[::2] for line in lines)
+    values = dict(plain(line).partition("=")[::2] for line in lines)
     if "id" not in values or "status" not in values:
         return None
     return Trial(*(values.get(name, "") for name in ("id", "status", "release", "at", "boot", "reason")))
 
 
-class Boot(FactBase[BootState]):
+class Boot(SectionsFact[BootState]):
     """State of the boot chain for kernels whose release matches `image_pattern` (a shell pattern)."""
 
     @override
     def command(self, image_pattern: str) -> StringCommand:
         if not _PATTERN.match(image_pattern):
             raise ValueError(f"{image_pattern!r} is not a pattern of a kernel release")
-        return StringCommand(
-            output_sections.script(
-                {
-                    "boot_id": "cat /proc/sys/kernel/random/boot_id",
-                    "release": "uname -r",
-                    "version": "uname -v",
-                    "cmdline": "cat /proc/cmdline",
-                    "installed": (
-                        f"for k in /boot/vmlinuz-{image_pattern}; do "
-                        "case $k in *.old | *.bak | *~ | *.dpkg-*) continue ;; esac; "
-                        'test -e "$k" && echo "${k#/boot/vmlinuz-}"; done | sort -V'
-                    ),
-                    "grub_cfg": f"{GRUB_READER} lines /boot/grub/grub.cfg /boot/grub/grubenv",
-                    # Read by GRUB at boot: our menu, and the default from its environment.
-                    "default": (
-                        "grep -q 'set default=\"${saved_entry}\"' /boot/grub/grub.cfg && "
-                        "grep -q 'source .*rtinfra.cfg' /boot/grub/grub.cfg && echo yes"
-                    ),
-                    "saved_entry": "grep -a '^saved_entry=' /boot/grub/grubenv",
-                    "kept": KEPT_SCRIPT,
-                    "trial": TRIAL_SCRIPT,
-                    "evidence": f"tail -n 40 {_STORE}/evidence",
-                    "guard": f"test -e {NO_REBOOT_FILE} && echo yes && head -n 3 {NO_REBOOT_FILE}",
-                }
-            )
+        return self.asking(
+            {
+                "boot_id": "cat /proc/sys/kernel/random/boot_id",
+                "release": "uname -r",
+                "version": "uname -v",
+                "cmdline": "cat /proc/cmdline",
+                "installed": (
+                    f"for k in /boot/vmlinuz-{image_pattern}; do "
+                    "case $k in *.old | *.bak | *~ | *.dpkg-*) continue ;; esac; "
+                    'test -e "$k" && echo "${k#/boot/vmlinuz-}"; done | sort -V'
+                ),
+                "grub_cfg": f"{GRUB_READER} lines /boot/grub/grub.cfg /boot/grub/grubenv",
+                # Read by GRUB at boot: our menu, and the default from its environment.
+                "default": (
+                    "grep -q 'set default=\"${saved_entry}\"' /boot/grub/grub.cfg && "
+                    "grep -q 'source .*rtinfra.cfg' /boot/grub/grub.cfg && echo yes"
+                ),
+                "saved_entry": "grep -a '^saved_entry=' /boot/grub/grubenv",
+                "kept": KEPT_SCRIPT,
+                "trial": TRIAL_SCRIPT,
+                "evidence": f"tail -n 40 {_STORE}/evidence",
+                "guard": f"test -e {NO_REBOOT_FILE} && echo yes && head -n 3 {NO_REBOOT_FILE}",
+            }
         )
 
     @override
     def process(self, output: list[str]) -> BootState:
-        return parse_boot_state(list(output))
+        return parse_boot_state(output, self.marker)

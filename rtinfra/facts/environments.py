@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import output_sections
+from rtinfra.facts.output_sections import SectionsFact
 
 #: Wheels that were carried to a host.
 CACHE = "/var/cache/rtinfra/wheels"
@@ -27,26 +26,24 @@ class EnvironmentState:
     wheels: Mapping[str, str]
 
 
-class Environment(FactBase[EnvironmentState]):
+class Environment(SectionsFact[EnvironmentState]):
     """The environment below a directory, and the cache of wheels."""
 
     @override
     def command(self, directory: str) -> StringCommand:
         current = shlex.quote(f"{directory}/current")
-        return StringCommand(
-            output_sections.script(
-                {
-                    "python": "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'",
-                    # An interpreter that an upgrade of the distribution has taken away is no environment.
-                    "current": f"{current}/bin/python -c '' && basename \"$(readlink {current})\"",
-                    "wheels": f"cd {CACHE} && sha256sum -- *.whl",
-                }
-            )
+        return self.asking(
+            {
+                "python": "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'",
+                # An interpreter that an upgrade of the distribution has taken away is no environment.
+                "current": f"{current}/bin/python -c '' && basename \"$(readlink {current})\"",
+                "wheels": f"cd {CACHE} && sha256sum -- *.whl",
+            }
         )
 
     @override
     def process(self, output: list[str]) -> EnvironmentState:
-        found = output_sections.parse(list(output))
+        found = self.sections(output)
         wheels = (line.split("  ", 1) for line in found.get("wheels", []) if "  " in line)
         return EnvironmentState(
             python="".join(found.get("python", [])).strip(),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import output_sections
+from rtinfra.facts import keyed_hash, output_sections
+from rtinfra.facts.output_sections import SectionsFact
 from rtinfra.terminal import plain
 
 #: Restarts that a file change asked for and that have not succeeded yet. In /run on purpose: a reboot starts
@@ -27,7 +28,7 @@ DRIFT_CHECKER = "/usr/local/lib/rtinfra/drift.py"
 class PathState:
     """What a path is: `kind` as stat(1) says ("regular file", "directory", ...), mode as octal digits.
 
-    `sha256` is set for regular files only.
+    Regular files have a hash: `sha256`, or `keyed` (rtinfra.facts.keyed_hash) where the content may be a secret.
     """
 
     kind: str
@@ -35,6 +36,13 @@ class PathState:
     owner: str
     group: str
     sha256: str | None = None
+    keyed: str | None = None
+
+    def holds(self, content: bytes) -> bool:
+        """Whether it is a file with this content."""
+        if self.keyed is not None:
+            return self.keyed == keyed_hash.of(content)
+        return self.sha256 == hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -50,19 +58,16 @@ class FilesState:
     drift: tuple[tuple[str, str], ...] = ()
 
 
-def parse_files_state(lines: list[str]) -> FilesState:
+def parse_files_state(lines: Sequence[str], marker: str = output_sections.MARKER) -> FilesState:
     """Build a FilesState from the fact's output."""
-    found = output_sections.parse(lines)
-    hashes = {}
-    for line in found.get("sha256", []):
-        digest, _, path = line.partition("  ")
-        hashes[path] = digest
+    found = output_sections.parse(lines, marker)
+    hashes, keyed = _by_path(found.get("sha256", [])), _by_path(found.get("keyed", []))
     paths = {}
     for line in found.get("stat", []):
         mode, owner, group, kind, path = line.split("\t", 4)
         # An empty file is "regular empty file" to stat(1).
         kind = "regular file" if kind == "regular empty file" else kind
-        paths[path] = PathState(kind, mode.zfill(4), owner, group, hashes.get(path))
+        paths[path] = PathState(kind, mode.zfill(4), owner, group, hashes.get(path), keyed.get(path))
     drift = (line.partition("\t") for line in found.get("drift", []))
     return FilesState(
         paths=paths,
@@ -71,29 +76,42 @@ def parse_files_state(lines: list[str]) -> FilesState:
     )
 
 
-class Files(FactBase[FilesState]):
+def _by_path(lines: Iterable[str]) -> dict[str, str]:
+    """Read what sha256sum(1) prints: hashes by path."""
+    return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+
+
+class Files(SectionsFact[FilesState]):
     """State of the given absolute paths; paths must not contain line breaks or backslashes.
 
     `patterns` are shell patterns of more paths, for what is there without being known by name. With `runtime` the
-    host's drift checker, where there is one, looks at the running kernel too: in the same round trip.
+    host's drift checker, where there is one, looks at the running kernel too: in the same round trip. `secret` are
+    those of the paths whose content is one: of them, and of all that not everybody on the host may read, a keyed hash
+    is shown. That takes `_stdin=keyed_hash.KEY`; without it such files have no hash.
     """
 
     @override
-    def command(self, paths: Sequence[str], patterns: Sequence[str] = (), runtime: bool = False) -> StringCommand:
-        quoted = " ".join([*(shlex.quote(path) for path in paths), *patterns])
-        drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live"} if runtime else {}
-        return StringCommand(
-            output_sections.script(
-                {
-                    **drift,
-                    "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {quoted}",
-                    # Files alone: a pipe that somebody laid in the place of one would be waited for without an end.
-                    "sha256": f"find {quoted} -maxdepth 0 -type f -exec sha256sum -- {{}} +",
-                    "pending": f"ls -1 {PENDING_DIR}; ls -1 {LASTING_PENDING_DIR}",
-                }
-            )
+    def command(
+        self, paths: Sequence[str], patterns: Sequence[str] = (), runtime: bool = False, secret: Sequence[str] = ()
+    ) -> StringCommand:
+        shown = [shlex.quote(path) for path in paths if path not in set(secret)]
+        hidden = [shlex.quote(path) for path in secret]
+        drift = {"drift": f"test -e {DRIFT_CHECKER} && python3 -I {DRIFT_CHECKER} --live </dev/null"} if runtime else {}
+        # Files alone: a pipe that somebody laid in the place of one would be waited for without an end.
+        files, each = "-maxdepth 0 -type f", f"-exec sh -c {shlex.quote(keyed_hash.HASH_EACH)} sh {{}} +"
+        looked_at = " ".join([*shown, *patterns])
+        keyed = [f"find {looked_at} {files} ! -perm -o=r {each}"] if looked_at else []
+        keyed += [f"find {' '.join(hidden)} {files} {each}"] if hidden else []
+        return self.asking(
+            {
+                **drift,
+                "stat": f"stat --printf '%a\\t%U\\t%G\\t%F\\t%n\\n' -- {' '.join([*shown, *hidden, *patterns])}",
+                "sha256": f"find {looked_at} {files} -perm -o=r -exec sha256sum -- {{}} +" if looked_at else "true",
+                "keyed": f"{keyed_hash.READ_KEY} || exit; {'; '.join(keyed)}",
+                "pending": f"ls -1 {PENDING_DIR}; ls -1 {LASTING_PENDING_DIR}",
+            }
         )
 
     @override
     def process(self, output: list[str]) -> FilesState:
-        return parse_files_state(list(output))
+        return parse_files_state(output, self.marker)

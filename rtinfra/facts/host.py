@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.cpu import Topology, parse_cpu_list
 from rtinfra.facts import output_sections
+from rtinfra.facts.output_sections import SectionsFact
 
 _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d+)/\S+:(?P<list>\S+)$")
 
@@ -95,9 +95,9 @@ class HostState:
     cgroup_filesystem: str
 
 
-def parse_host_state(lines: list[str]) -> HostState:
+def parse_host_state(lines: Sequence[str], marker: str = output_sections.MARKER) -> HostState:
     """Build a HostState from the script's output; raises ValueError as `state_of`."""
-    return state_of(output_sections.parse(lines))
+    return state_of(output_sections.parse(lines, marker))
 
 
 def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
@@ -177,13 +177,13 @@ def _core_kinds(lines: Sequence[str]) -> dict[int, str]:
     return found
 
 
-class Host(FactBase[HostState]):
+class Host(SectionsFact[HostState]):
     """The state of a host, gathered in one round trip."""
 
     @override
     def command(self) -> StringCommand:
-        return StringCommand(output_sections.script(COMMANDS))
+        return self.asking(COMMANDS)
 
     @override
     def process(self, output: list[str]) -> HostState:
-        return parse_host_state(list(output))
+        return parse_host_state(output, self.marker)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from rtinfra.facts import output_sections
+from rtinfra.facts.output_sections import SectionsFact
 
 
-class Images(FactBase[frozenset[str]]):
+class Images(SectionsFact[frozenset[str]]):
     """Pinned references (`repository@sha256:...`) of every image in Podman's store; none without Podman."""
 
     @override
     def command(self) -> StringCommand:
         listing = "podman image ls --digests --no-trunc --format '{{.Repository}}@{{.Digest}}'"
-        return StringCommand(output_sections.script({"images": listing}))
+        return self.asking({"images": listing})
 
     @override
     def process(self, output: list[str]) -> frozenset[str]:
-        lines = output_sections.parse(list(output)).get("images", [])
+        lines = self.sections(output).get("images", [])
         return frozenset(line.strip() for line in lines if "@sha256:" in line)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra import openpgp
 from rtinfra.facts import output_sections
+from rtinfra.facts.output_sections import SectionsFact
 
 #: Certificates and their keys on the mirror host.
 CERTIFICATES = "/etc/rtinfra/mirror"
@@ -125,9 +125,9 @@ def parse_index(lines: Iterable[str]) -> Index | None:
     )
 
 
-def parse_mirror_state(lines: Iterable[str]) -> MirrorState:
+def parse_mirror_state(lines: Iterable[str], marker: str = output_sections.MARKER) -> MirrorState:
     """Build a MirrorState from the fact's output."""
-    found = output_sections.parse(lines)
+    found = output_sections.parse(lines, marker)
     return MirrorState(
         clock=datetime.fromtimestamp(int("".join(found.get("clock", [])) or 0), UTC),
         release=_release(found),
@@ -173,7 +173,7 @@ def parse_certificate(pem: Sequence[str], text: Sequence[str]) -> Certificate | 
     return Certificate("".join(f"{line}\n" for line in pem).encode(), moment, frozenset(map(normalised, names)))
 
 
-class LiveMirror(FactBase[MirrorState]):
+class LiveMirror(SectionsFact[MirrorState]):
     """State of the mirror in a folder of the host, as its published release and its certificates tell."""
 
     @override
@@ -181,33 +181,31 @@ class LiveMirror(FactBase[MirrorState]):
         live = f"{shlex.quote(directory)}/published/current"
         about = f"openssl x509 {ABOUT} -in"
         authority, server = f"{CERTIFICATES}/authority.crt", f"{CERTIFICATES}/server.crt"
-        return StringCommand(
-            output_sections.script(
-                {
-                    "clock": "date +%s",
-                    "release": f"cat {live}/release.json; echo",
-                    "key": f"cat {live}/key.asc",
-                    "refused": f"cat {shlex.quote(directory)}/keys/refused_keys",
-                    # The head of the index alone: what follows are the checksums of its files.
-                    "index": f"sed -n '/^[A-Z][A-Za-z0-9-]*: ./p' {live}/apt/dists/*/InRelease",
-                    # Files of the registry's own, one for each tag, without a line break at their end.
-                    "images": (
-                        f"cd {live}/registry/docker/registry/v2/repositories && for f in "
-                        '*/*/_manifests/tags/*/current/link; do d=; read -r d <"$f"; echo "$f $d"; done'
-                    ),
-                    "authority": f"cat {authority}",
-                    "authority_text": f"{about} {authority}",
-                    "server": f"cat {server}",
-                    "server_text": f"{about} {server}",
-                    "trusted": (
-                        f"openssl verify -CAfile {authority} {server} >&2 && "
-                        f'test "$(openssl x509 -noout -pubkey -in {server})" = '
-                        f'"$(openssl pkey -pubout -in {CERTIFICATES}/server.key)" && echo yes'
-                    ),
-                }
-            )
+        return self.asking(
+            {
+                "clock": "date +%s",
+                "release": f"cat {live}/release.json; echo",
+                "key": f"cat {live}/key.asc",
+                "refused": f"cat {shlex.quote(directory)}/keys/refused_keys",
+                # The head of the index alone: what follows are the checksums of its files.
+                "index": f"sed -n '/^[A-Z][A-Za-z0-9-]*: ./p' {live}/apt/dists/*/InRelease",
+                # Files of the registry's own, one for each tag, without a line break at their end.
+                "images": (
+                    f"cd {live}/registry/docker/registry/v2/repositories && for f in "
+                    '*/*/_manifests/tags/*/current/link; do d=; read -r d <"$f"; echo "$f $d"; done'
+                ),
+                "authority": f"cat {authority}",
+                "authority_text": f"{about} {authority}",
+                "server": f"cat {server}",
+                "server_text": f"{about} {server}",
+                "trusted": (
+                    f"openssl verify -CAfile {authority} {server} >&2 && "
+                    f'test "$(openssl x509 -noout -pubkey -in {server})" = '
+                    f'"$(openssl pkey -pubout -in {CERTIFICATES}/server.key)" && echo yes'
+                ),
+            }
         )
 
     @override
     def process(self, output: list[str]) -> MirrorState:
-        return parse_mirror_state(list(output))
+        return parse_mirror_state(output, self.marker)

@@ -1,19 +1,50 @@
 """Scripts that report several things in one round trip, as named sections of their output.
 
-A script prints `@@name` before each section; the lines up to the next marker belong to it.
+A script prints `@@name` before each section; the lines up to the next marker belong to it. What files, programs and
+other people say is printed raw between them, so for hosts the marker is another one in each run, which nobody can know
+before: `SectionsFact` for facts, `guarded` for other scripts.
 """
 
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.facts import FactBase
 
 MARKER = "@@"
+T = TypeVar("T")
 
 
 def unguessable_marker() -> str:
     """Return a marker for one run: text that others wrote, printed raw in a section, cannot begin another one."""
     return f"{MARKER}{secrets.token_hex(8)}:"
+
+
+class SectionsFact(FactBase[T]):
+    """A fact that looks at several things; each look has a marker of its own.
+
+    The marker is in the command only: neither in the arguments by which pyinfra knows a fact, nor in its value, of
+    which plans keep fingerprints.
+    """
+
+    def __init__(self) -> None:
+        self.marker = unguessable_marker()
+
+    def asking(self, commands: Mapping[str, str]) -> StringCommand:
+        """Return the command that asks for the sections.
+
+        pyinfra loses all that follows a byte that is no UTF-8: such bytes are left out, on the host.
+        """
+        asked = script(commands, self.marker)
+        return StringCommand(f"{{\n{asked}\n}} | {{ iconv -c -f UTF-8 -t UTF-8 2>/dev/null || true; }}")
+
+    def sections(self, output: Iterable[str]) -> dict[str, list[str]]:
+        """Return what the host answered to `asking`."""
+        return parse(output, self.marker)
 
 
 def script(commands: Mapping[str, str], marker: str = MARKER) -> str:
@@ -22,7 +53,10 @@ def script(commands: Mapping[str, str], marker: str = MARKER) -> str:
     A command that fails leaves its section empty; it never ends the script, because what is absent on a
     host is an observation too.
     """
-    parts = [f"echo {marker}{name}\n( {command} ) 2>/dev/null" for name, command in commands.items()]
+    # The empty line ends a last line that has no end of its own; `parse` takes it away.
+    parts = [
+        f"echo\necho {shlex.quote(marker + name)}\n( {command} ) 2>/dev/null" for name, command in commands.items()
+    ]
     return "\n".join([*parts, "true"])
 
 
@@ -49,6 +83,8 @@ def parse(lines: Iterable[str], marker: str = MARKER) -> dict[str, list[str]]:
     current: list[str] | None = None
     for line in lines:
         if line.startswith(marker):
+            if current and not current[-1]:
+                current.pop()
             current = sections.setdefault(line[len(marker) :].strip(), [])
         elif current is not None:
             current.append(line)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import output_sections
+from rtinfra.facts.output_sections import SectionsFact
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class PackagesState:
     interrupted: bool
 
 
-def parse_packages_state(lines: list[str]) -> PackagesState:
+def parse_packages_state(lines: Sequence[str], marker: str = output_sections.MARKER) -> PackagesState:
     """Build a PackagesState from the fact's output."""
-    found = output_sections.parse(lines)
+    found = output_sections.parse(lines, marker)
     installed = {}
     for line in found.get("query", []):
         name, version, status = line.split("\t")
@@ -33,25 +33,23 @@ def parse_packages_state(lines: list[str]) -> PackagesState:
     return PackagesState(installed=installed, interrupted=bool("".join(found.get("audit", [])).strip()))
 
 
-class Packages(FactBase[PackagesState]):
+class Packages(SectionsFact[PackagesState]):
     """State of the named packages."""
 
     @override
     def command(self, names: Sequence[str]) -> StringCommand:
         quoted = " ".join(shlex.quote(name) for name in names)
-        return StringCommand(
-            output_sections.script(
-                {
-                    "query": f"dpkg-query -W -f '${{Package}}\\t${{Version}}\\t${{db:Status-Abbrev}}\\n' {quoted}",
-                    # The updates directory holds the journal of a dpkg that was killed.
-                    "audit": "dpkg --audit; ls -1 /var/lib/dpkg/updates",
-                }
-            )
+        return self.asking(
+            {
+                "query": f"dpkg-query -W -f '${{Package}}\\t${{Version}}\\t${{db:Status-Abbrev}}\\n' {quoted}",
+                # The updates directory holds the journal of a dpkg that was killed.
+                "audit": "dpkg --audit; ls -1 /var/lib/dpkg/updates",
+            }
         )
 
     @override
     def process(self, output: list[str]) -> PackagesState:
-        return parse_packages_state(list(output))
+        return parse_packages_state(output, self.marker)
 
 
 # As apt-get(8) tells of a simulation: `Inst chrony [4.3-2] (4.6.1-3 Debian:13/stable [amd64])`.
@@ -90,9 +88,9 @@ class SimulationState:
         return None
 
 
-def parse_simulation(lines: list[str]) -> SimulationState:
+def parse_simulation(lines: Sequence[str], marker: str = output_sections.MARKER) -> SimulationState:
     """Build a SimulationState from the fact's output."""
-    found = output_sections.parse(lines)
+    found = output_sections.parse(lines, marker)
     install = found.get("install", [])
     newest, now = (int("".join(found.get(name, [])).strip() or 0) for name in ("lists", "clock"))
     return SimulationState(
@@ -106,29 +104,26 @@ def parse_simulation(lines: list[str]) -> SimulationState:
     )
 
 
-class Simulation(FactBase[SimulationState]):
+class Simulation(SectionsFact[SimulationState]):
     """What `apt-get install` of `requests` would do. It changes nothing: not even apt's caches are written."""
 
     @override
     def command(self, requests: Sequence[str], options: str = "") -> StringCommand:
         quiet = "-o Debug::NoLocking=true -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
         names = " ".join(shlex.quote(request) for request in requests)
-        return StringCommand(
-            output_sections.script(
-                {
-                    "install": (
-                        f"LC_ALL=C apt-get -s -y -q --no-install-recommends {quiet}{options} --allow-downgrades"
-                        f" install -- {names} 2>&1"
-                    ),
-                    "lists": (
-                        "find /var/lib/apt/lists -name '*_Packages*' -printf '%T@\\n'"
-                        " | sort -n | tail -n 1 | cut -d . -f 1"
-                    ),
-                    "clock": "date +%s",
-                }
-            )
+        return self.asking(
+            {
+                "install": (
+                    f"LC_ALL=C apt-get -s -y -q --no-install-recommends {quiet}{options} --allow-downgrades"
+                    f" install -- {names} 2>&1"
+                ),
+                "lists": (
+                    "find /var/lib/apt/lists -name '*_Packages*' -printf '%T@\\n' | sort -n | tail -n 1 | cut -d . -f 1"
+                ),
+                "clock": "date +%s",
+            }
         )
 
     @override
     def process(self, output: list[str]) -> SimulationState:
-        return parse_simulation(list(output))
+        return parse_simulation(output, self.marker)

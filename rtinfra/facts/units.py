@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from rtinfra.facts import output_sections
 from rtinfra.facts.files import PENDING_DIR
+from rtinfra.facts.output_sections import SectionsFact
 
 _PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload"
 
@@ -35,9 +35,9 @@ class UnitsState:
     pending: frozenset[str]
 
 
-def parse_units_state(names: Sequence[str], lines: list[str]) -> UnitsState:
+def parse_units_state(names: Sequence[str], lines: Sequence[str], marker: str = output_sections.MARKER) -> UnitsState:
     """Build a UnitsState; systemctl answers in the order of `names`, with an empty line between units."""
-    found = output_sections.parse(lines)
+    found = output_sections.parse(lines, marker)
     blocks: list[dict[str, str]] = [{}]
     for line in found.get("show", []):
         if not line.strip():
@@ -60,7 +60,7 @@ def parse_units_state(names: Sequence[str], lines: list[str]) -> UnitsState:
     return UnitsState(units=units, pending=frozenset(line.strip() for line in found.get("pending", [])))
 
 
-class Units(FactBase[UnitsState]):
+class Units(SectionsFact[UnitsState]):
     """State of the named units."""
 
     _names: Sequence[str] = ()
@@ -69,15 +69,13 @@ class Units(FactBase[UnitsState]):
     def command(self, names: Sequence[str]) -> StringCommand:
         self._names = names
         quoted = " ".join(shlex.quote(name) for name in names)
-        return StringCommand(
-            output_sections.script(
-                {
-                    "show": f"systemctl show --no-pager -p {_PROPERTIES} -- {quoted}",
-                    "pending": f"ls -1 {PENDING_DIR}",
-                }
-            )
+        return self.asking(
+            {
+                "show": f"systemctl show --no-pager -p {_PROPERTIES} -- {quoted}",
+                "pending": f"ls -1 {PENDING_DIR}",
+            }
         )
 
     @override
     def process(self, output: list[str]) -> UnitsState:
-        return parse_units_state(self._names, list(output))
+        return parse_units_state(self._names, output, self.marker)

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
+
+
+class NotPlainError(OSError):
+    """What is there is no file: a link, a folder, a named pipe or a device, which `strerror` says in words."""
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file that is a file: no link is followed, and no named pipe or device makes anybody wait.
+
+    Raises:
+        NotPlainError: it is something else.
+        OSError: it cannot be read, or is missing.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotPlainError(errno.ELOOP, "is a link, not a file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise NotPlainError(errno.EINVAL, "is no plain file")
+    return os.fdopen(number, "rb")
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Final
@@ -66,46 +68,57 @@ def signature_of(file: Path) -> Path:
     return file.with_name(file.name + SUFFIX)
 
 
-def verify(file: Path, signers: str, namespace: str) -> str:
-    """Check the signature that lies next to a file; return whose it is.
+def verify(shown: str, data: bytes, signature: bytes, signers: str, namespace: str) -> str:
+    """Check the signature of bytes that were read from the file `shown`; return whose it is.
 
-    `signers` has the format of ALLOWED SIGNERS in ssh-keygen(1).
+    What is checked is what the caller holds: a name may lead to another file the next time it is opened. `signers` has
+    the format of ALLOWED SIGNERS in ssh-keygen(1).
 
     Raises:
         SignatureError: it does not hold.
     """
-    signature = signature_of(file)
-    if not signature.is_file():
-        raise SignatureError(f"{file} is not signed: {signature.name} is missing", "take it from where it was made")
-    with tempfile.TemporaryDirectory(prefix="rtinfra-") as folder:
-        trusted = Path(folder, "signers")
+    with _signed(data, signature) as file:
+        trusted = file.with_name("signers")
         # ssh-keygen complains about empty lines, where its answer is expected.
         trusted.write_text("".join(f"{line}\n" for line in signers.splitlines() if line.strip()), encoding="utf-8")
         found = programs.execute(
-            ["ssh-keygen", "-Y", "find-principals", "-f", trusted, "-s", signature], timeout=_SECONDS, check=False
+            ["ssh-keygen", "-Y", "find-principals", "-f", trusted, "-s", signature_of(file)],
+            timeout=_SECONDS,
+            check=False,
         )
         who = found.stdout.strip().splitlines()[-1] if found.returncode == 0 and found.stdout.strip() else ""
         if not who:
             raise SignatureError(
-                f"{file} was signed with a key that is not trusted here",
+                f"{shown} was signed with a key that is not trusted here",
                 "find out whose it is; when it is right, add their public key to the trusted ones",
                 found.stdout,
             )
         checked = _asked("verify", file, namespace, "-f", trusted, "-I", who)
     if checked.returncode != 0:
         raise SignatureError(
-            f"{file} was changed after it was signed, or its signature is for something else",
+            f"{shown} was changed after it was signed, or its signature is for something else",
             "do not rely on it; take it again from where it was made",
             checked.stdout,
         )
     return who
 
 
-def signer(file: Path, namespace: str) -> str | None:
-    """Return the fingerprint of the key that signed a file, trusted or not; None when it is not what was signed."""
-    done = _asked("check-novalidate", file, namespace)
+def signer(data: bytes, signature: bytes, namespace: str) -> str | None:
+    """Return the fingerprint of the key that signed bytes, trusted or not; None when they are not what was signed."""
+    with _signed(data, signature) as file:
+        done = _asked("check-novalidate", file, namespace)
     fingerprint = re.search(r"\bSHA256:\S+", done.stdout)
     return fingerprint[0] if done.returncode == 0 and fingerprint else None
+
+
+@contextmanager
+def _signed(data: bytes, signature: bytes) -> Iterator[Path]:
+    """Give a file with these bytes in a folder of our own, its signature beside it."""
+    with tempfile.TemporaryDirectory(prefix="rtinfra-signed-") as folder:
+        file = Path(folder, "signed")
+        file.write_bytes(data)
+        signature_of(file).write_bytes(signature)
+        yield file
 
 
 def _asked(what: str, file: Path, namespace: str, *options: str | Path) -> CompletedProcess[str]:

@@ -181,7 +181,7 @@ def _signature(folder: Path, release: Description, key: SigningKey | None) -> It
     if key is None or not _plain(path):
         return
     try:
-        gpg.verify(path, key)
+        gpg.verify(path.read_bytes(), path, key)
     except MirrorError as error:
         yield _finding(path, error.message, error.next_step)
 

@@ -196,17 +196,18 @@ def _write_ends(home: Path, ends: Mapping[str, datetime]) -> None:
     replace_file(home / _ENDS, text.encode())
 
 
-def verify(signed: Path, key: SigningKey) -> bytes:
-    """Return the text of a clear-signed file that our key signed.
+def verify(signed: bytes, shown: Path, key: SigningKey) -> bytes:
+    """Return the text of a clear-signed file that our key signed; `signed` was read from the file `shown`.
 
     Raises:
         MirrorError: it is not signed, signed by another key, or changed; both fingerprints are named.
     """
     with tempfile.TemporaryDirectory(prefix="rtinfra-gpg-") as name:
-        ring, text = Path(name) / "key.gpg", Path(name) / "text"
+        ring, text, file = Path(name) / "key.gpg", Path(name) / "text", Path(name) / "signed"
+        file.write_bytes(signed)
         ring.write_bytes(openpgp.dearmoured(key.public))
         said = programs.execute(
-            ["gpgv", "--keyring", ring, "--status-fd", "1", "--output", text, signed], timeout=_TIMEOUT, check=False
+            ["gpgv", "--keyring", ring, "--status-fd", "1", "--output", text, file], timeout=_TIMEOUT, check=False
         )
         status: dict[str, str] = dict(re.findall(r"^\[GNUPG:\] (\w+) ?(.*)$", said.stdout, re.MULTILINE))
         good = set(re.findall(r"^\[GNUPG:\] VALIDSIG .*\b([0-9A-F]{40})$", said.stdout, re.MULTILINE))
@@ -221,7 +222,7 @@ def verify(signed: Path, key: SigningKey) -> bytes:
     else:
         problem = "is not signed"
     raise MirrorError(
-        f"{signed} {problem}; the key of this mirror is {' and '.join(key.fingerprints)}",
+        f"{shown} {problem}; the key of this mirror is {' and '.join(key.fingerprints)}",
         "publish again; if you did not change the file yourself, find out who did",
         said.stdout,
     )

@@ -6,12 +6,11 @@ time. No link is followed, and no named pipe or device makes anybody wait.
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from rtinfra.local import files
+from rtinfra.local.files import NotPlainError
 from rtinfra.mirror.errors import MirrorError
 
 #: Most bytes of a file that is read as a whole, a manifest of a hundred thousand contents among them.
@@ -28,15 +27,9 @@ def open_plain(path: Path) -> BinaryIO:
         OSError: it cannot be read, or is missing.
     """
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise MirrorError(f"{path.name} is a link, not a file", _NOT_OURS) from error
-        raise
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise MirrorError(f"{path.name} is no plain file", _NOT_OURS)
-    return os.fdopen(number, "rb")
+        return files.open_plain(path)
+    except NotPlainError as error:
+        raise MirrorError(f"{path.name} {error.strerror}", _NOT_OURS) from error
 
 
 def read_plain(path: Path, most: int = MOST) -> bytes:

@@ -176,8 +176,9 @@ def expected(mirror: Mirror, release: Description, key: SigningKey) -> Tree:
 
     def signature(text: bytes) -> bytes:
         with contextlib.suppress(OSError, MirrorError):
-            if gpg.verify(signed, key).rstrip() == text.rstrip():
-                return signed.read_bytes()
+            present = signed.read_bytes()
+            if gpg.verify(present, signed, key).rstrip() == text.rstrip():
+                return present
         return key.clearsign(text, release.date)
 
     return trees.united([served(mirror, release, signature), _own(release, key)])

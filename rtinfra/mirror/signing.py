@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -110,21 +109,17 @@ def verify(name: str, data: bytes, signature: bytes, trusted: PublicKey) -> None
     Raises:
         MirrorError: it is another key's (both fingerprints are in the message), or the bytes are not what was signed.
     """
-    with tempfile.TemporaryDirectory(prefix="rtinfra-bundle-") as folder:
-        file = Path(folder, name)
-        file.write_bytes(data)
-        signatures.signature_of(file).write_bytes(signature)
-        try:
-            signatures.verify(file, trusted.signers.decode(), NAMESPACE)
-        except SignatureError as error:
-            # The signature itself says whose it is.
-            signer = signatures.signer(file, NAMESPACE)
-            if signer is None:
-                raise MirrorError(
-                    f"{name} is not what was signed, or its signature is damaged",
-                    "do not use this bundle; carry it again from where it was made, and find out who changed it",
-                ) from error
-            raise other_key(name, signer, trusted.fingerprint) from error
+    try:
+        signatures.verify(name, data, signature, trusted.signers.decode(), NAMESPACE)
+    except SignatureError as error:
+        # The signature itself says whose it is.
+        signer = signatures.signer(data, signature, NAMESPACE)
+        if signer is None:
+            raise MirrorError(
+                f"{name} is not what was signed, or its signature is damaged",
+                "do not use this bundle; carry it again from where it was made, and find out who changed it",
+            ) from error
+        raise other_key(name, signer, trusted.fingerprint) from error
 
 
 def other_key(what: str, signer: str, trusted: str) -> MirrorError:

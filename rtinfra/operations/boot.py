@@ -34,11 +34,11 @@ from rtinfra.facts.boot import (
     Boot,
     BootState,
     parameter_name,
-    parse_boot_state,
 )
 from rtinfra.operations import reboots
 from rtinfra.operations.change import ActionRun
 from rtinfra.operations.changes import record
+from rtinfra.terminal import plain
 
 # Until a host that was told to reboot has closed its network, and how long one look may take on a slow host.
 _SHUTDOWN_SECONDS = 5
@@ -269,7 +269,8 @@ def _boot_once(host: PyinfraHost, boot_id: str, desired: _Desired) -> tuple[str,
 
 def _said(output: CommandOutput) -> str:
     """Return why the program on the host did nothing."""
-    return " ".join(line.removeprefix(_SAYS) for line in output.stderr_lines or output.stdout_lines)
+    # A hook of somebody else may be among those who speak.
+    return " ".join(plain(line).removeprefix(_SAYS) for line in output.stderr_lines or output.stdout_lines)
 
 
 def _await_outcome(state: State, host: PyinfraHost, trial: str, desired: _Desired) -> bool:
@@ -315,8 +316,9 @@ def _look(host: PyinfraHost, image_pattern: str) -> BootState:
     """
     with gevent.Timeout(_LOOK_SECONDS, TimeoutError("no answer")):
         host.connect(show_errors=False, raise_exceptions=True)
-        _, output = host.run_shell_command(Boot().command(image_pattern=image_pattern))
-    return parse_boot_state(output.stdout_lines)
+        fact = Boot()
+        _, output = host.run_shell_command(fact.command(image_pattern=image_pattern))
+    return fact.process(output.stdout_lines)
 
 
 def _is_desired(host: PyinfraHost, found: BootState, tried: str, parameters: Sequence[str]) -> bool:

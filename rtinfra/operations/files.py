@@ -13,6 +13,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import OperationError
 from pyinfra.api.operation import operation
 
+from rtinfra.facts import keyed_hash
 from rtinfra.facts.contents import Contents
 from rtinfra.facts.files import Files, FilesState
 from rtinfra.operations import change
@@ -42,8 +43,22 @@ def sync(paths: Sequence[Resource], runtime: Sequence[RuntimeValue] = ()) -> Gen
     Raises:
         OperationError: when a path is given twice, or something else is where a directory should be.
     """
-    found: FilesState = host.get_fact(Files, paths=[path.path for path in paths], runtime=bool(runtime))
-    yield from changes(paths, found, runtime)
+    yield from changes(paths, observed(paths, runtime=bool(runtime)), runtime)
+
+
+def observed(
+    paths: Sequence[Resource], others: Sequence[str] = (), patterns: Sequence[str] = (), runtime: bool = False
+) -> FilesState:
+    """Return what `paths`, further paths and those that `patterns` fit are on the host, in one round trip."""
+    found: FilesState = host.get_fact(
+        Files,
+        paths=[*others, *(path.path for path in paths)],
+        patterns=patterns,
+        runtime=runtime,
+        secret=[path.path for path in paths if isinstance(path, File) and path.secret],
+        _stdin=keyed_hash.KEY,
+    )
+    return found
 
 
 def changes(

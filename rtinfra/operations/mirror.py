@@ -18,7 +18,7 @@ from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 
-from rtinfra.facts.files import PENDING_DIR, Files, FilesState
+from rtinfra.facts.files import PENDING_DIR, FilesState
 from rtinfra.facts.mirror import (
     CERTIFICATES,
     RECORD,
@@ -33,7 +33,7 @@ from rtinfra.facts.mirror import (
 )
 from rtinfra.operations.change import Step, Unknown
 from rtinfra.operations.changes import record
-from rtinfra.operations.files import changes, restart_marker
+from rtinfra.operations.files import changes, observed, restart_marker
 from rtinfra.operations.packages import APT, AS_BEFORE, FINISH, IN_ORDER, update
 from rtinfra.operations.resources import Absent, File, Resource
 from rtinfra.operations.scripts import script
@@ -201,9 +201,7 @@ def pointed(
         yield StringCommand("true")
         return
     paths = files(served)
-    found: FilesState = host.get_fact(
-        Files, paths=[RECORD, SET_ASIDE, *(path.path for path in paths)], patterns=[*SOURCES, f"{REFUSED}/*"]
-    )
+    found = observed(paths, [RECORD, SET_ASIDE], [*SOURCES, f"{REFUSED}/*"])
     _require_key(server, served.release, {*served.refused, *_refused_here(found)})
     others = other_sources(found, {path.path for path in paths})
     ours = [path for path in paths if path.path in replaced and path.difference(found.paths.get(path.path))]
@@ -268,7 +266,7 @@ def _record(release: str) -> File:
 
 def _is_recorded(release: str, found: FilesState) -> bool:
     state = found.paths.get(RECORD)
-    return state is not None and state.sha256 == _record(release).sha256
+    return state is not None and state.holds(_record(release).content)
 
 
 def _follow(release: str) -> Iterator[StringCommand]:
@@ -287,7 +285,7 @@ def _follow(release: str) -> Iterator[StringCommand]:
 @operation()
 def restored(paths: Collection[str]) -> Generator[StringCommand, None, None]:
     """Undo `pointed`: take away our files and put back what was there before. `paths` are all that are ours."""
-    found: FilesState = host.get_fact(Files, paths=[SET_ASIDE, *paths])
+    found = observed((), [SET_ASIDE, *paths])
     if SET_ASIDE not in found.paths:
         host.noop("the host is not pointed at the mirror")
         return

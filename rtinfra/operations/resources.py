@@ -101,7 +101,7 @@ class File(Owned):
         if state.kind != "regular file":
             return f"replaces a {state.kind}"
         found = self._ownership(state)
-        if state.sha256 != self.sha256:
+        if not state.holds(self.content):
             found.insert(0, "content")
         return ", ".join(found) or None
 

@@ -3,7 +3,7 @@ set -eu
 state=/var/lib/rtinfra/mirror-client
 kept=$state/set-aside
 place=PLACE_PL
-find "$kept" ! -type d ! -name '*.new' ! -name '*.~*~' | while read -r copy; do
+find "$kept" ! -type d ! -name '*.new' ! -name '*.~*~' | while IFS= read -r copy; do
     path=${copy#"$kept"}
     case "$path" in
     # There was nothing; but a package that came meanwhile may have left its own version beside ours.

@@ -19,8 +19,8 @@ from rtinfra.operations.change import Change, Step, Unknown
 from rtinfra.operations.changes import Recorder
 from rtinfra.plan.model import HOST_ITSELF, Json
 
-# What is another one at every look and decides nothing.
-_PASSING: Final = frozenset({"boot_id", "clock", "free_mb", "lists_age", "sub"})
+# What is another one at every look and decides nothing. What `keyed` comes to is among the changes that are wanted.
+_PASSING: Final = frozenset({"boot_id", "clock", "free_mb", "keyed", "lists_age", "sub"})
 
 
 def canonical(value: Any) -> Any:

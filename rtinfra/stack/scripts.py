@@ -134,7 +134,7 @@ def action_script(verb: Verb, programs: Sequence[Program]) -> str:
     # moved in: they are the program's words, and `ok` alone is ours.
     forgive = "" if verb == "stop" else "systemctl reset-failed $unit 2>/dev/null\n    "
     return f"""for unit in {units}; do
-    echo {output_sections.MARKER}$unit
+    echo; echo {output_sections.MARKER}$unit
     {forgive}if systemctl {verb} $unit; then echo ok; else
         echo failed
         journalctl --no-pager -q -o cat -n {JOURNAL_LINES} -u $unit | sed 's/^/ /'
@@ -208,7 +208,7 @@ exec 2>&1
 {stops}
 {deletes}
 ) || {{
-    for unit in {units}; do echo {output_sections.MARKER}$unit; printf '%s\\n' "$said"; done
+    for unit in {units}; do echo; echo {output_sections.MARKER}$unit; printf '%s\\n' "$said"; done
     exit 1
 }}
 {action_script("start", programs)}"""

@@ -215,7 +215,12 @@ class Report:
 
 def read(path: Path) -> Report:
     """Read what `Report.write` wrote."""
-    return Report.from_json(json.loads(path.read_text(encoding="utf-8")), path.parent)
+    return parsed(path.read_bytes(), path.parent)
+
+
+def parsed(data: bytes, directory: Path) -> Report:
+    """Return the report that is written in `data`, the content of the file of a folder."""
+    return Report.from_json(json.loads(data), directory)
 
 
 def now() -> str:

@@ -6,16 +6,17 @@ Who has the folder and the public key can tell later that nothing in it was chan
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from rtinfra.local import signatures
 from rtinfra.local.errors import LocalError
-from rtinfra.local.files import replace_file
+from rtinfra.local.files import open_plain, replace_file
 from rtinfra.local.progress import Reporter
 from rtinfra.paths import PROJECT
-from rtinfra.verify.report import REPORT_FILE, Report, read
+from rtinfra.verify.report import REPORT_FILE, Report, parsed
 
 #: What the signatures are for: one made for anything else is worth nothing here.
 NAMESPACE: Final = "rtinfra-report"
@@ -55,13 +56,19 @@ def seal(directory: Path, key: Path) -> None:
         for path in directory.rglob("*")
         if path.is_file() and path.name not in (MANIFEST, MANIFEST + signatures.SUFFIX)
     )
-    lines = [f"{_sha256(directory / name)}  {name}\n" for name in names]
+    lines = []
+    for name in names:
+        with (directory / name).open("rb") as file:
+            lines.append(f"{_sha256(file)}  {name}\n")
     replace_file(directory / MANIFEST, "".join(lines).encode())
     signatures.sign(directory / MANIFEST, key, NAMESPACE)
 
 
 def read_sealed(directory: Path, key: Path) -> Report:
     """Read a report whose signature holds and whose files are as they were signed.
+
+    Manifest, signature and report are read once each: what was verified is what is used, whatever stands under their
+    names a moment later.
 
     Raises:
         LocalError: it is not signed by this computer or one of `report_signers`, or something in it was changed.
@@ -70,16 +77,44 @@ def read_sealed(directory: Path, key: Path) -> Report:
         raise EvidenceError(
             f"{directory} is no folder of a report", "give a folder below reports/, for example reports/latest"
         )
-    signatures.verify(directory / MANIFEST, _signers(key), NAMESPACE)
-    for line in (directory / MANIFEST).read_text(encoding="utf-8").splitlines():
+    manifest, signature = directory / MANIFEST, signatures.signature_of(directory / MANIFEST)
+    signed = _whole(manifest, "take it from where it was made")
+    signatures.verify(
+        str(manifest), signed, _whole(signature, "take it from where it was made"), _signers(key), NAMESPACE
+    )
+    report: bytes | None = None
+    for line in signed.decode().splitlines():
         digest, _, name = line.partition("  ")
-        path = directory / name
-        if not path.is_file() or _sha256(path) != digest:
+        path, content = directory / name, None
+        try:
+            with open_plain(path) as file:
+                # The one file of which more than its hash is used.
+                content = file.read() if name == REPORT_FILE else None
+                found = _sha256(file if content is None else io.BytesIO(content))
+        except OSError:
+            found = ""
+        if found != digest:
             raise EvidenceError(
                 f"{path} is not the file that was signed: it was {'changed' if path.exists() else 'removed'}",
                 "do not rely on this report; take it again from where it was made, or verify anew",
             )
-    return read(directory / REPORT_FILE)
+        report = report if content is None else content
+    if report is None:
+        raise EvidenceError(
+            f"{directory / REPORT_FILE} is not among the files that were signed",
+            "do not rely on this report; take it again from where it was made, or verify anew",
+        )
+    return parsed(report, directory)
+
+
+def _whole(path: Path, next_step: str) -> bytes:
+    try:
+        with open_plain(path) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise EvidenceError(f"{path.parent} is not signed: {path.name} is missing", next_step) from error
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}", next_step) from error
 
 
 def _signers(key: Path) -> str:
@@ -88,9 +123,8 @@ def _signers(key: Path) -> str:
     return "\n".join([*lines, SIGNERS.read_text(encoding="utf-8") if SIGNERS.is_file() else ""])
 
 
-def _sha256(path: Path) -> str:
+def _sha256(file: BinaryIO) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    while block := file.read(_BLOCK):
+        digest.update(block)
     return digest.hexdigest()

@@ -221,7 +221,12 @@ sub found {
 my $start = now(); $| = 1;
 my $writer = fork;
 if (!$writer) {
-    sysopen(my $out, $file, O_WRONLY | O_APPEND) or exit 1;
+    # As the owner of the folder, whose names are its own: root would write wherever a link of it leads.
+    my @is = stat $file =~ s{/[^/]*$}{}r or exit 1;
+    ($(, $)) = ($is[5], "$is[5] $is[5]");
+    ($<, $>) = ($is[4], $is[4]);
+    $> == $is[4] && $) == $is[5] or exit 1;
+    sysopen(my $out, $file, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK) or exit 1;
     for (my $n = 0; $n < $count;) {
         my $due = $rate ? int((now() - $start) * $rate) + 1 : $count;
         $due = $count if $due > $count;

@@ -13,6 +13,8 @@ from roles.host import HostConfig
 from roles.rt_app.model import RT_APP, RT_UNIT, UnitSettings
 from rtinfra.limits import project_limits
 from rtinfra.verify import expect
+from rtinfra.verify.look import foreign
+from rtinfra.verify.look.answer import json_object
 from rtinfra.verify.look.computer import Computer
 
 pytestmark = pytest.mark.disruptive
@@ -100,6 +102,12 @@ printf "%d\n%s", (now() - $t) * 1000, $answer =~ s/.*?\r\n\r\n//sr;"""
     return int(milliseconds), json.loads(document)
 
 
+def newest_checkpoint(host: Host, directory: str) -> dict[str, Any]:
+    """Return the newest checkpoint: what is in the application's folder is its own, and read as its owner."""
+    saved = json_object(host.check_output(foreign.newest(directory, "rt_process_")))
+    return expect.found(saved or None, "newest checkpoint", "none that can be read")
+
+
 def make_fail(host: Host, config: HostConfig, fail: Callable[[Moment], float]) -> Outage:
     """Let the process fail and wait for it to come back. `fail` returns when that was, by the host's uptime."""
     app = config[RT_APP]
@@ -111,7 +119,7 @@ def make_fail(host: Host, config: HostConfig, fail: Callable[[Moment], float]) -
     before = observe(host)
     expect.that(before.is_active, "not running", "running", "the real-time process before the failure")
     _, health_before = request(host, port, page)
-    saved = host.check_output(f'cat "$(ls -t {app.state_dir}/checkpoints/rt_process_*.json | head -n 1)"')
+    saved = newest_checkpoint(host, f"{app.state_dir}/checkpoints")
     began = fail(before)
     after = await_successor(host, before, app.unit)
     expect.that(after.is_active, "not running", "running", "the real-time process after the failure")
@@ -122,7 +130,7 @@ def make_fail(host: Host, config: HostConfig, fail: Callable[[Moment], float]) -
         after=after,
         health_before=health_before,
         health_after=health_after,
-        checkpoint_before=json.loads(saved),
+        checkpoint_before=saved,
         journal=host.check_output(f"journalctl -u {RT_UNIT} -o cat --no-pager --since=@{before.clock}"),
     )
 

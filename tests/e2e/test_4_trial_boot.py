@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rtinfra.facts.boot import BOOT_PROGRAM, NO_REBOOT_FILE, Boot, BootState, parse_boot_state
+from rtinfra.facts.boot import BOOT_PROGRAM, NO_REBOOT_FILE, Boot, BootState
 from rtinfra.lab import Machine
 from rtinfra.runner import DeployResult
 from tests.e2e.test_2_deploy import out
@@ -25,8 +25,8 @@ _HANG = "/usr/local/sbin/hang"
 
 def look(machine: Machine) -> BootState:
     """What is booted, what would be, and what became of the last trial."""
-    lines = machine.run(str(Boot().command(image_pattern="*-rt-amd64")), timeout=60).stdout.splitlines()
-    return parse_boot_state(lines)
+    fact = Boot()
+    return fact.process(machine.run(str(fact.command(image_pattern="*-rt-amd64")), timeout=60).stdout.splitlines())
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from rtinfra.operations.mirror import _CERTIFICATES_SCRIPT, _SET_ASIDE_SCRIPT
 from rtinfra.operations.resources import Absent, Directory, File, Resource, Unit
 from rtinfra.operations.units import _SCRIPT as _START
 from rtinfra.paths import PROJECT
+from tests.fake_hosts import known_marker
 from tests.unit.mirror_fleet import INDEX, LIVE, PLACE, served_answer
 from tests.unit.telemetry_site import FakeSecrets, FakeStore
 
@@ -158,7 +159,7 @@ def commands(steps: object, responses: Mapping[str, object] | None = None) -> li
     state = State(inventory, Config())
     logging.disable(logging.CRITICAL)
     try:
-        with ctx_state.use(state):
+        with known_marker(), ctx_state.use(state):
             connect_all(state)
             steps(state)  # type: ignore[operator]
             run_ops(state)

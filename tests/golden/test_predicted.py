@@ -38,6 +38,7 @@ from rtinfra.operations.resources import Absent, Directory, File, Resource
 from rtinfra.plan import show
 from rtinfra.plan.model import HostPlan, Plan
 from rtinfra.plan.observed import Observations, host_plan
+from tests.fake_hosts import known_marker
 from tests.golden.plan import host_with, steps_of, target_of
 from tests.golden.test_preflight import SETTINGS
 from tests.unit.mirror_fleet import NAME, PLACE, served_answer
@@ -147,7 +148,7 @@ def planned(
     logging.disable(logging.CRITICAL)
     stop = observations.listen()
     try:
-        with ctx_state.use(state):
+        with known_marker(), ctx_state.use(state):
             changes.attach(state, recorder)
             connect_all(state)
             steps(state)

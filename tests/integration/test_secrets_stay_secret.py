@@ -23,6 +23,7 @@ from pyinfra.context import ctx_state
 
 from roles.preflight import role as role
 from rtinfra.operations import files
+from tests.fake_hosts import known_marker
 from tests.integration.http_services import (
     GENIE_KEY,
     SLACK_PATH,
@@ -222,7 +223,7 @@ def test_a_deploy_shows_none(services: Services, cache: Process, tmp_path: Path,
     data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": {"echo @@": "@@nothing"}}
     inventory = Inventory(([("@fake/one", data)], {}))
     state = State(inventory, Config(DIFF=True))
-    with caplog.at_level(logging.DEBUG), ctx_state.use(state):
+    with caplog.at_level(logging.DEBUG), known_marker(), ctx_state.use(state):
         connect_all(state)
         add_op(state, files.sync, name="files", paths=[*part.accounts, *part.files])
         run_ops(state)

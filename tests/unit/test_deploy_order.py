@@ -21,6 +21,7 @@ from rtinfra import adapters
 from rtinfra.config import Fleet
 from rtinfra.inventory import FLEET_DATA_KEY, HOST_DATA_KEY
 from rtinfra.paths import PROJECT
+from tests.fake_hosts import known_marker
 from tests.unit.mirror_fleet import served_answer
 
 # Clients first, as an operator may list them.
@@ -66,7 +67,7 @@ def order_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(PROJECT)
     logging.disable(logging.CRITICAL)
     try:
-        with ctx_state.use(state), ctx_inventory.use(inventory):
+        with known_marker(), ctx_state.use(state), ctx_inventory.use(inventory):
             connect_all(state)
             state.set_stage(StateStage.Prepare)
             load_deploy_file(state, os.fspath(PROJECT / "deploy.py"))

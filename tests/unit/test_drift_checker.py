@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from roles.drift.checker import drift
 from roles.drift.role import document
 from rtinfra.cpu import format_cpu_list, format_cpu_mask
+from rtinfra.facts import keyed_hash
 from rtinfra.facts.files import DRIFT_CHECKER, Files, parse_files_state
 from rtinfra.facts.units import UnitState
 from rtinfra.operations.resources import Absent, Directory, File, Resource, Unit
@@ -182,9 +183,10 @@ def test_another_kernel(tmp_path: Path) -> None:
 
 def deploy_says(paths: list[Resource]) -> set[str]:
     """Paths that a deploy would touch, after looking with its own fact."""
-    script = Files().command([path.path for path in paths]).get_raw_value()
-    lines = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split("\n")
-    state = parse_files_state(lines)
+    fact, key = Files(), "".join(keyed_hash.KEY.readlines())
+    script = fact.command([path.path for path in paths]).get_raw_value()
+    ran = subprocess.run(["sh", "-c", script], input=f"{key}\n", capture_output=True, text=True, check=True)
+    state = fact.process(ran.stdout.split("\n"))
     return {path.path for path in paths if path.difference(state.paths.get(path.path))}
 
 
@@ -356,10 +358,11 @@ def test_what_a_deploy_asks_for_is_only_what_it_can_put_back(host: Path) -> None
 def test_the_files_fact_asks_only_where_there_is_a_checker() -> None:
     """On a bare host the section is empty and nothing fails; without `runtime` nobody asks at all."""
     assert DRIFT_CHECKER not in Files().command(["/etc/hosts"]).get_raw_value()
-    script = Files().command(["/etc/hosts"], runtime=True).get_raw_value()
+    fact = Files()
+    script = fact.command(["/etc/hosts"], runtime=True).get_raw_value()
     assert f"{DRIFT_CHECKER} --live" in script
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert parse_files_state(ran.stdout.split("\n")).drift == ()
+    assert fact.process(ran.stdout.split("\n")).drift == ()
 
 
 @pytest.mark.parametrize(

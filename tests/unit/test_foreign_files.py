@@ -9,16 +9,22 @@ import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from testinfra.host import Host
 
 from rtinfra.facts import output_sections
 from rtinfra.terminal import plain
-from rtinfra.verify.look import foreign
+from rtinfra.verify.look import containers, foreign, private_files
+from rtinfra.verify.questions import Questions
 from rtinfra.verify.report import ControlResult, HostProblem, Report, Status, show
+from tests.compliance import test_agents
+from tests.compliance.test_failover import newest_checkpoint
 
 # Of no account: somebody who is not root and owns the folder.
 THEM = 64_999
@@ -85,6 +91,41 @@ def test_a_folder_that_is_a_link_is_read_with_their_rights(theirs: Path) -> None
     assert run(foreign.newest(str(link), "rt_process_")) == ""
 
 
+class Here:
+    """This computer, as testinfra plays a host."""
+
+    def check_output(self, command: str) -> str:
+        return run(command)
+
+
+@needs_root
+def test_the_control_of_failures_reads_a_checkpoint_as_its_owner(theirs: Path) -> None:
+    written(theirs / "rt_process_1.json", '{"a": 1}', age=100)
+    assert newest_checkpoint(cast(Host, Here()), str(theirs)) == {"a": 1}
+    theirs.with_name("secret").write_text('{"of": "root alone"}')
+    (theirs / "rt_process_9.json").symlink_to(theirs.with_name("secret"))
+    assert newest_checkpoint(cast(Host, Here()), str(theirs)) == {"a": 1}
+
+
+@needs_root
+@pytest.mark.parametrize("is_link", [False, True])
+def test_the_control_of_log_lines_writes_as_the_owner_of_the_log(theirs: Path, is_link: bool) -> None:
+    log, roots = theirs / "non_rt_process.log", theirs.with_name("secret")
+    if is_link:
+        # Even where they could write to what it leads to.
+        roots.chmod(0o666)
+        theirs.parent.chmod(0o777)
+        log.symlink_to(roots)
+    else:
+        written(log, "")
+    before = roots.read_text()
+    # Nobody listens there: only what is written counts.
+    arguments = [str(log), "127.0.0.1", "1", "3", "0", "line ", " end", "00", "0.3"]
+    subprocess.run(["perl", "-e", test_agents._WRITER, *arguments], capture_output=True, check=True, timeout=20)
+    assert roots.read_text() == before
+    assert is_link or log.read_text() == "line 0 end\nline 1 end\nline 2 end\n"
+
+
 @needs_root
 def test_a_pipe_is_not_waited_for(theirs: Path) -> None:
     for name in ("rt_process_9.json", "a.log"):
@@ -103,6 +144,20 @@ def test_a_file_without_an_end_is_read_in_part(theirs: Path) -> None:
     written(theirs / "a.log", "x" * (foreign.MOST_OF_AN_END * 2))
     assert len(run(foreign.newest(str(theirs), "rt_process_"))) == foreign.MOST_OF_A_FILE + 1
     assert len(run(foreign.last_lines(str(theirs), ("a.log",)))) == foreign.MOST_OF_AN_END + 1
+
+
+def test_a_name_of_theirs_is_one_line_of_a_list(tmp_path: Path) -> None:
+    """A line break in it would begin a line about a file of somebody else."""
+    ours, own = tmp_path / "ours", tmp_path / "own"
+    own.mkdir()
+    (own / f"x\n777 {ours}").mkdir(parents=True)
+    (own / f"x\n777 {ours}" / "block").write_text("data")
+    program = SimpleNamespace(directories=(str(own),))
+    asked = cast(Questions, SimpleNamespace(private_directories=(str(own),), programs=(program,)))
+    access = dict(output_sections.pairs(run(private_files.ask(asked)["private_files"]).splitlines()))
+    assert set(access) == {str(own), f"{own}/x"}
+    (data,) = output_sections.pairs(run(containers.ask(asked)["data_files"]).splitlines())
+    assert data == ("4", f"{own}/x 777 {ours}/block")
 
 
 def test_what_they_write_begins_no_section() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtinfra.facts.boot import Boot, parse_boot_state
+from rtinfra.facts.boot import Boot
 from rtinfra.paths import PROJECT
 from rtinfra.render import render
 
@@ -106,12 +106,13 @@ menuentry 'x, recovery' {
 def test_a_look_at_a_host_knows_what_variables_may_bring(tmp_path: Path) -> None:
     (tmp_path / "grub.cfg").write_text(MENU)
     (tmp_path / "grubenv").write_text("# GRUB Environment Block\nkernelopts=quiet\n####")
-    command = str(Boot().command(image_pattern="*-rt")).replace("/boot/grub/grub", f"{tmp_path}/grub")
+    fact = Boot()
+    command = str(fact.command(image_pattern="*-rt")).replace("/boot/grub/grub", f"{tmp_path}/grub")
     command = command.replace("/boot/vmlinuz-", f"{tmp_path}/vmlinuz-")
     for name in ("vmlinuz-6.12-rt", "vmlinuz-6.12-rt.old", "vmlinuz-6.12-rt.dpkg-bak"):
         (tmp_path / name).touch()
     said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False).stdout.splitlines()
-    state = parse_boot_state([line.replace(f"{tmp_path}/", "/boot/") for line in said])
+    state = fact.process([line.replace(f"{tmp_path}/", "/boot/") for line in said])
     assert state.newest == "6.12-rt"
     assert state.next_parameters == ("root=UUID=1", "ro", "memmap=96M$0x38000000")
     assert state.next_variables == (

@@ -56,7 +56,7 @@ def test_the_same_text_signed_twice_is_the_same_bytes(key: gpg.SigningKey) -> No
 def test_what_is_signed_comes_back_the_same(key: gpg.SigningKey, tmp_path: Path) -> None:
     signed = tmp_path / "InRelease"
     signed.write_bytes(key.clearsign(TEXT, WHEN))
-    assert gpg.verify(signed, key) == TEXT
+    assert gpg.verify(signed.read_bytes(), signed, key) == TEXT
 
 
 def test_what_is_not_signed_by_us_is_refused_with_both_fingerprints(key: gpg.SigningKey, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_is_not_signed_by_us_is_refused_with_both_fingerprints(key: gpg.Sig
     }.items():
         signed.write_bytes(data)
         with pytest.raises(MirrorError) as caught:
-            gpg.verify(signed, key)
+            gpg.verify(signed.read_bytes(), signed, key)
         assert f"{message}; the key of this mirror is {key.fingerprint}" in str(caught.value)
 
 
@@ -114,13 +114,12 @@ def test_a_change_of_keys_overlaps(tmp_path: Path) -> None:
     signed = both.clearsign(TEXT, WHEN)
     assert signed == both.clearsign(TEXT, WHEN)
     assert signed_by(signed, both.public, tmp_path) and signed_by(signed, after.public, tmp_path)
-    (tmp_path / "InRelease").write_bytes(signed)
-    assert gpg.verify(tmp_path / "InRelease", both) == TEXT
+    assert gpg.verify(signed, tmp_path / "InRelease", both) == TEXT
     # After it nothing of the old key is taken.
     later = after.clearsign(TEXT, WHEN + 31 * DAY)
     assert signed_by(later, both.public, tmp_path) and not signed_by(later, old.public, tmp_path)
     with pytest.raises(MirrorError, match="is signed by"):
-        gpg.verify(tmp_path / "InRelease", after)
+        gpg.verify(signed, tmp_path / "InRelease", after)
 
 
 def test_a_second_change_waits_for_the_first_and_then_forgets_the_oldest(tmp_path: Path) -> None:

@@ -79,12 +79,12 @@ def test_what_is_renamed_after_it_was_verified_is_not_taken(
     shutil.copytree(foreign.folder, other)
     exchanged = []
 
-    def verify(file: Path, signers: str, namespace: str) -> str:
-        said = real(file, signers, namespace)
-        if file.name == SIGNED[-1]:
+    def verify(shown: str, data: bytes, signature: bytes, signers: str, namespace: str) -> str:
+        said = real(shown, data, signature, signers, namespace)
+        if shown == SIGNED[-1]:
             stick.rename(stick.parent / "away")
             other.rename(stick)
-            exchanged.append(file)
+            exchanged.append(shown)
         return said
 
     monkeypatch.setattr(signatures, "verify", verify)

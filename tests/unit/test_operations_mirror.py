@@ -29,6 +29,7 @@ from rtinfra.operations import images, mirror
 from rtinfra.operations.packages import AS_BEFORE, IN_ORDER
 from rtinfra.operations.resources import File
 from rtinfra.operations.scripts import script as complete
+from tests.fake_hosts import known_marker
 from tests.unit.mirror_fleet import INDEX, KEY_TEXT, LIVE, NAME, NOW, PEM, PLACE, release_lines, served_answer
 from tests.unit.test_operations import run
 
@@ -97,9 +98,10 @@ def test_the_fact_on_a_real_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
     (live / "apt" / "dists" / "trixie" / "InRelease").write_text("\n".join(lines))
     monkeypatch.setattr(facts, "CERTIFICATES", str(tmp_path / "certificates"))
-    script = str(LiveMirror().command(directory=str(tmp_path)).get_raw_value())
+    fact = LiveMirror()
+    script = str(fact.command(directory=str(tmp_path)).get_raw_value())
     said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    state = parse_mirror_state(said.splitlines())
+    state = fact.process(said.splitlines())
     assert LIVE.release is not None
     assert state.release == replace(LIVE.release, index=replace(INDEX, valid_until=NOW))
     assert state.authority is None
@@ -112,10 +114,11 @@ def test_the_fact_tells_the_images_of_a_real_registry_folder(tmp_path: Path) -> 
     tag = repositories / "rtinfra" / "jaeger" / "_manifests" / "tags" / "2.0.0"
     (tag / "current").mkdir(parents=True)
     (tag / "current" / "link").write_text("sha256:" + "ab" * 32)
-    script = str(LiveMirror().command(directory=str(tmp_path)).get_raw_value())
+    fact = LiveMirror()
+    script = str(fact.command(directory=str(tmp_path)).get_raw_value())
     said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
-    images = said[said.index("@@images") :]
-    state = parse_mirror_state([*SERVING.splitlines(), *images])
+    images = fact.sections(said)["images"]
+    state = parse_mirror_state([*SERVING.splitlines(), "@@images", *images])
     assert state.release is not None
     assert state.release.images == {("rtinfra/jaeger", "2.0.0"): "sha256:" + "ab" * 32}
 
@@ -324,7 +327,7 @@ def test_one_look_at_the_mirror_serves_all_clients() -> None:
     state = State(Inventory(([(name, data) for name in names], {})), Config())
     logging.disable(logging.CRITICAL)
     try:
-        with ctx_state.use(state):
+        with known_marker(), ctx_state.use(state):
             connect_all(state)
             add_op(
                 state,

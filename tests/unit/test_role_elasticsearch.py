@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from roles.elasticsearch.role import document, index_template, lifecycle, state
+from roles.elasticsearch.role import ROLE, document, index_template, lifecycle, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.resources import File
+from rtinfra.operations.resources import Absent, Directory, File
 from tests.unit.fake_api import run, serving
 from tests.unit.telemetry_site import at, here, resource, shipped, telemetry, text, view
 
@@ -152,14 +153,52 @@ def test_filebeat_gets_a_user_that_may_only_add_records() -> None:
     (indices,) = found["put"]["/_security/role/rtinfra-writer"]["indices"]
     assert indices["names"] == ["mxrc-logs-*"] and "delete" not in indices["privileges"]
     quiet = document(shipped("elasticsearch"), view(elasticsearch=here(), agents=here()))
-    assert quiet["users"].keys() == {"rtinfra-reader"}
+    assert quiet["users"].keys() == {"rtinfra-reader", "rtinfra-gateways"}
+
+
+def test_the_gateways_may_only_add_records_to_the_indices_of_tenants() -> None:
+    limits = telemetry().tenants["prod"].model_dump(mode="json")
+    where = view(elasticsearch=here(), shared=telemetry(tenants={"site-b": limits}))
+    found = document(shipped("elasticsearch"), where)
+    assert found["users"]["rtinfra-gateways"]["roles"] == ["rtinfra-gateways"]
+    role = found["put"]["/_security/role/rtinfra-gateways"]
+    (indices,) = role["indices"]
+    assert set(indices["privileges"]) == {"create_doc", "auto_configure"}
+    assert set(indices["names"]) == {f"mxrc-logs-{tenant}-*" for tenant in where.telemetry.tenants}
+    assert "mxrc-logs-site-b-*" in indices["names"]
+    assert (role["cluster"], role["applications"], role["run_as"]) == ([], [], [])
+    assert ROLE.store is not None and ROLE.store.password is not None
+    assert (ROLE.store.user, ROLE.store.password(shipped("elasticsearch"))) == (
+        "rtinfra-gateways",
+        "elastic_writer_password",
+    )
+
+
+def test_no_container_sees_a_secret_of_the_setup() -> None:
+    """The superuser's password is in the one file that the image reads at its first start, and nowhere else it sees."""
+    config = elasticsearch(view(elasticsearch=here(), kibana=here()))
+    (container,) = config.containers
+    mounted = {file.path for file in container.config if isinstance(file, File) and file.secret}
+    assert mounted == {f"{container.config_dir}/password"}
+    secrets = {file.path: file for file in config.files if isinstance(file, File) and file.secret}
+    assert {path.rpartition("/")[0] for path in secrets} == {"/etc/rtinfra/elasticsearch-setup"}
+    for file in secrets.values():
+        assert (file.owner, file.group, file.mode) == ("root", "root", "0600")
+        assert file.restarts == ("rtinfra-elasticsearch-setup.service",)
+    folder = resource(config, "/etc/rtinfra/elasticsearch-setup")
+    assert isinstance(folder, Directory) and (folder.owner, folder.mode) == ("root", "0700")
+    asked = document(shipped("elasticsearch"), view(elasticsearch=here(), kibana=here()))
+    assert {asked["password_file"], *(account["password_file"] for account in asked["users"].values())} == set(secrets)
+    # An upgraded host loses those that lay in the mount.
+    gone = {path.path for path in config.files if isinstance(path, Absent)}
+    assert {f"{container.config_dir}/user-{user}" for user in ("rtinfra-reader", "kibana_system")} <= gone
 
 
 # ---- the script -------------------------------------------------------------------------------------------
 
 
 class Cluster:
-    """What Elasticsearch remembers."""
+    """What Elasticsearch remembers, given back as its documentation says: with defaults, numbers as text."""
 
     def __init__(self, passwords: dict[str, str]) -> None:
         self.passwords = dict(passwords)
@@ -175,6 +214,8 @@ class Cluster:
         if path == "/_security/_authenticate":
             return 200, {"username": user, "roles": self.roles.get(user, [])}
         assert user == "elastic"
+        if method == "GET":
+            return self.told(path)
         if path.startswith("/_security/user/"):
             name = path.split("/")[3]
             self.passwords[name] = body["password"]
@@ -183,6 +224,24 @@ class Cluster:
         else:
             self.objects[path] = body
         return 200, {"acknowledged": True}
+
+    def told(self, path: str) -> tuple[int, Any]:
+        """Answer to `GET /_ilm/policy/NAME`, `/_index_template/NAME`, `/_security/role/NAME`."""
+        kind, _, name = path.rpartition("/")
+        if path not in self.objects:
+            return 404, {} if kind == "/_security/role" else {"error": {}, "status": 404}
+        kept = copy.deepcopy(self.objects[path])
+        if kind == "/_index_template":
+            index = kept["template"]["settings"]["index"]
+            index |= {key: str(value) for key, value in index.items() if isinstance(value, int)}
+            return 200, {"index_templates": [{"name": name, "index_template": {**kept, "composed_of": []}}]}
+        if kind == "/_ilm/policy":
+            kept["policy"]["phases"]["hot"]["min_age"] = "0ms"
+            kept["policy"]["phases"]["delete"]["actions"]["delete"]["delete_searchable_snapshot"] = True
+            return 200, {name: {"version": 1, "modified_date": "2026-01-01T00:00:00Z", **kept, "in_use_by": {}}}
+        for indices in kept["indices"]:
+            indices |= {"allow_restricted_indices": False, "privileges": sorted(indices["privileges"])}
+        return 200, {name: {**kept, "metadata": {}, "transient_metadata": {"enabled": True}}}
 
 
 def expected(url: str, directory: Path) -> dict[str, Any]:
@@ -204,15 +263,32 @@ def test_the_setup_makes_template_lifecycle_and_users_once(tmp_path: Path) -> No
         users = [path for _, path in server.writes if "/user/" in path]
         second = run("elasticsearch", wish, tmp_path)
         users_again = [path for _, path in server.writes if "/user/" in path]
+        writes = len(server.writes)
+        third = run("elasticsearch", wish, tmp_path)
+        assert (third.returncode, third.stdout, len(server.writes)) == (0, "", writes), "it asks, and changes nothing"
+        # What somebody changed is put back, and nothing else.
+        cluster.objects["/_security/role/rtinfra-gateways"]["indices"][0]["privileges"].append("delete")
+        cluster.objects["/_security/role/rtinfra-reader"]["cluster"] = ["all"]
+        cluster.objects["/_ilm/policy/mxrc-logs"]["policy"]["phases"]["delete"]["min_age"] = "1h"
+        del cluster.objects["/_index_template/mxrc-logs-prod"]
+        changed = run("elasticsearch", wish, tmp_path)
+        assert sorted(changed.stdout.splitlines()) == [
+            "set /_ilm/policy/mxrc-logs",
+            "set /_index_template/mxrc-logs-prod",
+            "set /_security/role/rtinfra-gateways",
+            "set /_security/role/rtinfra-reader",
+        ]
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert cluster.objects == wish["put"]
     assert cluster.passwords == {
         "elastic": "secret-of-elastic",
         "kibana_system": "secret-of-kibana_system",
         "rtinfra-reader": "secret-of-rtinfra-reader",
+        "rtinfra-gateways": "secret-of-rtinfra-gateways",
     }
+    assert cluster.roles["rtinfra-gateways"] == ["rtinfra-gateways"]
     assert cluster.roles["rtinfra-reader"] == ["rtinfra-reader"]
-    assert len(users) == 2 and users_again == users
+    assert len(users) == 3 and users_again == users
     for done in (first, second):
         assert "secret-of" not in done.stdout + done.stderr
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,10 +141,32 @@ def test_nothing_is_acknowledged_before_it_is_on_the_disk(default: RoleState) ->
         assert not any(processor.startswith("batch") for processor in pipeline.get("processors", ()))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_root_sets_the_attribute_as_the_account(default: RoleState) -> None:
+    """For real: the account's own folder gets it, what a folder of root's in its place would have been does not."""
+    directory = resource(default, "/var/lib/rtinfra-data/otel-gateway-1/logs")
+    (action,) = directory.actions
+    account = 64_999
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for folder, owner in (("own", account), ("roots", 0)):
+            (place / folder).mkdir()
+            os.chown(place / folder, owner, owner)
+            command = action.command.replace("rtinfra-gateways", str(account)).replace(
+                directory.path, str(place / folder)
+            )
+            assert str(account) in command
+            done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+            flags = subprocess.run(["lsattr", "-d", place / folder], capture_output=True, text=True, check=True).stdout
+            assert ("S" in flags.split()[0]) == (folder == "own"), done.stderr
+
+
 def test_log_files_are_written_through_and_kept_as_long_as_the_tenant_says(default: RoleState) -> None:
     directory = resource(default, "/var/lib/rtinfra-data/otel-gateway-1/logs")
     assert isinstance(directory, Directory)
-    assert [action.command for action in directory.actions] == [f"chattr +S {directory.path}"]
+    (action,) = directory.actions
+    assert action.command.endswith(f" chattr +S {directory.path}")
     assert document(default, CONFIG)["exporters"]["file/logs-prod"] == {
         "path": "/data/logs/prod.jsonl",
         "create_directory": True,
@@ -185,7 +211,7 @@ def test_logs_to_elasticsearch() -> None:
     assert exporter["endpoints"] == ["http://192.0.2.27:9200", "http://192.0.2.28:9200"]
     assert exporter["logs_index"] == "mxrc-logs-prod"
     # The collector reads $$ as $.
-    assert exporter["password"] == "value$$of$$elastic_password"
+    assert (exporter["user"], exporter["password"]) == ("rtinfra-gateways", "value$$of$$elastic_writer_password")
     assert exporter["timeout"] == "0s"
     assert {401, 429, 503} <= set(exporter["retry"]["retry_on_status"])
     assert config["service"]["pipelines"]["logs/prod"]["processors"] == ["transform/document"]

@@ -10,7 +10,7 @@ import yaml
 
 from roles.kibana.role import DATA_VIEW, document, state
 from roles.shape import FleetView, RoleState
-from rtinfra.operations.resources import File
+from rtinfra.operations.resources import Absent, File
 from tests.unit.fake_api import run, serving
 from tests.unit.telemetry_site import at, here, resource, shipped, view
 from tests.unit.telemetry_site import document as yaml_of
@@ -45,6 +45,18 @@ def test_passwords_and_keys_are_in_a_file_of_their_own() -> None:
     assert loaded["xpack.encryptedSavedObjects.encryptionKey"] == "value-of-kibana_encryption_key"
     assert not any("value-of" in word for word in (*container.command, *container.environment.values()))
     assert b"value-of" not in resource(config, YML).content  # type: ignore[attr-defined]
+
+
+def test_the_superusers_password_is_where_the_container_does_not_look() -> None:
+    config = kibana(view(kibana=here(), elasticsearch=here()))
+    (container,) = config.containers
+    assert not any(b"value-of-elastic_password" in file.content for file in container.config)
+    path = document(shipped("kibana"), view(kibana=here(), elasticsearch=here()))["password_file"]
+    file = resource(config, path)
+    assert isinstance(file, File)
+    assert (file.content, file.owner, file.mode) == (b"value-of-elastic_password", "root", "0600")
+    assert not path.startswith(f"{container.config_dir}/")
+    assert any(isinstance(path, Absent) and path.path == "/etc/rtinfra/kibana/elastic" for path in config.files)
 
 
 def test_it_starts_after_its_user_has_a_password() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -16,7 +19,9 @@ from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
+from rtinfra.local import signatures
 from rtinfra.local.errors import LocalError
+from rtinfra.local.files import replace_file
 from rtinfra.local.progress import Reporter
 from rtinfra.local.signatures import ensure_key, public
 from rtinfra.verify import ControlResult, HostProblem, Report, Status, VerifyError, cli, page, run, sealing, textfile
@@ -72,6 +77,66 @@ def test_a_missing_signature_is_noticed(signed: Report, report_key: Path) -> Non
     assert signed.directory is not None
     (signed.directory / "SHA256SUMS.sig").unlink()
     with pytest.raises(LocalError, match="is not signed"):
+        sealing.read_sealed(signed.directory, report_key)
+
+
+def test_what_is_exchanged_after_its_hash_was_compared_is_not_read(
+    signed: Report, report_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert signed.directory is not None
+    path, real = signed.directory / "report.json", sealing._sha256
+    ours, forged = path.read_bytes(), path.read_bytes().replace(b"FAIL", b"PASS")
+    assert ours != forged
+
+    def hashed(file: BinaryIO) -> str:
+        found = real(file)
+        if found == sha256(ours):
+            replace_file(path, forged)
+        return found
+
+    monkeypatch.setattr(sealing, "_sha256", hashed)
+    assert sealing.read_sealed(signed.directory, report_key).results == signed.results
+    assert path.read_bytes() == forged
+
+
+def test_a_manifest_that_is_exchanged_after_its_signature_was_checked_is_not_read(
+    signed: Report, report_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert signed.directory is not None
+    path, real = signed.directory / "report.json", signatures.verify
+    ours, forged = path.read_bytes(), path.read_bytes().replace(b"FAIL", b"PASS")
+
+    def verify(shown: str, data: bytes, signature: bytes, signers: str, namespace: str) -> str:
+        said = real(shown, data, signature, signers, namespace)
+        replace_file(path, forged)
+        replace_file(Path(shown), data.replace(sha256(ours).encode(), sha256(forged).encode()))
+        return said
+
+    monkeypatch.setattr(signatures, "verify", verify)
+    with pytest.raises(LocalError, match=r"report\.json is not the file that was signed"):
+        sealing.read_sealed(signed.directory, report_key)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_report_that_was_not_signed_is_none(signed: Report, report_key: Path) -> None:
+    """The signature covers a list of files: what is not on it has not been signed, whatever it is called."""
+    assert signed.directory is not None
+    kept = (signed.directory / "report.json").read_bytes()
+    (signed.directory / "report.json").unlink()
+    sealing.seal(signed.directory, report_key)
+    (signed.directory / "report.json").write_bytes(kept)
+    with pytest.raises(LocalError, match="is not among the files that were signed"):
+        sealing.read_sealed(signed.directory, report_key)
+
+
+def test_a_pipe_in_a_report_is_not_waited_for(signed: Report, report_key: Path) -> None:
+    assert signed.directory is not None
+    (signed.directory / "report.html").unlink()
+    os.mkfifo(signed.directory / "report.html")
+    with pytest.raises(LocalError, match=r"report\.html is not the file that was signed"):
         sealing.read_sealed(signed.directory, report_key)
 
 

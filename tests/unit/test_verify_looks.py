@@ -21,6 +21,7 @@ from tests.record_looks import (
     ANSWERING,
     PLACE,
     SUBJECTS,
+    as_answered,
     files,
     questions_of,
     recorded,
@@ -89,7 +90,7 @@ def test_recording_a_recorded_host_gives_the_same_files(asked: list[Questions]) 
     # Those parts of the recordings that a host is asked for; the first host is asked most of them.
     for subject, text in files(recorded(SUBJECTS), asked[0]):
         parts, there = (
-            output_sections.parse(one.removesuffix("\n").split("\n"))
+            output_sections.parse(as_answered(one.removesuffix("\n")).split("\n"))
             for one in (text, (PLACE / f"{subject}.txt").read_text(encoding="utf-8"))
         )
         assert parts == {name: there[name] for name in parts}

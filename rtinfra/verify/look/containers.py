@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rtinfra.facts import output_sections
+from rtinfra.verify.look import foreign
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 
@@ -52,7 +53,8 @@ def ask(questions: Questions) -> Mapping[str, str]:
     places = " ".join(shlex.quote(path) for program in questions.programs for path in program.directories)
     if places:
         commands["directories"] = f"stat -c '%n %a %U %G' {places}"
-        commands["data_files"] = f"find {places} -xdev -type f -printf '%s %p\\n' | head -n {_MOST_DATA_FILES}"
+        listed = f"find {places} -xdev -type f -printf '%s %p\\0' | {foreign.ONE_LINE_EACH}"
+        commands["data_files"] = f"{listed} | head -n {_MOST_DATA_FILES}"
     return commands
 
 

@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
+#: Behind find(1) whose records end with NUL: one line for each, whatever stands in the names that others gave.
+ONE_LINE_EACH: Final = r"tr '\n\0' ' \n'"
 _SECONDS: Final = 5
 #: Bytes that are read at most of a checkpoint, and of the end of a log.
 MOST_OF_A_FILE: Final = 1 << 20

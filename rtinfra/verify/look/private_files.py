@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtinfra.facts import output_sections
+from rtinfra.verify.look import foreign
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 
@@ -23,7 +24,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
     if not questions.private_directories:
         return {}
     places = " ".join(shlex.quote(path) for path in questions.private_directories)
-    return {"private_files": f"find {places} -printf '%p %m %u\\n'"}
+    return {"private_files": f"find {places} -printf '%p %m %u\\0' | {foreign.ONE_LINE_EACH}"}
 
 
 def read(answer: Answer) -> PrivateFiles:
