@@ -1,0 +1,170 @@
+"""What an audit asks about: every Python, Go and Debian package that this project and its mirror are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rtinfra.images import LocalStore
+from rtinfra.mirror import lock as locking
+from rtinfra.mirror.ecosystems import GO, GO_STANDARD, PYPI, distribution, normalised, of_toolchain
+from rtinfra.mirror.errors import MirrorError
+from rtinfra.mirror.model import LOCAL, Lock, LockedPackage
+from rtinfra.mirror.pool import Pool
+from rtinfra.mirror.release import live_release, read_lock
+from rtinfra.mirror.store import Mirror
+
+_PINNED: Final = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)")
+_MODULE: Final = re.compile(r"^(?:require\s+)?([\w.~-]+(?:/[\w.~-]+)+)\s+(v\S+)\s*(?://.*)?$")
+_REPLACED: Final = re.compile(r"^(?:replace\s+)?(\S+)(?:\s+v\S+)?\s+=>\s+(\S+)\s+(v\S+)\s*(?://.*)?$")
+_SOURCE: Final = re.compile(r"^Source: (\S+)(?: \((\S+)\))?$", re.MULTILINE)
+_BUILT_USING: Final = re.compile(r"^Built-Using: (.*)$", re.MULTILINE)
+_BUILT_OF: Final = re.compile(r"(\S+) \(= (\S+)\)")
+_SHA256: Final = re.compile(r"^SHA256: ([0-9a-f]{64})$", re.MULTILINE)
+
+_LOCK_AGAIN: Final = (
+    "`rtinfra mirror lock` takes what the archive has today, then fetch, check, bundle, import, publish"
+)
+_REQUIREMENTS_AGAIN: Final = "`make lock` takes newer versions, then `rtinfra mirror lock`"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A package in one version, under the names that advisories use. `renew` says how a newer version gets in."""
+
+    ecosystem: str
+    name: str
+    version: str
+    where: str
+    renew: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What advisories name it by."""
+        return self.ecosystem, self.name
+
+
+def everything(project: Path, lock: Path, mirror: Mirror, store: LocalStore) -> Iterator[Component]:
+    """Yield what the project pins, what its images are built of, what the lock of a mirror and its live release have.
+
+    Raises:
+        ConfigError: the lock is wrong.
+        MirrorError: something that names packages cannot be read.
+    """
+    yield from of_project(project)
+    yield from of_recipes(project, store)
+    for shown, found in locks(lock, mirror):
+        yield from of_lock(found, shown, mirror.pool)
+
+
+def locks(path: Path, mirror: Mirror) -> Iterator[tuple[str, Lock]]:
+    """Yield the lock in a file, if there is one, and that of the live release, if there is one and it is another.
+
+    Raises:
+        ConfigError: the lock is wrong.
+        MirrorError: the mirror's cannot be read.
+    """
+    own = locking.read(path) if path.is_file() else None
+    if own is not None:
+        yield path.name, own
+    live = live_release(mirror)
+    if live is not None:
+        found = read_lock(mirror, live.record.lock)
+        if own is None or found.id != own.id:
+            yield f"release {live.name}", found
+
+
+def of_project(project: Path) -> Iterator[Component]:
+    """Yield what the tool itself, the programs on hosts and the development of both need, as pinned.
+
+    Raises:
+        MirrorError: a file with pins pins nothing.
+    """
+    for path in sorted((project / "requirements").glob("*.txt")):
+        shown, found = path.relative_to(project), 0
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if match := _PINNED.match(line):
+                found += 1
+                name = normalised(PYPI, match[1])
+                yield Component(PYPI, name, match[2], f"{shown}:{number}", _REQUIREMENTS_AGAIN)
+        if not found:
+            raise MirrorError(f"{shown} pins nothing", "make it again with: make lock")
+
+
+def of_recipes(project: Path, store: LocalStore) -> Iterator[Component]:
+    """Yield the Go modules of the images that are built here, and the Go that those in the store were built with.
+
+    Raises:
+        MirrorError: a recipe names no modules.
+    """
+    for name, image in store.catalogue.images.items():
+        if image.go is None:
+            continue
+        for path in sorted((project / image.go.directory).rglob("go.mod")):
+            yield from _modules(path, str(path.relative_to(project)))
+        record = store.record(name)
+        if record is not None and "toolchain" in record.made_from:
+            version = of_toolchain(str(record.made_from["toolchain"]))
+            again = f"install a newer Go, then `rtinfra images build --again {name}`"
+            for standard in GO_STANDARD:
+                yield Component(GO, standard, version, f"the Go that built the image {name}", again)
+
+
+def _modules(path: Path, shown: str) -> Iterator[Component]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    replaced = {match[1]: (match[2], match[3]) for line in lines if (match := _REPLACED.match(line.strip()))}
+    found = 0
+    for number, line in enumerate(lines, start=1):
+        if match := _MODULE.match(line.strip()):
+            found += 1
+            module, version = replaced.get(match[1], (match[1], match[2]))
+            again = f"set it in {shown} (docs/images.md, Changing a version), then `rtinfra images build`"
+            yield Component(GO, module, version.removeprefix("v"), f"{shown}:{number}", again)
+    if not found:
+        raise MirrorError(f"{shown} requires no module", "restore it: git checkout -- images")
+
+
+def of_lock(lock: Lock, shown: str, pool: Pool) -> Iterator[Component]:
+    """Yield the wheels and the Debian packages of a lock; these by the source that advisories are about.
+
+    Raises:
+        MirrorError: the pool lacks the stanzas that tell the sources, or the release has no number yet.
+    """
+    for wheel in lock.wheels:
+        yield Component(PYPI, wheel.name, wheel.version, shown, _REQUIREMENTS_AGAIN)
+    packages = [package for package in lock.packages if package.origin != LOCAL]
+    if not packages:
+        return
+    try:
+        ecosystem = distribution(lock.suite)
+    except ValueError as error:
+        raise MirrorError(f"{shown}: {error}", "until then packages of this release cannot be audited") from error
+    stanzas = _stanzas(pool.read(lock.stanzas.sha256).decode("utf-8", "replace"))
+    for package in packages:
+        for name, version in _sources(package, stanzas):
+            yield Component(ecosystem, name, version, f"{shown}: {package.name}", _LOCK_AGAIN)
+
+
+def _stanzas(text: str) -> Mapping[str, str]:
+    """The stanzas by the sha256 of their package."""
+    stanzas = re.split(r"\n\n+", text)
+    return {found[1]: stanza for stanza in stanzas if (found := _SHA256.search(stanza)) is not None}
+
+
+def _sources(package: LockedPackage, stanzas: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The sources of a package: its own, and those that went into it, as the kernel into the package that signs it."""
+    stanza = stanzas.get(package.sha256, "")
+    source = _SOURCE.search(stanza)
+    yield (source[1], source[2] or package.version) if source else (package.name, package.version)
+    for built_using in _BUILT_USING.findall(stanza):
+        yield from _BUILT_OF.findall(built_using)
+
+
+def not_looked_into(found: Iterable[Lock], store: LocalStore) -> Sequence[str]:
+    """Return the images of which nobody here knows what is in them: those of vendors, and those of Debian packages."""
+    known = store.catalogue.images
+    names = {image.name for lock in found for image in lock.images}
+    return sorted(name for name in names if name not in known or known[name].go is None)
