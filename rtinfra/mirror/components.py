@@ -12,7 +12,7 @@ from rtinfra.images import LocalStore
 from rtinfra.mirror import lock as locking
 from rtinfra.mirror.ecosystems import GO, GO_STANDARD, PYPI, distribution, normalised, of_toolchain
 from rtinfra.mirror.errors import MirrorError
-from rtinfra.mirror.model import LOCAL, Lock, LockedPackage
+from rtinfra.mirror.model import ADVISORIES, LOCAL, Lock, LockedPackage
 from rtinfra.mirror.pool import Pool
 from rtinfra.mirror.release import live_release, read_lock
 from rtinfra.mirror.store import Mirror
@@ -61,20 +61,25 @@ def everything(project: Path, lock: Path, mirror: Mirror, store: LocalStore) -> 
 
 
 def locks(path: Path, mirror: Mirror) -> Iterator[tuple[str, Lock]]:
-    """Yield the lock in a file, if there is one, and that of the live release, if there is one and it is another.
+    """Yield the lock in a file, that of the live release and that of the last import: those that there are, each once.
 
     Raises:
         ConfigError: the lock is wrong.
-        MirrorError: the mirror's cannot be read.
+        MirrorError: one of the mirror's cannot be read.
     """
-    own = locking.read(path) if path.is_file() else None
-    if own is not None:
+    seen = set()
+    if path.is_file():
+        own = locking.read(path)
+        seen.add(own.id)
         yield path.name, own
-    live = live_release(mirror)
-    if live is not None:
-        found = read_lock(mirror, live.record.lock)
-        if own is None or found.id != own.id:
-            yield f"release {live.name}", found
+    live, imported = live_release(mirror), mirror.state().imported
+    known = [(f"release {live.name}", live.lock)] if live else []
+    known += [(f"bundle {one.id}", one.lock) for one in imported[-1:]]
+    for shown, sha256 in known:
+        found = read_lock(mirror, sha256)
+        if found.id not in seen:
+            seen.add(found.id)
+            yield shown, found
 
 
 def of_project(project: Path) -> Iterator[Component]:
@@ -161,6 +166,12 @@ def _sources(package: LockedPackage, stanzas: Mapping[str, str]) -> Iterator[tup
     yield (source[1], source[2] or package.version) if source else (package.name, package.version)
     for built_using in _BUILT_USING.findall(stanza):
         yield from _BUILT_OF.findall(built_using)
+
+
+def carried(found: Iterable[Lock], pool: Pool) -> Sequence[Path]:
+    """Return the files with advisories that locks brought here, each once."""
+    files = (file for lock in found for file in lock.files if file.name.startswith(ADVISORIES))
+    return [pool.path(sha256) for sha256 in dict.fromkeys(file.sha256 for file in files)]
 
 
 def not_looked_into(found: Iterable[Lock], store: LocalStore) -> Sequence[str]:

@@ -183,16 +183,21 @@ def _contents(paths: Iterable[Path], unreadable: list[Unreadable]) -> Iterator[t
             # Go's database has lists of itself in `index`.
             found = (one for one in sorted(path.rglob("*")) if one.is_file() and one.parent.name != "index")
             chosen = [one for one in found if one.suffix in (".json", ".zip")]
-        elif path.is_file() and path.suffix in (".json", ".zip"):
+        elif path.is_file() and (path.suffix == ".json" or _is_zip(path)):
             chosen = [path]
         else:
             what = "is neither a .json file, a .zip file nor a folder" if path.exists() else "does not exist"
             raise MirrorError(f"{path} {what}", "docs/offline.md, Weaknesses, says where advisories come from")
         for one in chosen:
             try:
-                yield from _members(one, unreadable) if one.suffix == ".zip" else [(str(one), _bounded(one))]
+                yield from _members(one, unreadable) if _is_zip(one) else [(str(one), _bounded(one))]
             except (OSError, ValueError) as error:
                 unreadable.append(Unreadable(str(one), str(error)))
+
+
+def _is_zip(path: Path) -> bool:
+    # In a pool of contents files are called by their hash.
+    return path.suffix == ".zip" or (not path.suffix and zipfile.is_zipfile(path))
 
 
 def _bounded(path: Path) -> bytes:

@@ -59,16 +59,22 @@ class Audited:
 
 def audit(
     project: Path, lock: Path, mirror: Mirror, store: LocalStore, advisories: Sequence[Path], now: datetime
-) -> Audited:
-    """Hold every package of the project, of a lock, if there is one, and of the live release against advisories.
+) -> Audited | None:
+    """Hold every package of the project and of all locks that are in use here against advisories.
+
+    Without any named, those that the locks brought; None when they brought none.
 
     Raises:
         ConfigError: the lock or the file of waivers is wrong, with file and line.
         MirrorError: advisories are missing, or something that names packages cannot be read.
     """
+    locks = [found for _, found in components.locks(lock, mirror)]
+    paths = advisories or components.carried(locks, mirror.pool)
+    if not paths:
+        return None
     waivers = load_waivers(project / WAIVERS)
-    found = find(components.everything(project, lock, mirror, store), advisories, waivers, now)
-    unknown = components.not_looked_into((one for _, one in components.locks(lock, mirror)), store)
+    found = find(components.everything(project, lock, mirror, store), paths, waivers, now)
+    unknown = components.not_looked_into(locks, store)
     if not unknown:
         return found
     notice = Finding(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,13 +15,14 @@ from typer.testing import CliRunner
 
 from rtinfra.config import ConfigError
 from rtinfra.images import LocalStore
+from rtinfra.images.image_catalogue import Catalogue
 from rtinfra.mirror import components, weaknesses
 from rtinfra.mirror import lock as locking
 from rtinfra.mirror.cli import app
 from rtinfra.mirror.components import Component
 from rtinfra.mirror.ecosystems import GO, PYPI
 from rtinfra.mirror.errors import MirrorError
-from rtinfra.mirror.model import Lock
+from rtinfra.mirror.model import Lock, bundle_id
 from rtinfra.mirror.waived import Waiver, load_waivers
 from rtinfra.mirror.weaknesses import Weakness, find
 from rtinfra.paths import PROJECT
@@ -345,6 +348,7 @@ def test_a_whole_audit_of_project_lock_and_images(here: Site, tmp_path: Path) ->
     ):
         (advisories / f"{number}.json").write_text(json.dumps(content))
     found = weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [advisories], NOW)
+    assert found is not None
     recipes = [f"{image.go.directory}/go.mod:1" for image in store.catalogue.images.values() if image.go]
     assert [(one.file, one.severity) for one in found.findings if isinstance(one, Weakness)] == [
         (", ".join(recipes), "error"),
@@ -353,6 +357,28 @@ def test_a_whole_audit_of_project_lock_and_images(here: Site, tmp_path: Path) ->
     ]
     last = found.findings[-1]
     assert (last.severity, last.problem) == ("warning", "nobody here knows what is in these images: grafana")
+
+
+def test_advisories_that_a_bundle_brought_are_used_without_being_named(here: Site, tmp_path: Path) -> None:
+    store, project = LocalStore(tmp_path / "store", Catalogue(images={})), tmp_path / "project"
+    lock = kernel_lock(here)
+    assert weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [], NOW) is None
+    files = []
+    for ecosystem, package, version in ((PYPI, "thing", "2.0"), (DEBIAN, "linux", "6.1.200-1")):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            content = says(f"{package}-1", ecosystem, package, [{"introduced": "0"}, {"fixed": version}])
+            archive.writestr("1.json", json.dumps(content))
+        blob = here.put("file", buffer.getvalue(), "advisories")
+        files.append({"name": f"advisories-{package}.zip", **blob.model_dump(), "why": ["audits"]})
+    lock = here.imported(Lock.model_validate({**lock.model_dump(), "files": files}))
+    found = weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [], NOW)
+    assert found is not None
+    bundle = f"bundle {bundle_id(lock)}"
+    assert [(one.file, one.weakness) for one in found.findings if isinstance(one, Weakness)] == [
+        (f"{bundle}: linux-image-6.1", "linux-1"),
+        (bundle, "thing-1"),
+    ]
 
 
 def test_the_command_fails_names_the_way_out_and_writes_json(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def audit(
         typer.Option(
             "--advisories",
             help="Also hold all packages against advisories in the OSV format: a .json file, a .zip file of them (the"
-            " `all.zip` of an ecosystem), or a folder of both. May be given several times.",
+            " `all.zip` of an ecosystem), or a folder of both. May be given several times. Default: those that the lock"
+            " brought (`rtinfra mirror lock --advisories`).",
             show_default=False,
         ),
     ] = None,
@@ -60,7 +61,7 @@ def audit(
 ) -> None:
     """Read everything again: is the pool what the locks say, and the live release what was published? Changes nothing.
 
-    With `--advisories` also: has a package a known weakness? Python, Go and Debian packages of the lock, of the live
+    With advisories also: has a package a known weakness? Python, Go and Debian packages of the lock, of the live
     release, of the tool itself and of the images that are built here. Needs no network. What audit-waivers.yaml
     waives is shown and does not count.
 
@@ -77,9 +78,8 @@ def audit(
     with plain_errors("Nothing was changed."):
         mirror, now, report = mirror_in(directory), datetime.now(UTC), ConsoleReporter()
         found, held = auditing.audit(mirror, now=now, report=report), None
-        if advisories:
-            with report.step("Holding packages against advisories", usual=60):
-                weak = weaknesses.audit(PROJECT, PROJECT / lock_file, mirror, LocalStore(), advisories, now)
+        weak = weaknesses.audit(PROJECT, PROJECT / lock_file, mirror, LocalStore(), advisories or (), now)
+        if weak is not None:
             found, held = (*found, *weak.findings), weak.summary
         lines = [f"{one.severity}: {one.file}: {one.problem}\n  Next step: {one.next_step}" for one in found]
         show(
