@@ -47,17 +47,16 @@ class Component:
         return self.ecosystem, self.name
 
 
-def everything(project: Path, lock: Path, mirror: Mirror, store: LocalStore) -> Iterator[Component]:
-    """Yield what the project pins, what its images are built of, what the lock of a mirror and its live release have.
+def everything(project: Path, found: Iterable[tuple[str, Lock]], pool: Pool, store: LocalStore) -> Iterator[Component]:
+    """Yield what the project pins, what its images are built of, and what locks have.
 
     Raises:
-        ConfigError: the lock is wrong.
         MirrorError: something that names packages cannot be read.
     """
     yield from of_project(project)
     yield from of_recipes(project, store)
-    for shown, found in locks(lock, mirror):
-        yield from of_lock(found, shown, mirror.pool)
+    for shown, lock in found:
+        yield from of_lock(lock, shown, pool)
 
 
 def locks(path: Path, mirror: Mirror) -> Iterator[tuple[str, Lock]]:
@@ -175,7 +174,14 @@ def carried(found: Iterable[Lock], pool: Pool) -> Sequence[Path]:
 
 
 def not_looked_into(found: Iterable[Lock], store: LocalStore) -> Sequence[str]:
-    """Return the images of which nobody here knows what is in them: those of vendors, and those of Debian packages."""
+    """Return the images and packages of which nobody here knows what is in them.
+
+    Those are the images of vendors, the images of Debian packages, and packages that came as files of others.
+    """
     known = store.catalogue.images
-    names = {image.name for lock in found for image in lock.images}
-    return sorted(name for name in names if name not in known or known[name].go is None)
+    own = {image.go.package for image in known.values() if image.go is not None}
+    names = set()
+    for lock in found:
+        names |= {image.name for image in lock.images if image.name not in known or known[image.name].go is None}
+        names |= {package.name for package in lock.packages if package.origin == LOCAL and package.name not in own}
+    return sorted(names)

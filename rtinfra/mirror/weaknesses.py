@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from rtinfra.images import LocalStore
+from rtinfra.local.progress import Reporter
 from rtinfra.mirror import components, osv
 from rtinfra.mirror.components import Component
 from rtinfra.mirror.ecosystems import GO, PYPI, compare
@@ -58,7 +59,13 @@ class Audited:
 
 
 def audit(
-    project: Path, lock: Path, mirror: Mirror, store: LocalStore, advisories: Sequence[Path], now: datetime
+    project: Path,
+    lock: Path,
+    mirror: Mirror,
+    store: LocalStore,
+    advisories: Sequence[Path],
+    now: datetime,
+    report: Reporter,
 ) -> Audited | None:
     """Hold every package of the project and of all locks that are in use here against advisories.
 
@@ -68,22 +75,24 @@ def audit(
         ConfigError: the lock or the file of waivers is wrong, with file and line.
         MirrorError: advisories are missing, or something that names packages cannot be read.
     """
-    locks = [found for _, found in components.locks(lock, mirror)]
+    found = list(components.locks(lock, mirror))
+    locks = [one for _, one in found]
     paths = advisories or components.carried(locks, mirror.pool)
     if not paths:
         return None
     waivers = load_waivers(project / WAIVERS)
-    found = find(components.everything(project, lock, mirror, store), paths, waivers, now)
+    with report.step("Holding packages against advisories", usual=20):
+        audited = find(components.everything(project, found, mirror.pool, store), paths, waivers, now)
     unknown = components.not_looked_into(locks, store)
     if not unknown:
-        return found
+        return audited
     notice = Finding(
-        file=lock.name,
-        problem=f"nobody here knows what is in these images: {', '.join(unknown)}",
-        next_step="read what their vendors, or Debian, say of these versions (images/catalogue.yaml)",
+        file=", ".join(shown for shown, _ in found),
+        problem=f"nobody here knows what is in these images and packages: {', '.join(unknown)}",
+        next_step="read what their vendors, or Debian, say of these versions",
         severity="warning",
     )
-    return Audited((*found.findings, notice), found.summary)
+    return Audited((*audited.findings, notice), audited.summary)
 
 
 def find(packages: Iterable[Component], paths: Sequence[Path], waivers: Sequence[Waiver], now: datetime) -> Audited:
@@ -259,13 +268,14 @@ def _judged(
         # The distribution watches it and has not mended it: there is nothing to take.
         severity = "warning"
     step = _way_out(component, names[0], fixed)
-    for waiver in waivers:
-        if waiver.covers(component.name, names):
-            used.add(waiver)
-            if today > waiver.expires:
-                step = f"the waiver of {waiver.owner} ended on {waiver.expires}: {step}"
-            else:
-                severity, step = "waived", f"until {waiver.expires} by {waiver.owner}: {waiver.reason}"
+    matching = [waiver for waiver in waivers if waiver.covers(component.name, names)]
+    used.update(matching)
+    if matching:
+        last = max(matching, key=lambda waiver: waiver.expires)
+        if today > last.expires:
+            step = f"the waiver of {last.owner} ended on {last.expires}: {step}"
+        else:
+            severity, step = "waived", f"until {last.expires} by {last.owner}: {last.reason}"
     return Weakness(
         file=_places(found),
         problem=problem,

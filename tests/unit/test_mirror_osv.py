@@ -152,7 +152,7 @@ def test_whatever_is_in_it_is_told_in_words(
     assert all(one.problem.isprintable() and one.file.isprintable() for one in found.findings)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=timedelta(seconds=10))
 @given(st.binary(max_size=2000))
 def test_any_bytes_as_a_zip_file_are_told_in_words(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from rtinfra.config import ConfigError
 from rtinfra.images import LocalStore
 from rtinfra.images.image_catalogue import Catalogue
+from rtinfra.local.progress import Reporter
 from rtinfra.mirror import components, weaknesses
 from rtinfra.mirror import lock as locking
 from rtinfra.mirror.cli import app
@@ -174,6 +175,12 @@ def test_a_waiver_counts_on_its_last_day_and_is_shown_with_its_reason(tmp_path: 
     assert (one.severity, one.next_step) == ("waived", "until 2026-11-29 by Kim: not reachable")
 
 
+def test_of_two_waivers_the_longer_one_counts(tmp_path: Path) -> None:
+    both = [waiver(expires="2026-12-31"), waiver(expires="2026-11-01", owner="Lee")]
+    (one,) = held(tmp_path, [component("1.0")], says("CVE-2026-1"), waivers=both)
+    assert (one.severity, one.next_step) == ("waived", "until 2026-12-31 by Kim: not reachable")
+
+
 def test_a_waiver_whose_day_has_passed_is_named_and_counts_no_more(tmp_path: Path) -> None:
     ended = waiver(weakness="P-1", expires="2026-11-28")
     (one,) = held(tmp_path, [component("1.0")], says("P-1", aliases=["CVE-2026-1"]), waivers=[ended])
@@ -323,8 +330,10 @@ def test_packages_of_a_lock_are_asked_about_by_their_sources(here: Site) -> None
 
 
 def test_packages_of_our_own_are_not_debians(here: Site) -> None:
-    lock = here.lock([here.package("rtinfra-otelcol")])
+    lock = here.lock([here.package("rtinfra-otelcol"), here.package("filebeat")])
     assert list(components.of_lock(lock, "x", here.mirror.pool)) == []
+    # Nobody knows what a vendor put into a package.
+    assert components.not_looked_into([lock], LocalStore()) == ["filebeat"]
 
 
 def test_a_whole_audit_of_project_lock_and_images(here: Site, tmp_path: Path) -> None:
@@ -347,7 +356,7 @@ def test_a_whole_audit_of_project_lock_and_images(here: Site, tmp_path: Path) ->
         ]
     ):
         (advisories / f"{number}.json").write_text(json.dumps(content))
-    found = weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [advisories], NOW)
+    found = weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [advisories], NOW, Reporter())
     assert found is not None
     recipes = [f"{image.go.directory}/go.mod:1" for image in store.catalogue.images.values() if image.go]
     assert [(one.file, one.severity) for one in found.findings if isinstance(one, Weakness)] == [
@@ -356,13 +365,16 @@ def test_a_whole_audit_of_project_lock_and_images(here: Site, tmp_path: Path) ->
         ("requirements/runtime.txt:1, mirror.lock.yaml", "error"),
     ]
     last = found.findings[-1]
-    assert (last.severity, last.problem) == ("warning", "nobody here knows what is in these images: grafana")
+    assert (last.severity, last.problem) == (
+        "warning",
+        "nobody here knows what is in these images and packages: grafana",
+    )
 
 
 def test_advisories_that_a_bundle_brought_are_used_without_being_named(here: Site, tmp_path: Path) -> None:
     store, project = LocalStore(tmp_path / "store", Catalogue(images={})), tmp_path / "project"
     lock = kernel_lock(here)
-    assert weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [], NOW) is None
+    assert weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [], NOW, Reporter()) is None
     files = []
     for ecosystem, package, version in ((PYPI, "thing", "2.0"), (DEBIAN, "linux", "6.1.200-1")):
         buffer = io.BytesIO()
@@ -372,7 +384,7 @@ def test_advisories_that_a_bundle_brought_are_used_without_being_named(here: Sit
         blob = here.put("file", buffer.getvalue(), "advisories")
         files.append({"name": f"advisories-{package}.zip", **blob.model_dump(), "why": ["audits"]})
     lock = here.imported(Lock.model_validate({**lock.model_dump(), "files": files}))
-    found = weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [], NOW)
+    found = weaknesses.audit(project, project / "mirror.lock.yaml", here.mirror, store, [], NOW, Reporter())
     assert found is not None
     bundle = f"bundle {bundle_id(lock)}"
     assert [(one.file, one.weakness) for one in found.findings if isinstance(one, Weakness)] == [

@@ -78,7 +78,7 @@ def audit(
     with plain_errors("Nothing was changed."):
         mirror, now, report = mirror_in(directory), datetime.now(UTC), ConsoleReporter()
         found, held = auditing.audit(mirror, now=now, report=report), None
-        weak = weaknesses.audit(PROJECT, PROJECT / lock_file, mirror, LocalStore(), advisories or (), now)
+        weak = weaknesses.audit(PROJECT, PROJECT / lock_file, mirror, LocalStore(), advisories or (), now, report)
         if weak is not None:
             found, held = (*found, *weak.findings), weak.summary
         lines = [f"{one.severity}: {one.file}: {one.problem}\n  Next step: {one.next_step}" for one in found]
