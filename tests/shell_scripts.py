@@ -45,6 +45,8 @@ from rtinfra.local.progress import ConsoleReporter
 from rtinfra.mirror.installer import checking_lines
 from rtinfra.operations.resources import File, Resource
 from rtinfra.paths import PROJECT
+from rtinfra.stack import scripts, surroundings
+from rtinfra.stack_programs import programs_of
 from rtinfra.verify import snapshot
 from rtinfra.verify.questions import questions_of
 
@@ -123,6 +125,14 @@ def of_hosts() -> Iterator[tuple[str, Script]]:
                     yield from _of_path(place, path)
             asked = snapshot.script(questions_of(fleet, host))
             yield f"rendered/{number}/{name}/verification", asking(asked)
+
+            if running := programs_of(fleet, host):
+                place = f"rendered/{number}/{name}/stack"
+                yield f"{place}/status", asking(scripts.status_script(running))
+                yield f"{place}/sizes", asking(scripts.sizes_script(running))
+                yield f"{place}/surroundings", asking(surroundings.script(running))
+                yield f"{place}/restart", Script(scripts.action_script("restart", running))
+                yield f"{place}/reset", Script(scripts.reset_script(running))
 
 
 def _fleet(telemetry: Mapping[str, str], station: tuple[str, ...]) -> Fleet[HostConfig]:
@@ -212,7 +222,7 @@ def everything() -> dict[str, Script]:
     return {name: script for script, name in found.items()}
 
 
-def complaints(scripts: Mapping[str, Script]) -> str:
+def complaints(found: Mapping[str, Script]) -> str:
     """Return what shellcheck says of scripts, empty when it has nothing to say.
 
     Raises:
@@ -223,7 +233,7 @@ def complaints(scripts: Mapping[str, Script]) -> str:
         root = Path(folder)
         (root / ".shellcheckrc").write_bytes((PROJECT / ".shellcheckrc").read_bytes())
         by_dialect: dict[str, list[str]] = {}
-        for name, script in scripts.items():
+        for name, script in found.items():
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(script.text, encoding="utf-8")
@@ -242,13 +252,13 @@ def _said(root: Path, dialect: str, names: Iterable[str]) -> str:
 def main() -> int:
     """Check every script and return the exit code."""
     try:
-        scripts = everything()
-        said = complaints(scripts)
+        found = everything()
+        said = complaints(found)
     except LocalError as error:
         print(error, file=sys.stderr)
         return 2
     print(said, end="")
-    print(f"{len(scripts)} scripts")
+    print(f"{len(found)} scripts")
     return 1 if said else 0
 
 

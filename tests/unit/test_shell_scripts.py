@@ -43,6 +43,7 @@ def test_every_script_template_is_rendered(monkeypatch: pytest.MonkeyPatch) -> N
         "rendered/1/debian-12/robot/usr/local/lib/rtinfra/boot",
         "rendered/1/debian-12/robot/usr/local/bin/rtinfra-preflight",
         "rendered/1/robot/verification",
+        "rendered/2/station/stack/reset",
         "rendered/facts/host",
         "rendered/two-typed-lines",
     ],
