@@ -102,7 +102,7 @@ def of_recipes(project: Path, store: LocalStore) -> Iterator[Component]:
     """Yield the Go modules of the images that are built here, and the Go that those in the store were built with.
 
     Raises:
-        MirrorError: a recipe names no modules.
+        MirrorError: a recipe names no modules, or an image was built with a Go that is no release.
     """
     for name, image in store.catalogue.images.items():
         if image.go is None:
@@ -111,8 +111,13 @@ def of_recipes(project: Path, store: LocalStore) -> Iterator[Component]:
             yield from _modules(path, str(path.relative_to(project)))
         record = store.record(name)
         if record is not None and "toolchain" in record.made_from:
-            version = of_toolchain(str(record.made_from["toolchain"]))
             again = f"install a newer Go, then `rtinfra images build --again {name}`"
+            try:
+                version = of_toolchain(str(record.made_from["toolchain"]))
+            except ValueError as error:
+                raise MirrorError(
+                    f"the image {name} was built with another Go than a release: {error}", again
+                ) from error
             for standard in GO_STANDARD:
                 yield Component(GO, standard, version, f"the Go that built the image {name}", again)
 

@@ -294,6 +294,16 @@ def test_the_go_that_built_an_image_is_asked_about(tmp_path: Path) -> None:
     assert [(one.version, one.where) for one in found] == [("1.25.3", f"the Go that built the image {name}")]
 
 
+def test_a_go_that_is_no_release_is_told_with_the_way_out(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    name = next(name for name, image in store.catalogue.images.items() if image.go)
+    record = {"recipe": "0", "digest": "sha256:0", "made_from": {"toolchain": "devel go1.27-1a2b3c"}}
+    (tmp_path / f"{name}-{store.catalogue.images[name].version}.json").write_text(json.dumps(record))
+    with pytest.raises(MirrorError, match=f"the image {name} was built with another Go") as caught:
+        list(components.of_recipes(PROJECT, store))
+    assert f"`rtinfra images build --again {name}`" in caught.value.next_step
+
+
 def kernel_lock(here: Site) -> Lock:
     """A lock with a package of another source, with a part of a third one in it; and a wheel."""
     image = here.package("linux-image-6.1", "6.1.192-2")
