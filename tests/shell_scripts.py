@@ -53,8 +53,9 @@ from rtinfra.verify.questions import questions_of
 _FIRST_LINE: Final = re.compile(r"#!\s*\S*/(?:env\s+)?(sh|bash|dash)\b")
 _COMMAND: Final = re.compile(r"^(?:Exec|HealthCmd)\w*=[-+!:@]*(.*)$", re.MULTILINE)
 # Answers are taken apart by the shell (2046), not every look uses all variables (2034), file names are the kernel's
-# (2012), and what a program complains of is wanted without what it prints (2069).
-_MEANT_WHEN_ASKING: Final = "SC2012,SC2034,SC2046,SC2069"
+# (2012), what a program complains of is wanted without what it prints (2069), and each question has a shell of its own
+# (2030, 2031).
+_MEANT_WHEN_ASKING: Final = "SC2012,SC2030,SC2031,SC2034,SC2046,SC2069"
 # Fleets in which, together, every role is on a host, with the settings as shipped but for these of `telemetry`.
 _FLEETS: Final[tuple[tuple[Mapping[str, str], tuple[str, ...]], ...]] = (
     ({}, ("gateways", "jaeger", "prometheus", "alertmanager", "mirror_server")),
