@@ -39,7 +39,7 @@ test-all: $(DONE) ## `make test` with its heavy scenarios (long outages, every f
 	@tests/run heavy
 	@$(MAKE) --no-print-directory molecule bench
 
-lint: $(DONE) ## Lint, format, imports, types, security
+lint: $(DONE) ## Lint, format, imports, types, shell scripts, security
 	@tests/run lint
 
 chaos: $(DONE) ## Power cuts at all 20 moments of a deploy; `make test` takes 3 (about 70 minutes without KVM)

@@ -32,8 +32,8 @@ _STORE = "/boot/rtinfra"
 _MENU = "/boot/grub/rtinfra.cfg"
 #: Prints release, command line and our words of the last known good entry, when it is complete; the menu names it.
 KEPT_SCRIPT = f"""d={_STORE}/$(sed -n 's/^# good //p' {_MENU})
-test -s $d/vmlinuz && test -s $d/initrd.img && cat $d/release $d/words &&
-sed -n "s/^PARAMETERS='\\(.*\\)'$/\\1/p" $d/wanted"""
+test -s "$d/vmlinuz" && test -s "$d/initrd.img" && cat "$d/release" "$d/words" &&
+sed -n "s/^PARAMETERS='\\(.*\\)'$/\\1/p" "$d"/wanted"""
 
 # Goes unquoted into a shell script, since a quoted glob would not match anything.
 _PATTERN = re.compile(r"^[A-Za-z0-9.*+~_\-]+$")

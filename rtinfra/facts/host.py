@@ -21,8 +21,8 @@ GRUB_FOLDER = "/boot/grub"
 
 #: One command: the whole script costs one round trip.
 COMMANDS = {
-    "os": ". /etc/os-release; echo $ID-$VERSION_ID",
-    "codename": ". /etc/os-release; echo $VERSION_CODENAME",
+    "os": '. /etc/os-release; echo "$ID-$VERSION_ID"',
+    "codename": '. /etc/os-release; echo "$VERSION_CODENAME"',
     "architecture": "dpkg --print-architecture",
     "kernels": "ls -1 /boot | sed -n 's/^vmlinuz-//p'",
     "memory_kb": "sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo",
@@ -37,7 +37,9 @@ COMMANDS = {
         "grep -sH . /sys/devices/cpu_core/cpus /sys/devices/cpu_atom/cpus /sys/devices/cpu_lowpower/cpus "
         "|| grep -sH . /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity"
     ),
-    "free_mb": ('for d in / /boot /var; do set -- $(stat -f -c "%a %S" $d); echo "$d $(( $1 * $2 / 1048576 ))"; done'),
+    "free_mb": (
+        'for d in / /boot /var; do set -- $(stat -f -c "%a %S" "$d"); echo "$d $(( $1 * $2 / 1048576 ))"; done'
+    ),
     "grub": "command -v update-grub >/dev/null && test -d /boot/grub && echo yes",
     # What started this boot: its name, where it leaves one (UTF-16 behind four bytes, without an end of line, which the
     # next section needs); and whether it speaks as GRUB.

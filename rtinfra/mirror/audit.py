@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from rtinfra import openpgp
-from rtinfra.config.types import Settings
 from rtinfra.local.errors import LocalError
 from rtinfra.local.progress import Reporter
 from rtinfra.mirror import gpg, trust
 from rtinfra.mirror import tree as trees
 from rtinfra.mirror.errors import MirrorError
+from rtinfra.mirror.finding import Finding
 from rtinfra.mirror.gpg import SigningKey
 from rtinfra.mirror.model import Content
 from rtinfra.mirror.release import (
@@ -36,15 +36,6 @@ from rtinfra.mirror.release import (
 from rtinfra.mirror.store import Mirror, State
 
 _PUBLISH = "rtinfra mirror publish"
-
-
-class Finding(Settings):
-    """Something that is not as it should be."""
-
-    file: str
-    problem: str
-    next_step: str
-    severity: Literal["error", "warning"] = "error"
 
 
 def audit(mirror: Mirror, *, now: datetime, report: Reporter) -> tuple[Finding, ...]:

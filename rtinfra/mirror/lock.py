@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
@@ -25,7 +26,7 @@ from rtinfra.local.progress import Reporter
 from rtinfra.mirror import images, tool, wheels
 from rtinfra.mirror.apt import AptRoot, LocalFile, Solution, read_local
 from rtinfra.mirror.errors import MirrorError
-from rtinfra.mirror.model import FORMAT, Blob, Content, Lock, LockedFile, LockedWheel
+from rtinfra.mirror.model import ADVISORIES, FORMAT, Blob, Content, Lock, LockedFile, LockedWheel
 from rtinfra.mirror.pool import Pool, require_space
 from rtinfra.mirror.required import TOOL, Required, WheelSet
 from rtinfra.mirror.store import Mirror
@@ -47,6 +48,8 @@ class Sources:
     archive: Archive
     store: LocalStore
     project: Path
+    advisories: tuple[Path, ...] = ()
+    """Files with advisories, for audits on the closed side."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ def lock(
         ConfigError: the lock that is there is wrong; with the line.
         MirrorError: something cannot be had, or an archive is older than when it was locked before.
     """
+    carried = [_advisories_name(one) for one in sources.advisories]
+    if len(set(carried)) != len(carried):
+        raise MirrorError("two files with advisories have one name", "name each after its ecosystem: PyPI.zip, Go.zip")
     before = read(path) if path.exists() else None
     with mirror.working("locking a mirror"):
         solution = AptRoot(mirror.root / "apt", sources.archive, required.settings, report).resolve(required.packages)
@@ -154,6 +160,7 @@ def _complete(required: Required, solution: Solution, mirror: Mirror, sources: S
         files=(
             *requirements,
             _file(pool, tool.archive_name(sources.project), tool.archive(sources.project), (TOOL,)),
+            *(_file(pool, _advisories_name(path), path.read_bytes(), ("audits",)) for path in sources.advisories),
         ),
     )
 
@@ -185,6 +192,21 @@ def _file(pool: Pool, name: str, data: bytes, why: tuple[str, ...]) -> LockedFil
     file = LockedFile(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest(), why=why)
     pool.add_bytes(Content(file.sha256, file.size, "file", name), data)
     return file
+
+
+def _advisories_name(path: Path) -> str:
+    """What a file with advisories is called in the lock.
+
+    Raises:
+        MirrorError: it is no .zip file, or its name is none that can be carried.
+    """
+    name = f"{ADVISORIES}{path.name}"
+    if path.suffix != ".zip" or not path.is_file():
+        raise MirrorError(f"{path} is no .zip file", "docs/offline.md, Weaknesses, says where advisories come from")
+    try:
+        return LockedFile(name=name, size=0, sha256="0" * 64, why=("audits",)).name
+    except ValidationError as error:
+        raise MirrorError(f"{path.name} is no plain file name", "name it after its ecosystem: PyPI.zip") from error
 
 
 # ---- against the lock that was there ----------------------------------------------------------------------

@@ -28,6 +28,8 @@ Document = TypeVar("Document", bound=Settings)
 FORMAT = 1
 #: Name of the lock in the project folder.
 LOCK_NAME = "mirror.lock.yaml"
+#: What names of files with advisories begin with; a .zip file of its ecosystem each.
+ADVISORIES = "advisories-"
 #: Origin of packages that came as files of this computer: vendors' packages, our own, local kernels.
 LOCAL = "local"
 
@@ -157,7 +159,7 @@ class LockedWheel(Settings):
 
 
 class LockedFile(Settings):
-    """Anything else: this tool itself, requirement files."""
+    """Anything else: this tool itself, requirement files, advisories."""
 
     name: FileName
     size: Size

@@ -10,6 +10,7 @@ if systemctl "$1" "$2"; then
 fi
 journalctl --no-pager -n 30 -u "$2" >&2
 # There is a way back only when it ran before: all files of a first start are new, and stay for a look at them.
+# shellcheck disable=SC2010 # whether there is any other name, not which
 ls -A "$previous" 2>/dev/null | grep -qvx paths || exit 1
 place=PLACE_PL
 while read -r path; do

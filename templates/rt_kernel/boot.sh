@@ -118,7 +118,7 @@ remember() {
 # store_entry RELEASE ARGUMENTS: freeze image, initrd and command line of a kernel in a folder named by their hash, and
 # print that name. Links where the file system has them: a frozen copy costs no space, and stays when the original is replaced.
 store_entry() {
-    local image=/boot/vmlinuz-$1 initrd=/boot/initrd.img-$1 file sums name
+    local image="/boot/vmlinuz-$1" initrd="/boot/initrd.img-$1" file sums name
     for file in "$image" "$initrd"; do
         [ -s "$file" ] || fail "$file is missing or empty; run \`dpkg-reconfigure linux-image-$1\` on the host"
     done
@@ -213,7 +213,7 @@ follow() {
 
 # record ID STATUS REASON [ATTEMPT]: what became of a trial, for the deploy that comes to look. ended: without a verdict.
 record() {
-    local attempt=${4:-1}
+    local attempt="${4:-1}"
     [ -n "${4-}" ] || [ "$(value id "$state")" != "$1" ] || attempt=$(value attempt "$state")
     printf 'id=%s\nstatus=%s\nattempt=%s\nrelease=%s\nat=%s\nboot=%s\nreason=%s\n' "$1" "$2" \
         "$attempt" \
@@ -369,6 +369,7 @@ settle() {
     esac
     if [ "$id" = "$(entry good)" ]; then record "$id" promoted "proven"; return 0; fi
     {
+        # shellcheck disable=SC2012 # names that kernel and systemd give
         ls /var/lib/systemd/pstore/*/dmesg.txt /sys/fs/pstore/* 2>/dev/null | tail -n 1 | xargs -r tail -n 40
         # The boot before this one, when it got as far as a journal.
         before=$(journalctl -b -1 -k -o cat --no-pager 2>/dev/null | grep -m 1 -c "rtinfra.trial=$id" || true)

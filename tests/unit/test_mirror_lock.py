@@ -74,6 +74,7 @@ class Place:
     root: Path
     upstream: Upstream
     required: Required
+    advisories: tuple[Path, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -85,7 +86,8 @@ class Place:
 
     @property
     def sources(self) -> locking.Sources:
-        return locking.Sources(self.upstream.archive(), store_with(self.root / "store"), self.root / "project")
+        store, project = store_with(self.root / "store"), self.root / "project"
+        return locking.Sources(self.upstream.archive(), store, project, self.advisories)
 
     def lock(self, renew: bool = False) -> locking.Locked:
         return locking.lock(self.required, self.path, self.mirror, self.sources, Reporter(), renew=renew)
@@ -115,6 +117,36 @@ def place(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 # ---- making it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_files_with_advisories_are_carried(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "PyPI.zip").write_bytes(b"PK\x05\x06" + b"\0" * 18)
+    place.advisories = (tmp_path / "PyPI.zip",)
+    lock = place.lock().lock
+    (carried,) = (file for file in lock.files if file.name == "advisories-PyPI.zip")
+    assert place.mirror.pool.read(carried.sha256) == (tmp_path / "PyPI.zip").read_bytes()
+    assert not place.lock().changed
+
+
+@pytest.mark.parametrize("names, reason", [(["none.zip"], "is no .zip file"), (["a b.zip"], "is no plain file name")])
+def test_a_file_with_advisories_that_cannot_be_carried_is_refused_first(
+    place: Place, tmp_path: Path, names: list[str], reason: str
+) -> None:
+    (tmp_path / "a b.zip").touch()
+    place.advisories = tuple(tmp_path / name for name in names)
+    with pytest.raises(MirrorError, match=reason):
+        place.lock()
+    assert not place.mirror.root.exists()
+
+
+def test_two_files_with_advisories_of_one_name_are_refused(place: Place, tmp_path: Path) -> None:
+    for ecosystem in ("PyPI", "Go"):
+        (tmp_path / ecosystem).mkdir()
+        (tmp_path / ecosystem / "all.zip").touch()
+    place.advisories = (tmp_path / "PyPI" / "all.zip", tmp_path / "Go" / "all.zip")
+    with pytest.raises(MirrorError, match="have one name"):
+        place.lock()
 
 
 @pytest.mark.slow

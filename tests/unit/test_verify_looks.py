@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from roles.fleet import load_hosts
 from rtinfra.facts import output_sections
 from rtinfra.paths import PROJECT
-from rtinfra.verify.look import memory, packages, threads
+from rtinfra.verify.look import memory, mirror_client, packages, threads
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.questions import Questions
 from rtinfra.verify.snapshot import LOOKS, Look, SnapshotError, commands, parse, script
@@ -178,3 +178,15 @@ def test_a_package_of_two_architectures_is_there_when_one_is() -> None:
     seen = packages.read(Answer({"packages": lines}))
     assert (seen.state("libc6"), seen.all["libc6"].version) == ("installed", "2.41-12")
     assert [seen.state(name) for name in ("nano", "half", "vim")] == ["config-files", "unpacked", "absent"]
+
+
+def test_apt_is_not_asked_in_the_root_of_a_host_without_temporary_folders(
+    asked: list[Questions], tmp_path: Path
+) -> None:
+    """An empty name of the folder would have been `/lists`, written by root."""
+    for name, text in {"mktemp": "exit 1", **dict.fromkeys(("mkdir", "rm", "apt-get"), 'echo "$0 $*"')}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    fresh = mirror_client.ask(asked[-1])["mirror_fresh"]
+    run = subprocess.run(["/bin/sh", "-c", fresh], env={"PATH": str(tmp_path)}, capture_output=True, check=False)
+    assert run.stdout == b""

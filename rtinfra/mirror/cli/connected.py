@@ -44,6 +44,15 @@ def lock_mirror(
     renew: Annotated[
         bool, typer.Option("--renew", help="Date the lock today even when nothing changed: it is good for longer.")
     ] = False,
+    advisories: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--advisories",
+            help="A .zip file of advisories in the OSV format, for `rtinfra mirror audit` on the closed side. May be"
+            " given several times; without it none are carried.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find out what the hosts of the inventory install today, and write it down. Needs a connection.
@@ -55,6 +64,8 @@ def lock_mirror(
         rtinfra mirror lock
 
         rtinfra mirror lock --inventory inventory/hosts.yaml --directory /srv/mirror
+
+        rtinfra mirror lock --advisories PyPI.zip --advisories Go.zip --advisories Debian.zip
     """
     with plain_errors(_KEPT):
         store = LocalStore()
@@ -63,7 +74,9 @@ def lock_mirror(
             required,
             PROJECT / lock_file,
             mirror_in(directory),
-            locking.Sources(discover(suite=required.settings.suite, for_guests=False), store, PROJECT),
+            locking.Sources(
+                discover(suite=required.settings.suite, for_guests=False), store, PROJECT, tuple(advisories or ())
+            ),
             ConsoleReporter(),
             renew=renew,
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rtinfra.commands import EXIT_FAILED, plain_errors
+from rtinfra.images import LocalStore
 from rtinfra.local.progress import ConsoleReporter, megabytes
 from rtinfra.mirror import audit as auditing
 from rtinfra.mirror import lock as locking
-from rtinfra.mirror import upkeep
+from rtinfra.mirror import upkeep, weaknesses
 from rtinfra.mirror.cli.common import LOCK, DirectoryOption, JsonOption, LockOption, app, lock_of, mirror_in, show
 from rtinfra.mirror.diff import diff_locks
 from rtinfra.mirror.errors import MirrorError
@@ -42,8 +44,26 @@ def diff(
 
 
 @app.command("audit")
-def audit(directory: DirectoryOption = None, as_json: JsonOption = False) -> None:
+def audit(
+    advisories: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--advisories",
+            help="Also hold all packages against advisories in the OSV format: a .json file, a .zip file of them (the"
+            " `all.zip` of an ecosystem), or a folder of both. May be given several times. Default: those that the lock"
+            " brought (`rtinfra mirror lock --advisories`).",
+            show_default=False,
+        ),
+    ] = None,
+    lock_file: LockOption = LOCK,
+    directory: DirectoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Read everything again: is the pool what the locks say, and the live release what was published? Changes nothing.
+
+    With advisories also: has a package a known weakness? Python, Go and Debian packages of the lock, of the live
+    release, of the tool itself and of the images that are built here. Needs no network. What audit-waivers.yaml
+    waives is shown and does not count.
 
     Exit 1 when something is wrong.
 
@@ -52,12 +72,20 @@ def audit(directory: DirectoryOption = None, as_json: JsonOption = False) -> Non
         rtinfra mirror audit
 
         rtinfra mirror audit --directory /srv/rtinfra-mirror --json
+
+        rtinfra mirror audit --advisories PyPI.zip --advisories Go.zip --advisories Debian.zip
     """
     with plain_errors("Nothing was changed."):
-        found = auditing.audit(mirror_in(directory), now=datetime.now(UTC), report=ConsoleReporter())
+        mirror, now, report = mirror_in(directory), datetime.now(UTC), ConsoleReporter()
+        found, held = auditing.audit(mirror, now=now, report=report), None
+        weak = weaknesses.audit(PROJECT, PROJECT / lock_file, mirror, LocalStore(), advisories or (), now, report)
+        if weak is not None:
+            found, held = (*found, *weak.findings), weak.summary
         lines = [f"{one.severity}: {one.file}: {one.problem}\n  Next step: {one.next_step}" for one in found]
         show(
-            {"findings": [one.to_json() for one in found]}, "\n".join(lines) or "everything is as it should be", as_json
+            {"findings": [one.to_json() for one in found], "held": held},
+            "\n".join([*(lines or ["everything is as it should be"]), *([held] if held else [])]),
+            as_json,
         )
         if any(one.severity == "error" for one in found):
             raise typer.Exit(EXIT_FAILED)

@@ -69,10 +69,10 @@ def ask(questions: Questions) -> Mapping[str, str]:
     logs, checkpoints = shlex.quote(places.log_dir), shlex.quote(places.checkpoint_dir)
     return {
         **{f"json {name}": f"cat {shlex.quote(places.config_dir)}/{name}.json" for name in DOCUMENTS},
-        "rt_cmdline": "tr '\\0' '\\n' </proc/$rt/cmdline",
-        "rt_uid": "stat -c %U /proc/$rt; stat -c %U /proc/$non_rt",
-        "rt_limits": "cat /proc/$rt/limits",
-        "open_logs": f"readlink /proc/$rt/fd/* /proc/$non_rt/fd/* | grep -F {logs}/",
+        "rt_cmdline": "tr '\\0' '\\n' <\"/proc/$rt/cmdline\"",
+        "rt_uid": 'stat -c %U "/proc/$rt"; stat -c %U "/proc/$non_rt"',
+        "rt_limits": 'cat "/proc/$rt/limits"',
+        "open_logs": f'readlink "/proc/$rt/fd"/* "/proc/$non_rt/fd"/* | grep -F {logs}/',
         "log_tails": foreign.last_lines(places.log_dir, ("rt_process.log", "non_rt_process.log")),
         "checkpoint_dir": f"stat -c '%a %U %G' {checkpoints}",
         # Times alone: names are the application's words.

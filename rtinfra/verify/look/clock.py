@@ -13,8 +13,8 @@ from rtinfra.verify.questions import Questions
 # names of functions stand between NULs. What sets the clock once, as hwclock does, calls others.
 _KEEPERS: Final = r"""grep -slE '^CapEff:.[0-9a-f]{9}[2367abef][0-9a-f]{6}$' /proc/[0-9]*/status |
 while IFS=/ read -r _ _ pid _; do
-    [ -e /proc/$pid/exe ] && grep -szqxE '(clock_|ntp_)?adjtimex?' /proc/$pid/exe || continue
-    printf '%s %s\n' "$pid" "$(tr '\0\n' '  ' </proc/$pid/cmdline)"
+    [ -e "/proc/$pid/exe" ] && grep -szqxE '(clock_|ntp_)?adjtimex?' "/proc/$pid/exe" || continue
+    printf '%s %s\n' "$pid" "$(tr '\0\n' '  ' <"/proc/$pid/cmdline")"
 done"""
 
 

@@ -40,7 +40,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
         "machine_id": "{ echo rtinfra; cat /etc/machine-id; } | sha256sum",
         "host_key": (
             "for key in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_*_key.pub; do "
-            "ssh-keygen -l -f $key && break; done | cut -d' ' -f2"
+            "ssh-keygen -l -f \"$key\" && break; done | cut -d' ' -f2"
         ),
         "boot_id": "cat /proc/sys/kernel/random/boot_id",
         "machine": (

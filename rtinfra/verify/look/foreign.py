@@ -58,6 +58,7 @@ def last_lines(directory: str, names: Sequence[str]) -> str:
 def _as_owner(directory: str, program: str) -> str:
     place = shlex.quote(directory)
     return (
-        f"timeout -k 1 {_SECONDS} setpriv --reuid $(stat -c %u {place}) --regid $(stat -c %g {place}) --clear-groups "
+        f'timeout -k 1 {_SECONDS} setpriv --reuid "$(stat -c %u {place})" --regid "$(stat -c %g {place})" '
+        "--clear-groups "
         f"perl -MFcntl=:DEFAULT,:mode -e {shlex.quote(_READER + program)} {place}"
     )

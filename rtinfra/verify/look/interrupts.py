@@ -21,10 +21,10 @@ _FILES: Final = (
 _COUNTS: Final = "cat /proc/interrupts"
 # An interrupt that refuses even the value it has is placed by the kernel alone (managed, per CPU, timer). Only
 # those are tried that are not where the default puts them: shell built-ins, no fork.
-_IMMOVABLE: Final = f"""read default <{_DEFAULT}
+_IMMOVABLE: Final = f"""read -r default <{_DEFAULT}
 for d in /proc/irq/[0-9]*; do
-    read mask <$d/smp_affinity || continue
-    [ "$mask" = "$default" ] || echo "$mask" >$d/smp_affinity || echo ${{d##*/}}
+    read -r mask <"$d/smp_affinity" || continue
+    [ "$mask" = "$default" ] || echo "$mask" >"$d/smp_affinity" || echo "${{d##*/}}"
 done"""
 
 

@@ -79,7 +79,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
     return {
         "kernel": "uname -r; uname -v",
         "kernel_config": (
-            "grep -h '^CONFIG_PREEMPT_RT=' /boot/config-$(uname -r) || "
+            "grep -h '^CONFIG_PREEMPT_RT=' \"/boot/config-$(uname -r)\" || "
             "zcat /proc/config.gz | grep '^CONFIG_PREEMPT_RT='"
         ),
         "cmdline": "cat /proc/cmdline",

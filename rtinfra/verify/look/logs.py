@@ -29,7 +29,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
             "journalctl -b -q --no-pager -n 8 -o json --output-fields=JOURNAL_NAME,JOURNAL_PATH,MAX_USE,DISK_KEEP_FREE "
             "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"
         ),
-        "journal_file": "ls -d /var/log/journal/$(cat /etc/machine-id)/system.journal",
+        "journal_file": 'ls -d "/var/log/journal/$(cat /etc/machine-id)/system.journal"',
         # A rehearsal (-d) of rotating everything now (-f).
         "logrotate": (
             "command -v logrotate && "

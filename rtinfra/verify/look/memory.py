@@ -55,7 +55,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
     """Ask for the mappings of the real-time process, `$rt`."""
     if not questions.application:
         return {}
-    return {"numa_maps": "cat /proc/$rt/numa_maps", "smaps_rollup": "cat /proc/$rt/smaps_rollup"}
+    return {"numa_maps": 'cat "/proc/$rt/numa_maps"', "smaps_rollup": 'cat "/proc/$rt/smaps_rollup"'}
 
 
 def read(answer: Answer) -> Memory:

@@ -78,7 +78,7 @@ def ask(questions: Questions) -> Mapping[str, str]:
 def _commands(place: MirrorPlace, is_same_host: bool, marker: str) -> Mapping[str, str]:
     # Lists of its own, no cache: what the host has is neither used nor changed.
     apt = (
-        "-o Dir::State::lists=$t/lists -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Debug::NoLocking=1 "
+        '-o Dir::State::lists="$t/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Debug::NoLocking=1 '
         "-o APT::Sandbox::User=root"
     )
 
@@ -86,11 +86,11 @@ def _commands(place: MirrorPlace, is_same_host: bool, marker: str) -> Mapping[st
         if is_same_host:
             return f"cat {shlex.quote(place.live)}/{name}; echo"
         helper = "/usr/lib/apt/apt-helper -o APT::Sandbox::User=root download-file"
-        return f"{helper} {shlex.quote(f'{place.url}/{name}')} $t/{name} >&2 && cat $t/{name}; echo"
+        return f'{helper} {shlex.quote(f"{place.url}/{name}")} "$t/{name}" >&2 && cat "$t/{name}"; echo'
 
     fresh = {
         "mirror_update": f"apt-get -q {apt} update --error-on=any 2>&1 >/dev/null; echo status $?",
-        "mirror_index": "cat $t/lists/*InRelease",
+        "mirror_index": 'cat "$t/lists"/*InRelease',
         "mirror_versions": (
             f"apt-get -s -q {apt} --no-install-recommends --allow-downgrades full-upgrade | grep -E '^(Inst|Remv) '"
         ),
@@ -103,7 +103,9 @@ def _commands(place: MirrorPlace, is_same_host: bool, marker: str) -> Mapping[st
         "mirror_options": f"apt-config dump {' '.join(APT_OPTIONS)}",
         # The markers that the inner script prints begin sections of their own.
         "mirror_fresh": (
-            f"t=$(mktemp -d); trap 'rm -rf $t' EXIT; mkdir -p $t/lists/partial\n{output_sections.script(fresh, marker)}"
+            # Without a folder of its own apt would work in the host's root.
+            't=$(mktemp -d) || exit; trap \'rm -rf "$t"\' EXIT; mkdir -p "$t/lists/partial"\n'
+            f"{output_sections.script(fresh, marker)}"
         ),
         "mirror_key": f"cat {KEY}",
         "mirror_recorded": f"cat {RECORD}",

@@ -57,12 +57,12 @@ def _commands(place: MirrorPlace) -> Mapping[str, str]:
         "mirror_release": ask("GET", "/release.json"),
         "mirror_registry": ask("GET", "/v2/"),
         "mirror_upload": ask("POST", UPLOAD),
-        "mirror_listening": "ss -Hltn | while read -r _ _ _ address _; do echo $address; done",
+        "mirror_listening": 'ss -Hltn | while read -r _ _ _ address _; do echo "$address"; done',
         "mirror_private": (
             f"find {CERTIFICATES} {quoted}/keys \\( -name '*.key' -o -path {quoted}/keys \\) -printf '%m %u %p\\n'"
         ),
         "mirror_published": (
-            f"for d in {quoted}/published/[0-9A-Za-z]*/; do tr -d '\\n' <$d/release.json && echo; done"
+            f"for d in {quoted}/published/[0-9A-Za-z]*/; do tr -d '\\n' <\"$d/release.json\" && echo; done"
         ),
     }
 
