@@ -61,7 +61,7 @@ def access(settings: PacketFilterSettings, view: FleetView) -> Access:
     """Return what the filter of the view's host lets through."""
     listeners = view.listeners()
     ours = {PortOf(transport, listener.port) for listener in listeners for transport in listener.transports}
-    ssh = {PortOf("tcp", _SSH), PortOf("tcp", view.ssh_port)} - ours
+    ssh = ssh_ports(view) - ours
     also = [
         Opening(PortOf(entry.protocol, entry.port), network)
         for entry in settings.also_open
@@ -80,6 +80,11 @@ def access(settings: PacketFilterSettings, view: FleetView) -> Access:
         published=_collapsed(also),
         is_closed=settings.default == "drop",
     )
+
+
+def ssh_ports(view: FleetView) -> frozenset[PortOf]:
+    """Return the ports that logins come in at."""
+    return frozenset((PortOf("tcp", _SSH), PortOf("tcp", view.ssh_port)))
 
 
 def peers_without_address(view: FleetView) -> Iterator[tuple[str, str]]:
