@@ -213,9 +213,10 @@ class Store(Generic[S]):
 
 @dataclass(frozen=True)
 class StoreAt:
-    """A store as the fleet runs it."""
+    """A store as the fleet runs it. `host` is the one that is asked what it stores: there, since others may not."""
 
     role: str
+    host: str
     signal: Signal
     exporter: str
     targets: tuple[str, ...]

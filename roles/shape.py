@@ -451,6 +451,7 @@ class Role(AnyRole, Generic[S]):
         trace, log = store.trace_search, store.log_search
         return StoreAt(
             role=self.name,
+            host=first.host,
             signal=store.signal,
             exporter=store.exporter,
             targets=tuple(store.ingest(member) for member in (members if store.spreads else members[:1])),
