@@ -61,7 +61,9 @@ def access(settings: PacketFilterSettings, view: FleetView) -> Access:
     """Return what the filter of the view's host lets through."""
     listeners = view.listeners()
     ours = {PortOf(transport, listener.port) for listener in listeners for transport in listener.transports}
-    ssh = ssh_ports(view) - ours
+    is_closed, is_guarded = settings.default == "drop", not set(settings.ssh_from) >= _EVERYBODY
+    # Where everything that is not ours is open anyway, no rule is about it.
+    ssh = ssh_ports(view) - ours if is_closed or is_guarded else frozenset()
     also = [
         Opening(PortOf(entry.protocol, entry.port), network)
         for entry in settings.also_open
@@ -78,7 +80,7 @@ def access(settings: PacketFilterSettings, view: FleetView) -> Access:
         guarded=tuple(sorted(ssh)) if is_guarded else (),
         openings=_collapsed(openings),
         published=_collapsed(also),
-        is_closed=settings.default == "drop",
+        is_closed=is_closed,
     )
 
 

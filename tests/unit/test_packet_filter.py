@@ -127,7 +127,7 @@ def test_an_agent_is_open_to_prometheus_and_to_itself_only() -> None:
     fleet = view(agents=here(), gateways=at("gw", "192.0.2.7"))
     found = access(settings(), fleet)
     assert PortOf("tcp", fleet.required(AGENTS).node_exporter.port) in found.ours
-    assert {opening.port.number for opening in found.openings} == {22}, "nobody scrapes here"
+    assert found.openings == (), "nobody scrapes here"
 
 
 def test_what_the_operator_opens_is_open() -> None:
@@ -140,7 +140,13 @@ def test_what_the_operator_opens_is_open() -> None:
 def test_the_inventorys_port_of_ssh_is_one_too() -> None:
     found = access(settings(ssh_from=["192.0.2.0/24"]), replace(view(), ssh_port=2222))
     assert found.guarded == (PortOf("tcp", 22), PortOf("tcp", 2222))
-    assert access(settings(), view()).guarded == (), "everybody may log in"
+    assert {(one.port.number, str(one.network)) for one in found.openings} == {
+        (22, "192.0.2.0/24"),
+        (2222, "192.0.2.0/24"),
+    }
+    everybody = access(settings(), view())
+    assert (everybody.guarded, everybody.openings) == ((), ()), "no rule is about it"
+    assert access(settings(default="drop"), view()).openings, "but where all else is closed"
 
 
 def test_a_host_with_a_name_for_an_address_is_refused_where_it_has_to_be_let_in() -> None:

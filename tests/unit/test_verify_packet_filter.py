@@ -65,15 +65,11 @@ def part(parts: list[Any], kind: str, name: str = "") -> Any:
 
 
 def _opened(parts: list[Any]) -> None:
-    part(parts, "set", "open4")["elem"].append({"concat": ["tcp", 8080, "192.0.2.9"]})
+    part(parts, "set", "open4").setdefault("elem", []).append({"concat": ["tcp", 8080, "192.0.2.9"]})
 
 
 def _forgotten(parts: list[Any]) -> None:
     part(parts, "set", "ours")["elem"].pop()
-
-
-def _closed(parts: list[Any]) -> None:
-    part(parts, "set", "open6")["elem"].clear()
 
 
 def _harmless(parts: list[Any]) -> None:
@@ -94,7 +90,6 @@ def _policy(parts: list[Any]) -> None:
     [
         (_opened, "tcp 8080 192.0.2.9/32"),
         (_forgotten, "tcp 8081"),
-        (_closed, "tcp 22 ::/0"),
         (_harmless, "ours accept"),
         (_before_all, "5"),
         (_policy, "drop"),
@@ -104,6 +99,13 @@ def test_another_table_is_no_filter(verify: Verify, change: Callable[[list[Any]]
     found = verify(changed(change))["L-15.1"]
     assert found.status is Status.FAIL
     assert named in f"{found.actual} {found.expected}"
+
+
+def test_what_has_to_be_open_and_is_not_is_named(verify: Verify) -> None:
+    opened = '{packet_filter: {also_open: [{port: 2049, protocol: tcp, networks: ["192.0.2.0/24"]}]}}'
+    found = verify(settings=opened)["L-15.1"]
+    assert found.status is Status.FAIL
+    assert "tcp 2049 192.0.2.0/24" in found.actual
 
 
 def test_a_table_that_is_gone_is_missed(verify: Verify) -> None:
