@@ -7,6 +7,7 @@ it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,8 @@ def _command(verb: str, stdin: str | None = None) -> StringCommand:
 def _confirm(state: State, host: Host) -> bool:
     """Log in anew, with the rules on trial. When that fails, wait until the host has its former ones, and say so."""
     deadline = time.monotonic() + TRIAL_SECONDS + _GRACE_SECONDS
+    # Its own words about a login that fails are told below, in ours.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     reason = _login(state, host, _LOGIN_SECONDS)
     if reason is None:
         return True
