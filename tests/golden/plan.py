@@ -75,7 +75,8 @@ def _without_reboot(batch: Batch) -> Batch:
 
 
 def steps_of(state: State, target: Target) -> None:
-    """Add the operations of deploy.py."""
+    """Add the operations of deploy.py, of a host without a mirror."""
+    add_deploy(state, target.supply)
     add_deploy(state, target.guard)
     add_op(state, packages.installed, name="packages", names=target.composed.packages)
     add_deploy(state, target.protect)
