@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -164,12 +163,12 @@ def computers(**addresses: Sequence[str]) -> Iterator[list[Computer]]:
     have_tools()
     found: list[Computer] = []
     try:
-        first = Computer(_namespace(None))
+        first = Computer(_namespace())
         found.append(first)
         first.run("sh", "-ec", "ip link set lo up; ip link add lan type bridge; ip link set lan up")
         names = list(addresses)
         for _ in names[1:]:
-            found.append(Computer(_namespace(first.pid)))
+            found.append(Computer(_namespace()))
         for number, (computer, name) in enumerate(zip(found, names, strict=True)):
             card = "lan"
             if number:
@@ -186,23 +185,15 @@ def computers(**addresses: Sequence[str]) -> Iterator[list[Computer]]:
             computer.holder.communicate()
 
 
-def _namespace(beside: str | None) -> subprocess.Popen[bytes]:
-    """Start the process that holds a network namespace, for all but root inside the user namespace of another."""
-    prefix: list[str] = []
-    flags = ["--net", "--mount"]
-    if os.geteuid() != 0:
-        if beside is None:
-            flags.append("--map-root-user")
-        else:
-            prefix = ["nsenter", f"--target={beside}", "--user", "--preserve-credentials"]
+def _namespace() -> subprocess.Popen[bytes]:
+    """Start the process that holds a network namespace."""
     # What programs note in /run is that computer's own.
     last = ["sh", "-c", "mount -t tmpfs none /run && echo ready && exec sleep infinity"]
-    holder = subprocess.Popen([*prefix, "unshare", *flags, *last], stdout=subprocess.PIPE)
+    holder = subprocess.Popen(["unshare", "--net", "--mount", *last], stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"ready\n", "there is no network namespace to be had"
     return holder
 
 
 def _enter(pid: str) -> list[str]:
-    user = ["--user", "--preserve-credentials"] if os.geteuid() != 0 else []
-    return ["nsenter", f"--target={pid}", "--net", "--mount", *user, "--"]
+    return ["nsenter", f"--target={pid}", "--net", "--mount", "--"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ from roles.grafana.model import GRAFANA
 from roles.host import _ports
 from roles.jaeger.model import JAEGER
 from roles.packet_filter.access import Access, Opening, PortOf, access, peers_without_address
-from roles.packet_filter.model import PacketFilterSettings
+from roles.packet_filter.model import OpenPortSettings, PacketFilterSettings
 from roles.packet_filter.role import ROLE, rules
 from roles.prometheus.model import PROMETHEUS
 from roles.shape import AnyRole, FleetView, Role
@@ -30,6 +32,8 @@ from rtinfra.operations.resources import Absent, File
 from rtinfra.paths import PROJECT
 from tests.unit.filter_site import Computer, computers
 from tests.unit.telemetry_site import at, here, rt_app, shipped, view
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
 
 #: Everything that runs somewhere, on one host.
 ALL = tuple(role for role in ROLES if isinstance(role, Role) and role.listens)
@@ -244,6 +248,7 @@ def numbers(names: Mapping[str, object], transport: str) -> list[int]:
 
 
 @pytest.mark.slow
+@needs_root
 @pytest.mark.parametrize(
     ("host", "peer", "own"), [(HOST, PEER, "127.0.0.1"), (HOST6, PEER6, "::1")], ids=["ipv4", "ipv6"]
 )
@@ -275,6 +280,7 @@ def test_the_kernel_lets_peers_in_and_nobody_else(
 
 
 @pytest.mark.slow
+@needs_root
 def test_who_may_not_log_in_begins_nothing_new(lan: list[Computer]) -> None:
     here_, there, stranger = lan
     restricted = rules(settings(ssh_from=[f"{PEER}/32"]), view())
@@ -288,6 +294,7 @@ def test_who_may_not_log_in_begins_nothing_new(lan: list[Computer]) -> None:
 
 
 @pytest.mark.slow
+@needs_root
 def test_what_a_closed_host_asks_for_it_gets(lan: list[Computer]) -> None:
     here_, _, stranger = lan
     here_.load(rules(settings(default="drop"), view()))
@@ -296,16 +303,21 @@ def test_what_a_closed_host_asks_for_it_gets(lan: list[Computer]) -> None:
         assert here_.tries(STRANGER6, "tcp:8080") == {"tcp:8080": "open"}, "neighbours are found"
 
 
+SHIPPED, NOBODY = shipped("packet_filter"), view()
 networks = st.one_of(
     st.tuples(st.ip_addresses(v=4), st.integers(0, 32)), st.tuples(st.ip_addresses(v=6), st.integers(0, 128))
 ).map(lambda pair: str(ip_network((pair[0], pair[1]), strict=False)))
 
 
+@hypothesis.settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["tcp", "udp"]), st.integers(1, 65535), networks), max_size=40))
 def test_no_network_lies_in_another_of_the_same_port(entries: list[tuple[str, int, str]]) -> None:
     """The kernel would refuse the set."""
-    opened = [{"port": port, "protocol": protocol, "networks": [network]} for protocol, port, network in entries]
-    found = access(settings(also_open=opened), view()).openings
+    opened = tuple(
+        OpenPortSettings.model_validate({"port": port, "protocol": protocol, "networks": [network]})
+        for protocol, port, network in entries
+    )
+    found = access(SHIPPED.model_copy(update={"also_open": opened}), NOBODY).openings
     for one in found:
         others = [other for other in found if other.port == one.port and other is not one]
         assert not any(_inside(one, other) for other in others)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from rtinfra.operations.packet_filter import PacketFilter
 from rtinfra.operations.resources import File
 from tests.unit.filter_site import Computer, computers
 from tests.unit.telemetry_site import here, shipped, view
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
 
 _RUN = """#!/bin/sh
 for word; do case "$word" in --on-active=*) seconds=${word#*=} ;; esac; done
@@ -67,7 +70,7 @@ def eventually(host: Computer, text: str) -> None:
         time.sleep(0.1)
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_root]
 
 
 def test_who_is_not_heard_of_again_has_the_old_rules(host: Computer, tmp_path: Path) -> None:

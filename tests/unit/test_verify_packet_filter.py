@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from rtinfra.verify.look.sockets import Listening, listening
 from tests.record_looks import PLACE, rt_host
 from tests.unit.filter_site import computers
 from tests.unit.telemetry_site import at, here, shipped, view
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
 
 Verify = Callable[..., dict[str, Any]]
 CONTROLS = ("L-15.1", "L-15.2", "L-15.3", "L-15.4")
@@ -163,6 +166,7 @@ def test_what_is_for_the_host_alone_and_open_is_found(verify: Verify) -> None:
 
 
 @pytest.mark.slow
+@needs_root
 @pytest.mark.parametrize("default", ["accept", "drop"])
 def test_what_the_real_nft_says_of_our_rules_is_what_they_mean(default: str) -> None:
     fleet = view(
@@ -202,6 +206,7 @@ def test_every_line_is_read(transport: str, address: str, port: int, names: list
 
 
 @pytest.mark.slow
+@needs_root
 def test_the_real_ss_is_read() -> None:
     with computers(host=()) as (host,), host.listening([4711], [4712]):
         lines = host.run("ss", "-Hlntup").stdout.splitlines()
