@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +193,7 @@ def test_lines_of_ss() -> None:
     assert listening("tcp LISTEN 0 5 [::ffff:127.0.0.1]:80 *:*").is_local
 
 
+@hypothesis.settings(deadline=None)
 @given(
     st.sampled_from(["tcp", "udp"]),
     st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(lambda one: f"[{one}]"), st.just("*")),
@@ -213,3 +215,26 @@ def test_the_real_ss_is_read() -> None:
     found = sockets.read(Answer({"sockets": lines, "asking_ports": ["32768\t60999"]}))
     assert {(one.transport, one.port, one.address) for one in found.all} == {("tcp", 4711, "*"), ("udp", 4712, "*")}
     assert all(one.programs for one in found.all)
+
+
+@hypothesis.settings(deadline=None)
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.integers(), st.text(max_size=5), st.booleans()),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.dictionaries(
+                st.sampled_from(["nftables", "chain", "rule", "set", "hook", "expr", "elem", "concat", "name"]),
+                inner,
+                max_size=4,
+            ),
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_answer_of_nft_ends_a_verification(document: object) -> None:
+    for whole in (document, {"nftables": document}):
+        try:
+            packet_filter.read(Answer({"packet_filter": [json.dumps(whole)]}))
+        except ValueError as error:
+            assert str(error)

@@ -41,7 +41,18 @@ def ask(questions: Questions) -> Mapping[str, str]:
 
 
 def read(answer: Answer) -> PacketFilter:
-    """Read what `ask` asked."""
+    """Read what `ask` asked.
+
+    Raises:
+        ValueError: it is no list of a table.
+    """
+    try:
+        return _read(answer)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"nft lists no table in a form that is read here: {error}") from error
+
+
+def _read(answer: Answer) -> PacketFilter:
     text = answer.text("packet_filter").strip()
     parts: list[Mapping[str, Any]] = json.loads(text)["nftables"] if text else []
     chains = [part["chain"] for part in parts if "chain" in part and part["chain"].get("hook") == _CHAIN]

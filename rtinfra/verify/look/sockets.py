@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from rtinfra.verify.look.answer import Answer
@@ -13,8 +13,9 @@ from rtinfra.verify.questions import Questions
 
 # `users:(("sshd",pid=612,fd=6),...)`
 _PROGRAM: Final = re.compile(r'"((?:[^"\\]|\\.)*)",pid=')
-#: What ss(8) writes for every address.
-_EVERYWHERE: Final = ("*", "0.0.0.0", "::")  # nosec B104 - read, not bound to
+#: Every address of the host, as ss(8) writes it for both protocols, and as it writes it for one.
+_EVERY: Final = "*"
+_UNSPECIFIED: Final = ("0.0.0.0", "::")  # nosec B104 - read, not bound to
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Listening:
     @property
     def is_local(self) -> bool:
         """Whether only programs of the same host reach it."""
-        return self.address != "*" and ip_address(self.address).is_loopback
+        return self.address != _EVERY and ip_address(self.address).is_loopback
 
     def __str__(self) -> str:
         place = f"[{self.address}]" if ":" in self.address else self.address
@@ -64,9 +65,13 @@ def listening(line: str) -> Listening:
         ValueError: it is none.
     """
     transport, _, _, _, local, *rest = line.split(maxsplit=5)
-    address, _, port = local.rpartition(":")
-    address = address.partition("%")[0].strip("[]").partition("%")[0].removeprefix("::ffff:")
+    text, _, port = local.rpartition(":")
+    text = text.partition("%")[0].strip("[]").partition("%")[0]
+    address = _EVERY if text == "*" else str(_plain(ip_address(text)))
     names = _PROGRAM.findall("".join(rest))
-    return Listening(
-        transport, "*" if address in _EVERYWHERE else str(ip_address(address)), int(port), tuple(dict.fromkeys(names))
-    )
+    return Listening(transport, _EVERY if address in _UNSPECIFIED else address, int(port), tuple(dict.fromkeys(names)))
+
+
+def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return an IPv4 address that is written as one of IPv6 as itself."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
