@@ -29,7 +29,6 @@ from roles.prometheus.model import PROMETHEUS
 from roles.shape import AnyRole, FleetView, Role
 from rtinfra.facts import packet_filter as fact
 from rtinfra.operations.resources import Absent, File
-from rtinfra.paths import PROJECT
 from tests.unit.filter_site import Computer, computers
 from tests.unit.telemetry_site import at, here, rt_app, shipped, view
 
@@ -334,27 +333,3 @@ def _inside(one: Opening, other: Opening) -> bool:
     return int(other.network.network_address) <= int(one.network.network_address) and int(
         one.network.broadcast_address
     ) <= int(other.network.broadcast_address)
-
-
-# ---- the page
-
-
-def rows() -> Iterator[str]:
-    """Every listener as a row of the table in docs/packet-filter.md."""
-    names = {"telemetry": "every host of the inventory"}
-    for role in ALL:
-        own = settings_of(role)
-        keys = {port: key for key, port in _ports(own)}
-        for listener in role.listens:
-            port = listener.port(own)
-            who = [names.get(section.name, f"`{section.group}`") for section in listener.peers]
-            who += ["people (`pages_from`)"] if listener.is_page else []
-            alone = "the host itself, at 127.0.0.1" if listener.bound is Bound.LOOPBACK else "the host itself"
-            transports = "" if listener.transports == ("tcp",) else ", TCP and UDP"
-            yield f"| `{role.name}.{keys[port]}` | {port}{transports} | {', '.join(who) or alone} |"
-
-
-def test_the_page_has_every_listener() -> None:
-    text = (PROJECT / "docs" / "packet-filter.md").read_text(encoding="utf-8")
-    table = text.partition("| Setting of the port |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert table == list(rows())
