@@ -36,13 +36,10 @@ MEANT: Sequence[Meant] = (
         "needs root, to make network namespaces",
         "the lab works without root; continuous integration, and whoever is root, runs it",
     ),
-    *(
-        Meant(
-            f"tests/unit/{name}.py",
-            "needs root, to make network namespaces",
-            "the rest of the tests works without root; continuous integration, and whoever is root, runs it",
-        )
-        for name in ("test_packet_filter", "test_packet_filter_trial", "test_verify_packet_filter")
+    Meant(
+        "tests/integration/test_packet_filter.py",
+        "needs root, to make network namespaces",
+        "the lab works without root; continuous integration, and whoever is root, runs it",
     ),
     Meant(
         "tests/unit/test_workload.py",

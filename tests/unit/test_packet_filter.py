@@ -1,9 +1,7 @@
-"""Who may reach what: listeners of all roles, the rules that follow from them, and the real nft with them."""
+"""Who may reach what: listeners of all roles, and the rules that follow from them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
@@ -26,13 +24,10 @@ from roles.packet_filter.access import Access, Opening, PortOf, access, peers_wi
 from roles.packet_filter.model import OpenPortSettings, PacketFilterSettings
 from roles.packet_filter.role import ROLE, rules
 from roles.prometheus.model import PROMETHEUS
-from roles.shape import AnyRole, FleetView, Role
+from roles.shape import AnyRole, Role
 from rtinfra.facts import packet_filter as fact
 from rtinfra.operations.resources import Absent, File
-from tests.unit.filter_site import Computer, computers
 from tests.unit.telemetry_site import at, here, rt_app, shipped, view
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
 
 #: Everything that runs somewhere, on one host.
 ALL = tuple(role for role in ROLES if isinstance(role, Role) and role.listens)
@@ -208,99 +203,7 @@ def test_a_boot_loads_ours_alone() -> None:
     assert b"Before=network-pre.target" in unit.content
 
 
-# ---- the real nft
-
-HOST, PEER, STRANGER = "10.9.0.1", "10.9.0.2", "10.9.0.3"
-HOST6, PEER6, STRANGER6 = "fd00:9::1", "fd00:9::2", "fd00:9::3"
-_OPERATORS = 2049
-
-
-@pytest.fixture(scope="module")
-def lan() -> Iterator[list[Computer]]:
-    """A host with every program, one with every program that connects to them, and a stranger."""
-    with computers(
-        host=(f"{HOST}/24", f"{HOST6}/64"),
-        peer=(f"{PEER}/24", f"{PEER6}/64"),
-        stranger=(f"{STRANGER}/24", f"{STRANGER6}/64"),
-    ) as found:
-        yield found
-
-
-def whole_fleet(peer: str) -> FleetView:
-    """Everything runs on the host, and everything on the peer."""
-    every = {role.name: (here(), at("peer", peer)) for role in ALL}
-    return view(address=HOST, **every, telemetry=(here(), at("peer", peer)), mirror_client=at("peer", peer))
-
-
-def ports(fleet: FleetView) -> dict[str, bool]:
-    """Every port of ours, and whether hosts of the fleet are to reach it."""
-    found: dict[str, bool] = {}
-    for listener in fleet.listeners():
-        for transport in listener.transports:
-            key = f"{transport}:{listener.port}"
-            found[key] = found.get(key, False) or bool(listener.peers - {fleet.host})
-    return found
-
-
-def numbers(names: Mapping[str, object], transport: str) -> list[int]:
-    return sorted({int(name.partition(":")[2]) for name in names if name.startswith(f"{transport}:")})
-
-
-@pytest.mark.slow
-@needs_root
-@pytest.mark.parametrize(
-    ("host", "peer", "own"), [(HOST, PEER, "127.0.0.1"), (HOST6, PEER6, "::1")], ids=["ipv4", "ipv6"]
-)
-@pytest.mark.parametrize("default", ["accept", "drop"])
-def test_the_kernel_lets_peers_in_and_nobody_else(
-    lan: list[Computer], host: str, peer: str, own: str, default: str
-) -> None:
-    here_, there, stranger = lan
-    fleet = whole_fleet(peer)
-    here_.run("nft", "add", "table", "inet", "others")
-    here_.load(rules(settings(pages_from=[f"{PEER}/32", f"{PEER6}/128"], default=default), fleet))
-    expected = ports(fleet)
-    assert len(expected) > 40
-    with here_.listening([*numbers(expected, "tcp"), _OPERATORS], numbers(expected, "udp")):
-        every = [*expected, f"tcp:{_OPERATORS}"]
-        assert set(here_.tries(own, *every).values()) == {"open"}, "the host itself"
-        assert set(here_.tries(host, *every).values()) == {"open"}, "also by its address"
-        seen = stranger.tries(host, *every)
-        assert seen.pop(f"tcp:{_OPERATORS}") == ("open" if default == "accept" else "silent"), "not ours"
-        assert set(seen.values()) == {"refused"}
-        seen = there.tries(host, *expected)
-    pages = {listener.port for listener in fleet.listeners() if listener.is_page}
-    wanted = {
-        name: "open" if is_open or int(name.partition(":")[2]) in pages else "refused"
-        for name, is_open in expected.items()
-    }
-    assert seen == wanted
-    assert "others" in here_.run("nft", "list", "tables").stdout, "tables of others stay"
-
-
-@pytest.mark.slow
-@needs_root
-def test_who_may_not_log_in_begins_nothing_new(lan: list[Computer]) -> None:
-    here_, there, stranger = lan
-    restricted = rules(settings(ssh_from=[f"{PEER}/32"]), view())
-    here_.load(rules(settings(), view()))
-    with here_.talking(22), stranger.connected(HOST, 22) as answers:
-        assert answers("before"), "everybody may log in"
-        here_.load(restricted)
-        assert there.tries(HOST, "tcp:22") == {"tcp:22": "open"}
-        assert stranger.tries(HOST, "tcp:22") == {"tcp:22": "refused"}
-        assert answers("after"), "the deploy that loads the rules goes on over the connection that it has"
-
-
-@pytest.mark.slow
-@needs_root
-def test_what_a_closed_host_asks_for_it_gets(lan: list[Computer]) -> None:
-    here_, _, stranger = lan
-    here_.load(rules(settings(default="drop"), view()))
-    with stranger.listening([8080], [53]):
-        assert here_.tries(STRANGER, "tcp:8080", "udp:53") == {"tcp:8080": "open", "udp:53": "open"}
-        assert here_.tries(STRANGER6, "tcp:8080") == {"tcp:8080": "open"}, "neighbours are found"
-
+# ---- networks
 
 SHIPPED, NOBODY = shipped("packet_filter"), view()
 networks = st.one_of(

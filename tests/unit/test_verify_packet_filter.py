@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.packet_filter.access import access
-from roles.packet_filter.role import rules
 from rtinfra.verify import Report, Status, run
-from rtinfra.verify.look import packet_filter, sockets
+from rtinfra.verify.look import packet_filter
 from rtinfra.verify.look.answer import Answer
 from rtinfra.verify.look.sockets import Listening, listening
 from tests.record_looks import PLACE, rt_host
-from tests.unit.filter_site import computers
-from tests.unit.telemetry_site import at, here, shipped, view
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
 
 Verify = Callable[..., dict[str, Any]]
 CONTROLS = ("L-15.1", "L-15.2", "L-15.3", "L-15.4")
@@ -166,24 +159,6 @@ def test_what_is_for_the_host_alone_and_open_is_found(verify: Verify) -> None:
 # ---- the looks
 
 
-@pytest.mark.slow
-@needs_root
-@pytest.mark.parametrize("default", ["accept", "drop"])
-def test_what_the_real_nft_says_of_our_rules_is_what_they_mean(default: str) -> None:
-    fleet = view(
-        jaeger=here(), alertmanager=(here(), at("b", "fd00::5")), gateways=at("gw", "192.0.2.7"), prometheus=here()
-    )
-    settings = shipped("packet_filter", default=default, pages_from=["10.0.0.0/8", "fc00::/7"])
-    with computers(host=()) as (host,):
-        host.load(rules(settings, fleet))
-        text = host.run("nft", "-j", "list", "table", "inet", "rtinfra").stdout
-    seen = packet_filter.read(Answer({"packet_filter": text.splitlines()}))
-    wanted = access(settings, fleet)
-    assert seen.openings == {f"{one.port.transport} {one.port.number} {one.network}" for one in wanted.openings}
-    assert seen.ours == {f"{port.transport} {port.number}" for port in wanted.ours}
-    assert (seen.policy, seen.rules) == (default, 4 if default == "accept" else 8)
-
-
 def test_lines_of_ss() -> None:
     assert listening('tcp LISTEN 0 128 [::]:22 [::]:* users:(("sshd",pid=1,fd=7),("sshd",pid=2,fd=7))') == Listening(
         "tcp", "*", 22, ("sshd",)
@@ -205,16 +180,6 @@ def test_every_line_is_read(transport: str, address: str, port: int, names: list
     found = listening(f"{transport}   LISTEN 0      128   {address}:{port}   *:*   users:({users})")
     assert (found.transport, found.port) == (transport, port)
     assert found.programs == tuple(dict.fromkeys(names))
-
-
-@pytest.mark.slow
-@needs_root
-def test_the_real_ss_is_read() -> None:
-    with computers(host=()) as (host,), host.listening([4711], [4712]):
-        lines = host.run("ss", "-Hlntup").stdout.splitlines()
-    found = sockets.read(Answer({"sockets": lines, "asking_ports": ["32768\t60999"]}))
-    assert {(one.transport, one.port, one.address) for one in found.all} == {("tcp", 4711, "*"), ("udp", 4712, "*")}
-    assert all(one.programs for one in found.all)
 
 
 @hypothesis.settings(deadline=None)
