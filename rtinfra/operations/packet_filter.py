@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Final
 
 import gevent
@@ -21,14 +22,15 @@ from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 
-from rtinfra.facts.packet_filter import HASH_TABLE, UNIT, PacketFilterState
+from rtinfra.facts.packet_filter import HASH_TABLE, LOADED, TABLE, UNIT, PacketFilterState
 from rtinfra.operations.change import ActionRun, UnitChange
 from rtinfra.operations.changes import record
 from rtinfra.operations.files import changes
 from rtinfra.operations.resources import Resource
 from rtinfra.operations.scripts import script
 
-_SCRIPT: Final = script("packet_filter.sh").replace("HASH_TABLE", HASH_TABLE)
+_NAMES: Final = {"HASH_TABLE": HASH_TABLE, "TABLE_NAME": TABLE, "LOADED_FILE": LOADED, "UNIT_NAME": UNIT}
+_SCRIPT: Final = reduce(lambda text, name: text.replace(name, _NAMES[name]), _NAMES, script("packet_filter.sh"))
 #: Seconds after which a host takes new rules back by itself, and how long a new login may take within them.
 TRIAL_SECONDS: Final = 45
 _LOGIN_SECONDS: Final = 25

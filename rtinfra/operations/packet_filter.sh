@@ -8,8 +8,7 @@ umask 077
 PATH=$PATH:/usr/sbin:/sbin
 trial=/run/rtinfra/packet-filter-trial
 unit=rtinfra-packet-filter-trial
-table='inet rtinfra'
-loaded=/run/rtinfra/packet-filter.loaded
+loaded=LOADED_FILE
 
 fail() { printf 'rtinfra: %s\n' "$*" >&2; exit 1; }
 
@@ -28,7 +27,7 @@ try)
     if [ -e "$trial/armed" ]; then sh -c "$take_back" || true; disarm; fi
     cat >"$trial/new.nft"
     said=$(nft -c -f "$trial/new.nft" 2>&1) || fail "nft refuses the rules, nothing was changed: $said"
-    { printf 'table %s\ndelete table %s\n' "$table" "$table"; nft list table $table 2>/dev/null || true; } \
+    { printf 'table TABLE_NAME\ndelete table TABLE_NAME\n'; nft list table TABLE_NAME 2>/dev/null || true; } \
         >"$trial/before.nft"
     : >"$trial/armed"
     # A second at most: by itself systemd may be a minute late.
@@ -54,8 +53,8 @@ keep)
 off)
     rm -f "$trial/armed"
     disarm
-    systemctl disable --now --quiet rtinfra-packet-filter.service 2>/dev/null || true
-    if nft list table $table >/dev/null 2>&1; then nft delete table $table; fi
+    systemctl disable --now --quiet UNIT_NAME 2>/dev/null || true
+    if nft list table TABLE_NAME >/dev/null 2>&1; then nft delete table TABLE_NAME; fi
     rm -f "$loaded"
     ;;
 *) fail "unknown: $1" ;;
