@@ -24,7 +24,7 @@ LOADED: Final = "/run/rtinfra/packet-filter.loaded"
 #: Prints the hash of the table in the kernel, EMPTY where there is none. Words are sorted: the kernel keeps sets in no
 #: order.
 HASH_TABLE: Final = (
-    f"nft -s list table {TABLE} 2>/dev/null | tr -s ' \\t,' '\\n\\n\\n' | LC_ALL=C sort | sha256sum | cut -c1-64"
+    f"nft -s list table {TABLE} 2>/dev/null | tr -s ' \\t,' '\\n' | LC_ALL=C sort | sha256sum | cut -c1-64"
 )
 #: What HASH_TABLE prints where there is no table: the hash of nothing.
 EMPTY: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
