@@ -15,7 +15,7 @@ from rtinfra.verify.questions import Questions
 _PROGRAM: Final = re.compile(r'"((?:[^"\\]|\\.)*)",pid=')
 #: Every address of the host, as ss(8) writes it for both protocols, and as it writes it for one.
 _EVERY: Final = "*"
-_UNSPECIFIED: Final = ("0.0.0.0", "::")  # nosec B104 - read, not bound to
+_UNSPECIFIED: Final = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
