@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from rtinfra.verify.look.answer import Answer
@@ -13,9 +13,8 @@ from rtinfra.verify.questions import Questions
 
 # `users:(("sshd",pid=612,fd=6),...)`
 _PROGRAM: Final = re.compile(r'"((?:[^"\\]|\\.)*)",pid=')
-#: Every address of the host, as ss(8) writes it for both protocols, and as it writes it for one.
+#: Every address of the host, as ss(8) writes it for IPv4 and IPv6 together.
 _EVERY: Final = "*"
-_UNSPECIFIED: Final = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,15 @@ def listening(line: str) -> Listening:
     transport, _, _, _, local, *rest = line.split(maxsplit=5)
     text, _, port = local.rpartition(":")
     text = text.partition("%")[0].strip("[]").partition("%")[0]
-    address = _EVERY if text == "*" else str(_plain(ip_address(text)))
     names = _PROGRAM.findall("".join(rest))
-    return Listening(transport, _EVERY if address in _UNSPECIFIED else address, int(port), tuple(dict.fromkeys(names)))
+    return Listening(transport, _address(text), int(port), tuple(dict.fromkeys(names)))
 
 
-def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return an IPv4 address that is written as one of IPv6 as itself."""
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+def _address(text: str) -> str:
+    """Return an address in its one form: `*` for every one, IPv4 that is written as IPv6 as itself."""
+    if text == _EVERY:
+        return _EVERY
+    found = ip_address(text)
+    if isinstance(found, IPv6Address):
+        found = found.ipv4_mapped or found
+    return _EVERY if found.is_unspecified else str(found)
