@@ -18,6 +18,9 @@ target.guard()
 # One transaction for the packages of all roles, one look at the units of all roles: round trips are the cost.
 packages.installed(name="packages", names=target.composed.packages, local=target.composed.local_packages)
 
+# Before any program of ours starts to listen. New rules are on trial until a new login came through them.
+target.protect()
+
 # Files, with what they make of the running kernel. The host itself comes first and ends with its reboot, if it needs
 # one; then the programs of the stack; then what the host is to hold itself against from now on.
 target.place()

@@ -28,6 +28,7 @@ from roles.loki.role import ROLE as LOKI
 from roles.mimir.role import ROLE as MIMIR
 from roles.mirror_client.role import ROLE as MIRROR_CLIENT
 from roles.mirror_server.role import ROLE as MIRROR_SERVER
+from roles.packet_filter.role import ROLE as PACKET_FILTER
 from roles.preflight.role import ROLE as PREFLIGHT
 from roles.prometheus.role import ROLE as PROMETHEUS
 from roles.rt_app.role import ROLE as RT_APP
@@ -42,6 +43,7 @@ from rtinfra.config.types import Settings
 ROLES: Final[tuple[AnyRole, ...]] = (
     MIRROR_SERVER,
     MIRROR_CLIENT,
+    PACKET_FILTER,
     BASE,
     RT_TUNING,
     RT_APP,

@@ -1,7 +1,7 @@
-"""What a role is for others: what is scraped of it, what it stores, what Grafana can ask it.
+"""What a role is for others: who may reach it, what is scraped of it, what it stores, what Grafana can ask it.
 
 Each of these is written twice: with the type of the role's settings, as the role says it, and settled (`StoreAt`,
-`DatasourceAt`, `Job`) as the fleet has it, which is what others read.
+`DatasourceAt`, `Job`, `ListenerAt`) as the fleet has it, which is what others read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, Literal
 
-from rtinfra.config.sections import S
+from rtinfra.config.sections import S, Section
 from rtinfra.facts.http import Request
 from rtinfra.netloc import netloc, url
 
@@ -46,6 +46,61 @@ class Member(Generic[S]):
     def url(self, port: int, path: str = "") -> str:
         """Return a URL of it; `path` begins with a slash or is empty."""
         return url(self.address, port, path)
+
+
+class Bound(StrEnum):
+    """What a program listens at."""
+
+    ADDRESS = "the host's address"
+    LOOPBACK = "loopback"
+    EVERYWHERE = "every address of the host"
+
+
+#: Transports of a listener, in nftables' words.
+Transport = Literal["tcp", "udp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener(Generic[S]):
+    """One port that a program of a role listens on, and who may reach it.
+
+    `peers` are sections: all hosts of the fleet that have one of them, since their programs connect to it. `is_page`:
+    people do too, from the networks that the operator names. With neither it is for the host itself. `addresses` as in
+    `Scrape`. `is_used`: whether these settings make a program listen there; None: always.
+    """
+
+    port: Callable[[S], int]
+    peers: tuple[Section[Any], ...] = ()
+    is_page: bool = False
+    bound: Bound = Bound.ADDRESS
+    transports: tuple[Transport, ...] = ("tcp",)
+    addresses: Callable[[Member[S]], tuple[str, ...]] | None = None
+    is_used: Callable[[S], bool] | None = None
+
+    def addresses_of(self, member: Member[S]) -> tuple[str, ...]:
+        """Return what it listens at on a host."""
+        return self.addresses(member) if self.addresses else (member.address,)
+
+    def at(self, role: str, member: Member[S], peers: frozenset[str]) -> ListenerAt | None:
+        """Return it as a host has it, None when it does not; `peers` are the names of the hosts that may reach it."""
+        if self.is_used is not None and not self.is_used(member.settings):
+            return None
+        addresses, port = self.addresses_of(member), self.port(member.settings)
+        return ListenerAt(role, port, self.transports, self.bound, addresses, peers, self.is_page)
+
+
+@dataclass(frozen=True)
+class ListenerAt:
+    """A port that a program of a host listens on: at these addresses, for these hosts of the fleet."""
+
+    role: str
+    port: int
+    transports: tuple[Transport, ...]
+    bound: Bound
+    addresses: tuple[str, ...]
+    peers: frozenset[str]
+    """Names of hosts."""
+    is_page: bool
 
 
 @dataclass(frozen=True)
@@ -158,9 +213,10 @@ class Store(Generic[S]):
 
 @dataclass(frozen=True)
 class StoreAt:
-    """A store as the fleet runs it."""
+    """A store as the fleet runs it. `host` is the one that is asked what it stores: there, since others may not."""
 
     role: str
+    host: str
     signal: Signal
     exporter: str
     targets: tuple[str, ...]

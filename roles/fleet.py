@@ -115,6 +115,7 @@ def view_of(
         store=store,
         distribution=distribution,
         layout=layout,
+        ssh_port=host.ssh.port,
         settings_sha256=host.config.sha256,
     )
     try:

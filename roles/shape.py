@@ -1,9 +1,9 @@
 """What a role is, and what it may know of its surroundings.
 
 A role is one room, `roles/<role>/`, with `model.py` (typed settings and the `Section` that is their key) and `role.py`
-with one `ROLE`. Whatever is true of it stands there: what it puts on a host (`state`), what is scraped of it, which
-signal it stores, what it shows in Grafana, what a look at it asks. `roles/catalogue.py` lists all of them, and
-everybody else reads that list: deploy, plan, drift, the mirror's lock, verification, `stack`.
+with one `ROLE`. Whatever is true of it stands there: what it puts on a host (`state`), who may reach it, what is
+scraped of it, which signal it stores, what it shows in Grafana, what a look at it asks. `roles/catalogue.py` lists all
+of them, and everybody else reads that list: deploy, plan, drift, the mirror's lock, verification, `stack`.
 
 Agents, gateways and backends point at each other. Instead of addresses written twice, each gets a `FleetView`: the
 fleet as seen from its host.
@@ -23,6 +23,8 @@ from roles.facets import (
     DatasourceAt,
     Endpoint,
     Job,
+    Listener,
+    ListenerAt,
     Member,
     ObjectStore,
     Scrape,
@@ -40,6 +42,7 @@ from rtinfra.deb import LocalPackage
 from rtinfra.facts.host import HostState
 from rtinfra.facts.http import Request
 from rtinfra.netloc import netloc, url
+from rtinfra.operations.packet_filter import PacketFilter
 from rtinfra.operations.resources import PythonEnvironment, Resource, RuntimeValue, Unit
 from rtinfra.quadlet import Container
 
@@ -103,6 +106,7 @@ class RoleState:
     accounts: tuple[Resource, ...] = ()
     environments: tuple[PythonEnvironment, ...] = ()
     runtime: tuple[RuntimeValue, ...] = ()
+    packet_filters: tuple[PacketFilter, ...] = ()
     ready: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[Phase, Callable[[], None]] = field(default_factory=dict)
     slices: tuple[str, ...] = ()
@@ -145,6 +149,8 @@ class FleetView:
     """The offline mirror that the host serves or uses."""
     mirror_problem: str = ""
     """Why the inventory does not tell which mirror that is."""
+    ssh_port: int = 22
+    """Where the inventory says its ssh server is; it may be a port that is forwarded there."""
     settings_sha256: str = ""
     """Hash of all settings of the host."""
     others: tuple[RoleState, ...] = field(default=(), repr=False)
@@ -220,6 +226,18 @@ class FleetView:
     def jobs(self) -> list[Job]:
         """Return what is scraped: every program of the fleet that has metrics, grouped by kind."""
         return [job for role in self.roles for job in role.jobs_in(self) if job.targets]
+
+    def listeners(self) -> list[ListenerAt]:
+        """Return every port that a program of ours listens on, on this host."""
+        return [listener for role in self.roles for listener in role.listeners_in(self)]
+
+    def addresses_by_host(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the addresses of each host of the fleet: that by which others reach it, and those of its programs."""
+        found: dict[str, dict[str, None]] = {}
+        for role in self.roles:
+            for host, address in role.addresses_in(self):
+                found.setdefault(host, {})[address] = None
+        return {host: tuple(addresses) for host, addresses in found.items()}
 
     @property
     def object_store(self) -> ObjectStore | None:
@@ -302,6 +320,14 @@ class AnyRole(ABC):
         """Return what its programs on the host of the view are asked in a look."""
 
     @abstractmethod
+    def listeners_in(self, view: FleetView) -> Iterator[ListenerAt]:
+        """Return the ports that its programs on the host of the view listen on."""
+
+    @abstractmethod
+    def addresses_in(self, view: FleetView) -> Iterator[tuple[str, str]]:
+        """Return its hosts in the fleet, each with every address that they have or its programs listen at."""
+
+    @abstractmethod
     def jobs_in(self, view: FleetView) -> Iterator[Job]:
         """Return what is scraped of it."""
 
@@ -333,6 +359,7 @@ class Role(AnyRole, Generic[S]):
     state: Callable[[S, FleetView], RoleState]
     tier: Tier = Tier.HOST
     labels: Labels = Labels()
+    listens: tuple[Listener[S], ...] = ()
     scrapes: tuple[Scrape[S], ...] = ()
     store: Store[S] | None = None
     datasource: Datasource[S] | None = None
@@ -390,6 +417,19 @@ class Role(AnyRole, Generic[S]):
         settings = view.own(self.section)
         return self.reads_back(settings, view) if settings is not None and self.reads_back is not None else ()
 
+    def listeners_in(self, view: FleetView) -> Iterator[ListenerAt]:
+        own = [member for member in view.members(self.section) if member.host == view.host]
+        for listener in self.listens if own else ():
+            peers = frozenset(peer.host for section in listener.peers for peer in view.members(section))
+            if found := listener.at(self.name, own[0], peers):
+                yield found
+
+    def addresses_in(self, view: FleetView) -> Iterator[tuple[str, str]]:
+        for member in view.members(self.section):
+            yield member.host, member.address
+            for listener in self.listens:
+                yield from ((member.host, address) for address in listener.addresses_of(member))
+
     def jobs_in(self, view: FleetView) -> Iterator[Job]:
         for scrape in self.scrapes:
             targets = (
@@ -411,6 +451,7 @@ class Role(AnyRole, Generic[S]):
         trace, log = store.trace_search, store.log_search
         return StoreAt(
             role=self.name,
+            host=first.host,
             signal=store.signal,
             exporter=store.exporter,
             targets=tuple(store.ingest(member) for member in (members if store.spreads else members[:1])),

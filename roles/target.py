@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pyinfra import host, logger
@@ -18,13 +18,16 @@ from roles.prerequisites import check_layout, check_roles
 from roles.shape import FleetView, Phase
 from rtinfra.config import FleetHost, Problem
 from rtinfra.facts.host import Host, HostState
+from rtinfra.facts.packet_filter import PacketFilterState
 from rtinfra.images import ImageMissing, LocalStore, MirroredStore
 from rtinfra.inventory import fleet_host_of, fleet_of
 from rtinfra.operations import environments as environment_operations
 from rtinfra.operations import files as file_operations
 from rtinfra.operations import images as image_operations
 from rtinfra.operations import mirror as mirror_operations
+from rtinfra.operations import packet_filter as packet_filter_operations
 from rtinfra.operations.mirror import MirrorUnreachable, asked
+from rtinfra.operations.packet_filter import PacketFilter
 from rtinfra.operations.resources import Resource, RuntimeValue
 from rtinfra.wheelhouse import FETCH, PYTHONS, Wheelhouse
 
@@ -34,6 +37,8 @@ class Target:
     """One host, checked, with everything that its roles come to."""
 
     composed: Composition
+    packet_filter: PacketFilterState = field(default_factory=PacketFilterState)
+    """As it was found."""
 
     @property
     def view(self) -> FleetView:
@@ -51,6 +56,9 @@ class Target:
 
     def supply(self) -> None:
         """Serve packages to other hosts, and take them from where the host is to take them."""
+        if self.packet_filter.has_program:
+            # New clients of a mirror are let in before they ask for anything.
+            self._filter()
         self._run(Phase.SERVE)
         # No client goes on before the mirror serves.
         if self.view.mirror is not None and self.view.mirror.is_needed:
@@ -62,6 +70,11 @@ class Target:
         for batch in self._batches():
             if batch.state.guard:
                 _sync(batch, batch.labels.guard, batch.state.guard)
+
+    def protect(self) -> None:
+        """Let nobody reach this host's programs but who has to, where that has not been done before."""
+        if not self.packet_filter.has_program:
+            self._filter()
 
     def place(self) -> None:
         """Place the files of all roles, batch by batch, and reboot where a role asks for it."""
@@ -77,6 +90,11 @@ class Target:
     def _run(self, phase: Phase) -> None:
         for batch in self._batches():
             self._step(batch, phase)
+
+    def _filter(self) -> None:
+        for batch in self._batches():
+            for desired in batch.state.packet_filters:
+                _apply(batch, desired, self.packet_filter)
 
     @staticmethod
     def _step(batch: Batch, phase: Phase) -> None:
@@ -121,6 +139,14 @@ def _sync(batch: Batch, label: str, paths: Sequence[Resource], runtime: Sequence
     placed()
 
 
+def _apply(batch: Batch, desired: PacketFilter, found: PacketFilterState) -> None:
+    @deploy(batch.name)
+    def filtered() -> None:
+        packet_filter_operations.applied(name="rules", desired=desired, found=found)
+
+    filtered()
+
+
 def current_target() -> Target:
     """Observe the host that pyinfra is preparing and hold it against its settings.
 
@@ -150,7 +176,7 @@ def current_target() -> Target:
     except (ImageMissing, ValueError) as error:
         raise DeployError(f"{host.name} is refused, nothing was changed on any host: {error}") from error
     _refuse(_without_wheels(fleet_host, composed))
-    return Target(composed)
+    return Target(composed, state.packet_filter)
 
 
 def _refuse(errors: Iterable[Problem]) -> None:

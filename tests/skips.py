@@ -37,6 +37,11 @@ MEANT: Sequence[Meant] = (
         "the lab works without root; continuous integration, and whoever is root, runs it",
     ),
     Meant(
+        "tests/integration/test_packet_filter.py",
+        "needs root, to make network namespaces",
+        "the lab works without root; continuous integration, and whoever is root, runs it",
+    ),
+    Meant(
         "tests/unit/test_workload.py",
         "kernel without NUMA",
         "a property of this computer's kernel; the lab machine has two nodes, and RT-5.* look at them there",

@@ -7,8 +7,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from roles.agents.model import AGENTS, FILEBEAT_UNIT, METRICS_PAGE, STATS_PAGE, AgentsSettings
 from roles.elasticsearch.model import ELASTICSEARCH
-from roles.facets import Scrape
+from roles.facets import Bound, Listener, Scrape
 from roles.gateways.model import GATEWAYS, addresses_of
+from roles.prometheus.model import PROMETHEUS
 from roles.rt_app.model import RT_APP, RtAppSettings
 from roles.shape import FleetView, Role, RoleState, Tier
 from roles.shared import AGENTS_SLICE, TEXTFILE_DIRECTORY
@@ -223,6 +224,18 @@ ROLE = Role(
     section=AGENTS,
     state=state,
     tier=Tier.SENDS,
+    listens=(
+        Listener(port=lambda settings: settings.node_exporter.port, peers=(PROMETHEUS,)),
+        Listener(port=lambda settings: settings.collector.metrics_port, peers=(PROMETHEUS,)),
+        Listener(port=lambda settings: settings.collector.grpc_port, bound=Bound.LOOPBACK),
+        Listener(port=lambda settings: settings.collector.http_port, bound=Bound.LOOPBACK),
+        Listener(port=lambda settings: settings.collector.health_port, bound=Bound.LOOPBACK),
+        Listener(
+            port=lambda settings: settings.filebeat.stats_port,
+            bound=Bound.LOOPBACK,
+            is_used=lambda settings: settings.logs == "filebeat",
+        ),
+    ),
     scrapes=(
         Scrape(job="node", port=lambda settings: settings.node_exporter.port, of_tenant=True),
         Scrape(job="agents", port=lambda settings: settings.collector.metrics_port),

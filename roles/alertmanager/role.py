@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from roles.alertmanager.model import ALERTMANAGER, LOG_METRICS_PAGE, STATUS_PAGE, AlertmanagerSettings
-from roles.facets import Datasource, Scrape, Signal
+from roles.facets import Datasource, Listener, Scrape, Signal
+from roles.grafana.model import GRAFANA
+from roles.mimir.model import MIMIR
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.facts.http import Request
 from rtinfra.operations.resources import DAEMON_RELOAD, Absent, Directory, File, Resource, Unit
@@ -144,6 +147,12 @@ ROLE = Role(
     section=ALERTMANAGER,
     state=state,
     tier=Tier.STORES,
+    listens=(
+        Listener(port=lambda settings: settings.port, peers=(PROMETHEUS, MIMIR, GRAFANA), is_page=True),
+        Listener(port=lambda settings: settings.cluster_port, peers=(ALERTMANAGER,), transports=("tcp", "udp")),
+        # Every Alertmanager tells every alert log; alerts link to its runbook pages.
+        Listener(port=lambda settings: settings.log_port, peers=(ALERTMANAGER, PROMETHEUS), is_page=True),
+    ),
     scrapes=(
         Scrape(job="alertmanager", port=lambda settings: settings.port),
         Scrape(job="alert_log", port=lambda settings: settings.log_port),

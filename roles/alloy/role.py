@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from roles.alloy.model import ALLOY, COMPONENTS_PAGE, METRICS_PAGE, AlloySettings
-from roles.facets import Scrape, Signal
+from roles.facets import Bound, Listener, Scrape, Signal
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
-from roles.shared import INFRA_TENANT
+from roles.shared import INFRA_TENANT, TELEMETRY
 from rtinfra.facts.http import Request
 from rtinfra.quadlet import Account, Container, check_command, config_file
 from rtinfra.render import render
@@ -80,6 +81,11 @@ ROLE = Role(
     section=ALLOY,
     state=state,
     tier=Tier.PASSES_ON,
+    listens=(
+        Listener(port=lambda settings: settings.grpc_port, peers=(TELEMETRY,), bound=Bound.EVERYWHERE),
+        Listener(port=lambda settings: settings.http_port, peers=(TELEMETRY,), bound=Bound.EVERYWHERE),
+        Listener(port=lambda settings: settings.ui_port, peers=(PROMETHEUS,), is_page=True),
+    ),
     scrapes=(Scrape(job="alloy", port=lambda settings: settings.ui_port),),
     reads_back=_reads_back,
 )

@@ -9,7 +9,9 @@ from typing import Any
 from roles.agents.model import AGENTS
 from roles.datasources import trace_link
 from roles.elasticsearch.model import ELASTICSEARCH, LOG_INDEX, READER, WRITER, ElasticsearchSettings
-from roles.facets import Datasource, Json, Links, LogSearch, Member, Reader, Signal, Store
+from roles.facets import Datasource, Json, Links, Listener, LogSearch, Member, Reader, Signal, Store
+from roles.gateways.model import GATEWAYS
+from roles.grafana.model import GRAFANA
 from roles.kibana.model import KIBANA
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
@@ -267,6 +269,11 @@ ROLE = Role(
     section=ELASTICSEARCH,
     state=state,
     tier=Tier.STORES,
+    listens=(
+        # Of the agents Filebeat writes here.
+        Listener(port=lambda settings: settings.port, peers=(GATEWAYS, AGENTS, GRAFANA, KIBANA)),
+        Listener(port=lambda settings: settings.transport_port, peers=(ELASTICSEARCH,)),
+    ),
     store=Store(
         signal=Signal.LOGS,
         exporter="elasticsearch",

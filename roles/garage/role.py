@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from roles.facets import Member, ObjectStore
+from roles.facets import Listener, Member, ObjectStore
 from roles.garage.model import GARAGE, GarageSettings
+from roles.loki.model import LOKI
+from roles.mimir.model import MIMIR
 from roles.shape import FleetView, Role, RoleState, Tier
+from roles.tempo.model import TEMPO
 from rtinfra import quadlet
 from rtinfra.operations.resources import Absent
 from rtinfra.quadlet import Account, Container, config_dir, config_file, secret_file, setup_secret_path
@@ -119,4 +122,15 @@ def _object_store(member: Member[GarageSettings], view: FleetView) -> ObjectStor
     )
 
 
-ROLE = Role(section=GARAGE, state=state, tier=Tier.OBJECTS, object_store=_object_store)
+ROLE = Role(
+    section=GARAGE,
+    state=state,
+    tier=Tier.OBJECTS,
+    listens=(
+        Listener(port=lambda settings: settings.s3_port, peers=(LOKI, TEMPO, MIMIR)),
+        Listener(port=lambda settings: settings.rpc_port, peers=(GARAGE,)),
+        # The setup, on the first host, asks all of them.
+        Listener(port=lambda settings: settings.admin_port, peers=(GARAGE,)),
+    ),
+    object_store=_object_store,
+)

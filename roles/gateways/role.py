@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
-from roles.facets import TENANT_HEADER, Scrape, Signal, StoreAt
+from roles.facets import TENANT_HEADER, Listener, Member, Scrape, Signal, StoreAt
 from roles.gateways.model import ELASTIC_APM, FILE, GATEWAYS, METRICS_PAGE, GatewaysSettings, addresses_of
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
-from roles.shared import INFRA_TENANT
+from roles.shared import INFRA_TENANT, TELEMETRY
 from rtinfra.config import Finding
 from rtinfra.facts.http import Request
 from rtinfra.netloc import url
@@ -198,15 +199,26 @@ def _reads_back(settings: GatewaysSettings, view: FleetView) -> Iterator[Request
         yield Request(url(address, settings.metrics_port, METRICS_PAGE))
 
 
+def _addresses(member: Member[GatewaysSettings]) -> tuple[str, ...]:
+    return addresses_of(member.settings, member.address)
+
+
 ROLE = Role(
     section=GATEWAYS,
     state=state,
     tier=Tier.PASSES_ON,
+    listens=(
+        # Programs of every host of the fleet may send here, through an agent or by themselves.
+        Listener(port=lambda settings: settings.grpc_port, peers=(TELEMETRY,), addresses=_addresses),
+        Listener(port=lambda settings: settings.http_port, peers=(TELEMETRY,), addresses=_addresses),
+        Listener(port=lambda settings: settings.metrics_port, peers=(PROMETHEUS,), addresses=_addresses),
+        Listener(port=lambda settings: settings.health_port, addresses=_addresses),
+    ),
     scrapes=(
         Scrape(
             job="gateways",
             port=lambda settings: settings.metrics_port,
-            addresses=lambda member: addresses_of(member.settings, member.address),
+            addresses=_addresses,
         ),
     ),
     reads_back=_reads_back,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from roles.facets import Scrape
+from roles.facets import Listener, Scrape
 from roles.grafana.dashboards import dashboards
 from roles.grafana.datasource_file import PASSWORDS, provisioning
 from roles.grafana.model import GRAFANA, GrafanaSettings
 from roles.grafana.panels import to_json
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.operations.resources import File
 from rtinfra.quadlet import Account, Container, config_file, secret_file
@@ -78,5 +79,6 @@ ROLE = Role(
     section=GRAFANA,
     state=state,
     tier=Tier.SHOWS,
+    listens=(Listener(port=lambda settings: settings.port, peers=(PROMETHEUS,), is_page=True),),
     scrapes=(Scrape(job="grafana", port=lambda settings: settings.port),),
 )

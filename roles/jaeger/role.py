@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from roles.agents.model import AGENTS
 from roles.datasources import trace_options
-from roles.facets import Datasource, Json, Scrape, Signal, Span, Store, TraceSearch
+from roles.facets import Datasource, Json, Listener, Scrape, Signal, Span, Store, TraceSearch
+from roles.gateways.model import GATEWAYS
+from roles.grafana.model import GRAFANA
 from roles.jaeger.model import JAEGER, JaegerSettings, operations
+from roles.prometheus.model import PROMETHEUS
 from roles.rt_app.model import RT_APP
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.facts.http import Request
@@ -91,6 +94,14 @@ ROLE = Role(
     section=JAEGER,
     state=state,
     tier=Tier.STORES,
+    listens=(
+        Listener(port=lambda settings: settings.ui_port, peers=(GRAFANA,), is_page=True),
+        Listener(port=lambda settings: settings.grpc_port, peers=(GATEWAYS,)),
+        Listener(port=lambda settings: settings.metrics_port, peers=(PROMETHEUS,)),
+        Listener(port=lambda settings: settings.http_port),
+        Listener(port=lambda settings: settings.query_grpc_port),
+        Listener(port=lambda settings: settings.health_port),
+    ),
     scrapes=(Scrape(job="jaeger", port=lambda settings: settings.metrics_port),),
     reads_back=_reads_back,
     store=Store(

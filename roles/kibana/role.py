@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from roles.elasticsearch.model import ELASTICSEARCH, LOG_INDEX
+from roles.facets import Listener
 from roles.kibana.model import KIBANA, KibanaSettings
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra import quadlet
@@ -105,4 +106,9 @@ def document(settings: KibanaSettings, view: FleetView) -> dict[str, Any]:
     }
 
 
-ROLE = Role(section=KIBANA, state=state, tier=Tier.SHOWS)
+ROLE = Role(
+    section=KIBANA,
+    state=state,
+    tier=Tier.SHOWS,
+    listens=(Listener(port=lambda settings: settings.port, is_page=True),),
+)

@@ -5,9 +5,25 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
+from roles.alloy.model import ALLOY
 from roles.datasources import trace_link
-from roles.facets import TENANT_HEADER, Datasource, Json, Links, LogSearch, Member, Scrape, Signal, Store
+from roles.facets import (
+    TENANT_HEADER,
+    Bound,
+    Datasource,
+    Json,
+    Links,
+    Listener,
+    LogSearch,
+    Member,
+    Scrape,
+    Signal,
+    Store,
+)
+from roles.gateways.model import GATEWAYS
+from roles.grafana.model import GRAFANA
 from roles.loki.model import CONFIG_PAGE, LIMITS_PAGE, LOKI, LokiSettings
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
 from roles.tenant_store import TenantStore
 from rtinfra.facts.http import Request
@@ -82,6 +98,10 @@ ROLE = Role(
     state=state,
     tier=Tier.STORES,
     keeps_objects=True,
+    listens=(
+        Listener(port=lambda settings: settings.port, peers=(GATEWAYS, ALLOY, GRAFANA, PROMETHEUS)),
+        Listener(port=lambda settings: settings.grpc_port, bound=Bound.LOOPBACK),
+    ),
     scrapes=(Scrape(job="loki", port=lambda settings: settings.port),),
     reads_back=_reads_back,
     store=Store(

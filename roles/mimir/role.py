@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 
 from roles.alertmanager.model import ALERTMANAGER
+from roles.alloy.model import ALLOY
 from roles.datasources import metrics_options
-from roles.facets import Datasource, Scrape, Signal, Store
+from roles.facets import Bound, Datasource, Listener, Scrape, Signal, Store
+from roles.gateways.model import GATEWAYS
+from roles.grafana.model import GRAFANA
 from roles.mimir.model import CONFIG_PAGE, MIMIR, RUNTIME_CONFIG_PAGE, MimirSettings
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
+from roles.tempo.model import TEMPO
 from roles.tenant_store import TenantStore
 from rtinfra.facts.http import Request
 from rtinfra.quadlet import Account
@@ -73,6 +78,12 @@ ROLE = Role(
     state=state,
     tier=Tier.STORES,
     keeps_objects=True,
+    listens=(
+        # Prometheus scrapes it and writes to it for the long term, Tempo writes metrics of spans.
+        Listener(port=lambda settings: settings.port, peers=(GATEWAYS, ALLOY, TEMPO, PROMETHEUS, GRAFANA)),
+        Listener(port=lambda settings: settings.grpc_port, peers=(MIMIR,), bound=Bound.EVERYWHERE),
+        Listener(port=lambda settings: settings.memberlist_port, peers=(MIMIR,)),
+    ),
     scrapes=(Scrape(job="mimir", port=lambda settings: settings.port),),
     reads_back=_reads_back,
     store=Store(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from ipaddress import IPv6Address
 
+from roles.facets import Bound, Listener
+from roles.mirror_client.model import MIRROR_CLIENT
 from roles.mirror_place import MirrorPlace
 from roles.mirror_server.model import MIRROR_SERVER, REGISTRY_UNIT, WEB_UNIT, MirrorServerSettings
 from roles.shape import FleetView, Phase, Role, RoleState
@@ -127,4 +129,12 @@ def serve(
     unit_operations.ensure(name="units", units=units())
 
 
-ROLE = Role(section=MIRROR_SERVER, state=state, supplies=True)
+ROLE = Role(
+    section=MIRROR_SERVER,
+    state=state,
+    listens=(
+        Listener(port=lambda settings: settings.port, peers=(MIRROR_CLIENT,), bound=Bound.EVERYWHERE),
+        Listener(port=lambda settings: settings.registry_port, bound=Bound.LOOPBACK),
+    ),
+    supplies=True,
+)

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from roles.alertmanager.model import ALERTMANAGER
+from roles.alloy.model import ALLOY
 from roles.datasources import metrics_options
-from roles.facets import Datasource, Scrape, Signal, Store
+from roles.facets import Datasource, Listener, Scrape, Signal, Store
+from roles.gateways.model import GATEWAYS
+from roles.grafana.model import GRAFANA
 from roles.prometheus.model import (
     CONFIG_PAGE,
     FLAGS_PAGE,
@@ -23,6 +26,7 @@ from roles.prometheus.model import (
 )
 from roles.shape import FleetView, Role, RoleState, Tier
 from roles.shared import INFRA_TENANT
+from roles.tempo.model import TEMPO
 from rtinfra.facts.http import Request
 from rtinfra.limits import Limits, filled, project_limits
 from rtinfra.operations.resources import File
@@ -140,6 +144,12 @@ ROLE = Role(
     section=PROMETHEUS,
     state=state,
     tier=Tier.STORES,
+    listens=(
+        # Grafana asks, the others write; several scrape each other.
+        Listener(
+            port=lambda settings: settings.port, peers=(GRAFANA, GATEWAYS, ALLOY, TEMPO, PROMETHEUS), is_page=True
+        ),
+    ),
     scrapes=(Scrape(job="prometheus", port=lambda settings: settings.port),),
     reads_back=_reads_back,
     store=Store(

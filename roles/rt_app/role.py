@@ -9,8 +9,9 @@ from typing import Any
 
 from roles.agents.model import AGENTS
 from roles.base.model import BASE
-from roles.facets import Scrape
+from roles.facets import Bound, Listener, Scrape
 from roles.host import HostConfig
+from roles.prometheus.model import PROMETHEUS
 from roles.rt_app.model import NON_RT_UNIT, RT_APP, RT_UNIT, ProcessSettings, RtAppSettings
 from roles.rt_app.workload_archive import pack
 from roles.rt_kernel.model import RCU_PRIORITY, RT_KERNEL
@@ -314,6 +315,15 @@ ROLE = Role(
     section=RT_APP,
     state=state,
     labels=Labels(accounts="user"),
+    listens=(
+        Listener(port=lambda settings: settings.rt_process.health_port, bound=Bound.LOOPBACK),
+        Listener(port=lambda settings: settings.non_rt_process.health_port, bound=Bound.LOOPBACK),
+        # The reference workload listens at reference.metrics_bind, the application itself where it likes.
+        Listener(port=lambda settings: settings.rt_process.metrics_port, peers=(PROMETHEUS,), bound=Bound.EVERYWHERE),
+        Listener(
+            port=lambda settings: settings.non_rt_process.metrics_port, peers=(PROMETHEUS,), bound=Bound.EVERYWHERE
+        ),
+    ),
     scrapes=(
         Scrape(job="rt_process", port=lambda settings: settings.rt_process.metrics_port, of_tenant=True),
         Scrape(job="non_rt_process", port=lambda settings: settings.non_rt_process.metrics_port, of_tenant=True),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from roles.alloy.model import ALLOY
 from roles.datasources import trace_options
-from roles.facets import Datasource, Json, Links, Scrape, Signal, Span, Store, TraceSearch
+from roles.facets import Bound, Datasource, Json, Links, Listener, Scrape, Signal, Span, Store, TraceSearch
+from roles.gateways.model import GATEWAYS
+from roles.grafana.model import GRAFANA
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
 from roles.tempo.model import CONFIG_PAGE, OVERRIDES_PAGE, TEMPO, TempoSettings
 from roles.tenant_store import TenantStore
@@ -66,6 +70,12 @@ ROLE = Role(
     state=state,
     tier=Tier.STORES,
     keeps_objects=True,
+    listens=(
+        Listener(port=lambda settings: settings.port, peers=(GRAFANA, PROMETHEUS)),
+        Listener(port=lambda settings: settings.grpc_port, bound=Bound.LOOPBACK),
+        Listener(port=lambda settings: settings.otlp_grpc_port, peers=(GATEWAYS,), bound=Bound.EVERYWHERE),
+        Listener(port=lambda settings: settings.otlp_http_port, peers=(ALLOY,), bound=Bound.EVERYWHERE),
+    ),
     scrapes=(Scrape(job="tempo", port=lambda settings: settings.port),),
     reads_back=_reads_back,
     store=Store(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 
@@ -182,6 +182,24 @@ def _bind_address(text: str) -> str:
 
 BindAddress = Annotated[str, AfterValidator(_bind_address)]
 """An IP address to listen at."""
+
+
+def _ip_network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        inside = ip_network(value, strict=False)
+    except ValueError as error:
+        usual = "write for example 192.0.2.0/24, or 192.0.2.10 for one"
+        raise SettingError("is not a network of IP addresses", usual) from error
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise SettingError("is an address inside a network", f"write {inside}") from error
+
+
+IpNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(_ip_network)]
+"""A network of IP addresses, 192.0.2.0/24, or one address."""
 
 
 # ---- times, sizes, shares

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyinfra.api.command import StringCommand
 from typing_extensions import override
 
 from rtinfra.cpu import Topology, parse_cpu_list
-from rtinfra.facts import output_sections
+from rtinfra.facts import output_sections, packet_filter
 from rtinfra.facts.output_sections import SectionsFact
+from rtinfra.facts.packet_filter import PacketFilterState
 
 _NUMBERED = re.compile(r"^/sys/devices/system/(?:cpu/cpu|node/node)(?P<number>\d+)/\S+:(?P<list>\S+)$")
 
@@ -95,6 +96,7 @@ class HostState:
     asks_password: bool
     has_initramfs_tools: bool
     cgroup_filesystem: str
+    packet_filter: PacketFilterState = field(default_factory=PacketFilterState)
 
 
 def parse_host_state(lines: Sequence[str], marker: str = output_sections.MARKER) -> HostState:
@@ -143,6 +145,7 @@ def state_of(found: Mapping[str, Sequence[str]]) -> HostState:
         asks_password=one("grub_password") == "yes",
         has_initramfs_tools=one("initramfs_tools") == "yes",
         cgroup_filesystem=one("cgroup_hierarchy"),
+        packet_filter=packet_filter.parse(found),
     )
 
 
@@ -184,7 +187,7 @@ class Host(SectionsFact[HostState]):
 
     @override
     def command(self) -> StringCommand:
-        return self.asking(COMMANDS)
+        return self.asking({**COMMANDS, **packet_filter.COMMANDS})
 
     @override
     def process(self, output: list[str]) -> HostState:

@@ -28,8 +28,10 @@ from rtinfra.verify.look import (
     mirror_server,
     others_files,
     packages,
+    packet_filter,
     private_files,
     slices,
+    sockets,
     threads,
     units,
     watchdog,
@@ -54,8 +56,10 @@ from rtinfra.verify.look.mirror_client import MirrorClient
 from rtinfra.verify.look.mirror_server import MirrorServer
 from rtinfra.verify.look.others_files import OthersFiles
 from rtinfra.verify.look.packages import Packages
+from rtinfra.verify.look.packet_filter import PacketFilter
 from rtinfra.verify.look.private_files import PrivateFiles
 from rtinfra.verify.look.slices import Slices
+from rtinfra.verify.look.sockets import Sockets
 from rtinfra.verify.look.threads import Threads
 from rtinfra.verify.look.units import Units
 from rtinfra.verify.look.watchdog import Watchdog
@@ -78,6 +82,8 @@ LOOKS: Final[tuple[Look, ...]] = (
     *(
         others_files,
         private_files,
+        packet_filter,
+        sockets,
         application,
         memory,
         loop,
@@ -116,6 +122,8 @@ class Snapshot:
     drift: Drift
     others_files: OthersFiles
     private_files: PrivateFiles
+    packet_filter: PacketFilter
+    sockets: Sockets
     application: Application
     memory: Memory
     loop: Loop
@@ -181,6 +189,8 @@ def _read(answer: Answer) -> Snapshot:
         drift=drift.read(answer),
         others_files=others_files.read(answer),
         private_files=private_files.read(answer),
+        packet_filter=packet_filter.read(answer),
+        sockets=sockets.read(answer),
         application=application.read(answer),
         memory=memory.read(answer),
         loop=loop.read(answer),

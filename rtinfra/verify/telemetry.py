@@ -175,15 +175,18 @@ def trace_seconds(view: FleetView) -> int:
     return store.trace_seconds if store else 0
 
 
-def find_trace(asker: Asker, view: FleetView, trace: str, seconds: float, required: Sequence[str] = ()) -> Trace | None:
+def find_trace(
+    asker_on: Callable[[str], Asker], view: FleetView, trace: str, seconds: float, required: Sequence[str] = ()
+) -> Trace | None:
     """Look for a trace where the gateways send traces; None when it is not there within the time.
 
-    With `required` it is there once these spans, each the parent of the next, are.
+    The store is asked on its own host: its packet filter lets no agent ask. With `required` it is there once these
+    spans, each the parent of the next, are.
     """
     store = view.chosen(Signal.TRACES)
     if store is None or store.trace_url is None or store.spans is None:
         expect.not_applicable(f"traces in {view.telemetry.traces} are not looked for here")
-    url, read = store.trace_url(trace), store.spans
+    asker, url, read = asker_on(store.host), store.trace_url(trace), store.spans
     headers = {TENANT_HEADER: view.telemetry.tenant} if store.by_tenant else {}
 
     def holds(answer: HttpAnswer) -> bool:
@@ -211,7 +214,6 @@ def chain(spans: Sequence[Span]) -> tuple[str, ...]:
 
 
 def find_log(
-    asker: Asker,
     asker_on: Callable[[str], Asker],
     view: FleetView,
     trace: str,
@@ -224,7 +226,7 @@ def find_log(
     if view.telemetry.logs == FILE:
         looks = [_in_files(asker_on(host), trace, own) for host, own in directories.items() if own]
     else:
-        looks = [_in_store(asker, view, trace)]
+        looks = [_in_store(asker_on, view, trace)]
     deadline = time.monotonic() + LOG_SECONDS
     while True:
         asked = time.monotonic()
@@ -241,11 +243,11 @@ def _in_files(asker: Asker, trace: str, directories: Collection[str]) -> Callabl
     return lambda: asker.run(f"grep -rhF -m 1 -- {shlex.quote(trace)} {paths} 2>/dev/null | grep -aF resourceLogs")
 
 
-def _in_store(asker: Asker, view: FleetView, trace: str) -> Callable[[], str]:
+def _in_store(asker_on: Callable[[str], Asker], view: FleetView, trace: str) -> Callable[[], str]:
     store = view.chosen(Signal.LOGS)
     if store is None or store.log_request is None or store.log_records is None:
         expect.not_applicable(f"no host of the inventory runs {view.telemetry.logs}")
-    request, records = store.log_request(trace), store.log_records
+    asker, request, records = asker_on(store.host), store.log_request(trace), store.log_records
     login = basic(*store.log_login, view.telemetry.environment) if store.log_login else {}
     tenant = {TENANT_HEADER: view.telemetry.tenant} if store.by_tenant else {}
 

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from rtinfra.verify.look.memory import Memory
     from rtinfra.verify.look.others_files import OthersFiles
     from rtinfra.verify.look.packages import Packages
+    from rtinfra.verify.look.packet_filter import PacketFilter
     from rtinfra.verify.look.private_files import PrivateFiles
     from rtinfra.verify.look.slices import Slices
+    from rtinfra.verify.look.sockets import Sockets
     from rtinfra.verify.look.threads import Threads
     from rtinfra.verify.look.units import Units
     from rtinfra.verify.look.watchdog import Watchdog
@@ -182,6 +184,18 @@ def others_files(snapshot: Snapshot) -> OthersFiles:
 def private_files(snapshot: Snapshot) -> PrivateFiles:
     """Files that are for one account."""
     return snapshot.private_files
+
+
+@pytest.fixture(scope="session")
+def packet_filter(snapshot: Snapshot) -> PacketFilter:
+    """Our table of the packet filter."""
+    return snapshot.packet_filter
+
+
+@pytest.fixture(scope="session")
+def sockets(snapshot: Snapshot) -> Sockets:
+    """What programs listen at."""
+    return snapshot.sockets
 
 
 @pytest.fixture(scope="session")

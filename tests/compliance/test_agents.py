@@ -376,10 +376,10 @@ def sent(asker: Asker, config: HostConfig) -> Sent:
 @pytest.mark.control(
     id="OB-4.1", severity="critical", title="A trace sent from the host is found within ten seconds, with its tenant"
 )
-def test_trace_is_found(sent: Sent, asker: Asker, view: FleetView) -> None:
+def test_trace_is_found(sent: Sent, asker_on: Callable[[str], Asker], view: FleetView) -> None:
     expect.equal(sent.statuses[0], 200, "answer of the host's collector to a span")
     seconds = telemetry.trace_seconds(view)
-    found = telemetry.find_trace(asker, view, sent.trace, seconds)
+    found = telemetry.find_trace(asker_on, view, sent.trace, seconds)
     there = expect.found(found, "the trace", f"nothing within {seconds} s")
     if there.spans is not None:
         expect.equal(there.tenants, {view.telemetry.tenant}, "tenant of the trace")
@@ -389,7 +389,7 @@ def test_trace_is_found(sent: Sent, asker: Asker, view: FleetView) -> None:
     id="OB-15.1", severity="high", title="An error in the logs leads to its trace, and the trace to it"
 )
 def test_correlation(
-    sent: Sent, asker: Asker, asker_on: Callable[[str], Asker], programs_on: Callable[[str], Any], view: FleetView
+    sent: Sent, asker_on: Callable[[str], Asker], programs_on: Callable[[str], Any], view: FleetView
 ) -> None:
     expect.equal(sent.statuses[1], 200, "answer of the host's collector to a log line")
     kept = {
@@ -398,11 +398,11 @@ def test_correlation(
         ]
         for member in view.members(GATEWAYS)
     }
-    record = telemetry.find_log(asker, asker_on, view, sent.trace, kept)
+    record = telemetry.find_log(asker_on, view, sent.trace, kept)
     line = expect.found(record, "error log with the trace's id", f"nothing within {telemetry.LOG_SECONDS} s")
     named = telemetry.trace_ids_in(line)
     expect.that(sent.trace in named, ", ".join(sorted(named)), sent.trace, "trace ids in the record")
-    trace = telemetry.find_trace(asker, view, sent.trace, telemetry.trace_seconds(view))
+    trace = telemetry.find_trace(asker_on, view, sent.trace, telemetry.trace_seconds(view))
     expect.that(trace is not None, "not found" if trace is None else "found", "found", "the trace that it names")
 
 
@@ -411,7 +411,9 @@ def test_correlation(
 @pytest.mark.control(
     id="OB-4.2", severity="high", title="A task's trace leads through its sequences and actions to the event bus"
 )
-def test_context_is_carried(asker: Asker, config: HostConfig, view: FleetView) -> None:
+def test_context_is_carried(
+    asker: Asker, asker_on: Callable[[str], Asker], config: HostConfig, view: FleetView
+) -> None:
     if config[RT_APP].application.kind != "reference":
         expect.not_applicable("only the reference workload can be asked for a task here")
     task, trace = f"verify-{secrets.token_hex(6)}", secrets.token_hex(16)
@@ -422,7 +424,7 @@ def test_context_is_carried(asker: Asker, config: HostConfig, view: FleetView) -
         {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"},
     )
     expect.that(accepted.status in (200, 202), accepted.status, "200 or 202", "answer to the request for a task")
-    found = telemetry.find_trace(asker, view, trace, 60, required=telemetry.CHAIN)
+    found = telemetry.find_trace(asker_on, view, trace, 60, required=telemetry.CHAIN)
     spans = expect.found(found, "the task's trace", "not complete within 60 s").spans
     if spans is None:
         expect.not_applicable(f"single spans in {view.telemetry.traces} are not followed here")

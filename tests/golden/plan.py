@@ -30,7 +30,7 @@ from roles.target import Target
 from rtinfra.config import Fleet, FleetHost
 from rtinfra.cpu import Topology, resolve_layout
 from rtinfra.facts.boot import BOOT_PROGRAM
-from rtinfra.operations import packages, units
+from rtinfra.operations import packages, packet_filter, units
 from rtinfra.operations.files import _SCRIPT
 from rtinfra.operations.mirror import _CERTIFICATES_SCRIPT, _SET_ASIDE_SCRIPT
 from rtinfra.operations.resources import Absent, Directory, File, Resource, Unit
@@ -76,9 +76,11 @@ def _without_reboot(batch: Batch) -> Batch:
 
 
 def steps_of(state: State, target: Target) -> None:
-    """Add the operations of deploy.py."""
+    """Add the operations of deploy.py, of a host without a mirror."""
+    add_deploy(state, target.supply)
     add_deploy(state, target.guard)
     add_op(state, packages.installed, name="packages", names=target.composed.packages)
+    add_deploy(state, target.protect)
     add_deploy(state, target.place)
     add_op(state, units.ensure, name="units", units=target.composed.units)
 
@@ -175,6 +177,7 @@ def _shown(command: str) -> str:
     if _SCRIPT.splitlines()[0] in text:
         return "<sync.sh with the files that differ>"
     scripts = {_START: "<start.sh>", _CERTIFICATES_SCRIPT: "<certificates.sh>", _SET_ASIDE_SCRIPT: "<set-aside.sh>"}
+    scripts |= {packet_filter._SCRIPT: "<packet_filter.sh>"}
     for script, name in scripts.items():
         text = text.replace(script, name)
     return text

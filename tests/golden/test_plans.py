@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from roles.host import HostConfig
 from rtinfra.config import FleetHost
 from rtinfra.cpu import Topology
-from tests.golden.plan import host_with, mirror_plan, plan
+from rtinfra.facts.packet_filter import PacketFilterState
+from tests.golden.plan import commands, host_with, mirror_plan, plan, steps_of, target_of
 
 EXPECTED = Path(__file__).parent / "expected"
 BASE = "debian-13"
@@ -75,3 +77,14 @@ def test_one_sysctl_touches_one_file() -> None:
     stored = (EXPECTED / "one-sysctl.diff").read_text(encoding="utf-8")
     changed = [line for line in stored.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     assert changed == ["-    -vm.swappiness = 10", "+    -vm.swappiness = 1"]
+
+
+@pytest.mark.parametrize("has_program", [True, False])
+def test_the_packet_filter_comes_as_early_as_its_program_is_there(has_program: bool) -> None:
+    """New clients of a mirror have to be let in before they ask for packages."""
+    target = target_of(host_with({}, groups=()), BASE, Topology.flat(4, nodes=2))
+    found = replace(target, packet_filter=PacketFilterState(has_program=has_program))
+    sent = commands(lambda state: steps_of(state, found))
+    (trial,) = (number for number, command in enumerate(sent) if command.startswith("set -- try"))
+    (packages,) = (number for number, command in enumerate(sent) if " install nftables " in command)
+    assert (trial < packages) is has_program

@@ -30,6 +30,8 @@ from roles.rt_tuning.model import RT_TUNING
 from roles.target import Target
 from rtinfra.config import FleetHost
 from rtinfra.cpu import Topology
+from rtinfra.facts.files import PathState
+from rtinfra.facts.packet_filter import PacketFilterState
 from rtinfra.inventory import HOST_DATA_KEY
 from rtinfra.operations import changes, files
 from rtinfra.operations.change import FileChange
@@ -69,7 +71,16 @@ def host_of(desired: Target) -> FleetHost[HostConfig]:
 
 
 def target(**settings: object) -> Target:
-    return target_of(host_with(settings), "debian-13", TOPOLOGY)
+    """Return a host whose packet filter is as it should be: it is looked at before everything else."""
+    bare = target_of(host_with(settings), "debian-13", TOPOLOGY)
+    (desired,) = (one for batch in bare.composed.batches for one in batch.state.packet_filters)
+    paths = {
+        path.path: PathState("regular file", path.mode, path.owner, path.group, path.sha256)
+        for path in desired.paths
+        if isinstance(path, File)
+    }
+    there = PacketFilterState(True, "table", desired.sha256, "table", True, True, paths)
+    return replace(bare, packet_filter=there)
 
 
 @dataclass(frozen=True)
@@ -181,7 +192,7 @@ def of(paths: Sequence[Resource], path: str) -> File:
 
 
 def test_a_bare_host(request: pytest.FixtureRequest) -> None:
-    plan = prepared(target(), bare())
+    plan = prepared(replace(target(), packet_filter=PacketFilterState()), bare())
     assert plan.reboot is not None
     text = "".join(f"{line.plain}\n" for line in show.lines(Plan("", "", {"golden": plan}), diffs=False))
     # The length of the reference workload's archive is nothing that a plan decides.

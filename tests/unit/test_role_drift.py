@@ -19,6 +19,7 @@ from roles.shape import RoleState
 from roles.target import Target
 from rtinfra.cpu import Topology
 from rtinfra.facts.files import PENDING_DIR
+from rtinfra.facts.packet_filter import UNIT as PACKET_FILTER_UNIT
 from rtinfra.operations import files as file_operations
 from rtinfra.operations.resources import Absent, Action, Directory, File, Resource, RuntimeValue, Unit
 from rtinfra.paths import PROJECT
@@ -79,7 +80,8 @@ def test_every_path_of_the_host_is_expected(target: Target) -> None:
 
 def test_every_unit_and_package_is_expected(target: Target) -> None:
     expected = expected_by(target)
-    assert [unit["name"] for unit in expected["units"]] == [unit.name for unit in target.composed.units]  # type: ignore[attr-defined, union-attr]
+    every = [PACKET_FILTER_UNIT, *(unit.name for unit in target.composed.units)]
+    assert [unit["name"] for unit in expected["units"]] == every  # type: ignore[attr-defined, union-attr]
     assert TIMER in [unit.name for unit in target.composed.units]
     assert set(expected["packages"]) >= {"chrony", "python3", "linux-image-rt-amd64"}  # type: ignore[call-overload]
 

@@ -10,13 +10,15 @@ import pytest
 from roles.catalogue import ROLES
 from roles.composition import STACK, batch_names, compose
 from roles.drift.model import EXPECTED
-from roles.facets import Member, Scrape
+from roles.facets import Listener, Member, Scrape
+from roles.packet_filter.access import PortOf, access
+from roles.prometheus.model import PROMETHEUS
 from roles.shape import FleetView, Role, RoleState, Tier
 from rtinfra.config.sections import Section
 from rtinfra.config.types import Port, Settings
 from rtinfra.operations.resources import File, Unit
 from rtinfra.verify.questions import questions
-from tests.unit.telemetry_site import here, view
+from tests.unit.telemetry_site import at, here, shipped, view
 
 UNIT = "an-exporter.service"
 PATH = "/etc/default/an-exporter"
@@ -45,6 +47,7 @@ ROLE = Role(
     section=EXPORTER,
     state=state,
     tier=Tier.SENDS,
+    listens=(Listener(port=lambda settings: settings.port, peers=(PROMETHEUS,)),),
     scrapes=(Scrape(job="things", port=lambda settings: settings.port, of_tenant=True),),
 )
 
@@ -80,6 +83,15 @@ def test_it_is_scraped(fleet: FleetView) -> None:
     (job,) = [job for job in fleet.jobs() if job.name == "things"]
     assert [(target.address, target.tenant) for target in job.targets] == [("192.0.2.1:9256", "prod")]
     assert job.group == "an_exporter"
+
+
+def test_the_packet_filter_lets_in_who_scrapes_it(fleet: FleetView) -> None:
+    prometheus = at("station", "192.0.2.20")
+    found = access(
+        shipped("packet_filter"), replace(fleet, by_section={**fleet.by_section, "prometheus": (prometheus,)})
+    )
+    assert PortOf("tcp", 9256) in found.ours
+    assert [(one.port, str(one.network)) for one in found.openings] == [(PortOf("tcp", 9256), "192.0.2.20/32")]
 
 
 def test_verification_looks_at_its_unit(fleet: FleetView) -> None:

@@ -6,6 +6,8 @@ import json
 import random
 import string
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +23,8 @@ from rtinfra.verify.look.answers import samples
 from rtinfra.verify.look.units import Units
 from rtinfra.verify.snapshot import parse
 from tests.record_looks import rt_host
+from tests.unit.telemetry_site import at, view
+from tests.unit.telemetry_site import telemetry as telemetry_of
 
 SAMPLE = rt_host()
 # As an OpenTelemetry Collector shows itself.
@@ -226,3 +230,29 @@ Config OK
     assert seen.answers.last("http://192.0.2.2:13133/status").json == {"status": "StatusOK"}
     with pytest.raises(KeyError):
         seen.answers.last("http://192.0.2.2:13133/never-asked")
+
+
+class _Asked:
+    """Notes on which host something is asked; every answer has a record."""
+
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+
+    def on(self, host: str) -> Any:
+        self.hosts.append(host)
+        return self
+
+    def until(self, *_: object) -> None:
+        return None
+
+    def ask(self, _: object) -> Any:
+        return SimpleNamespace(json={"data": {"result": [{"values": 1}]}})
+
+
+def test_a_store_is_asked_on_its_own_host() -> None:
+    """Its packet filter lets no agent ask."""
+    fleet = view(jaeger=at("traces", "192.0.2.8"), loki=at("logs", "192.0.2.9"), shared=telemetry_of(logs="loki"))
+    asked = _Asked()
+    assert telemetry.find_trace(asked.on, fleet, "0" * 32, 1) is None
+    assert telemetry.find_log(asked.on, fleet, "0" * 32, {}) is not None
+    assert asked.hosts == ["traces", "logs"]

@@ -1,0 +1,1 @@
+"""Who may reach the programs of a host."""
