@@ -68,9 +68,12 @@ def findings(here: Site, now: Any = NOW) -> list[str]:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """Content, mode and time of every generated file, and of every folder its mode."""
+    """Content, mode and time of every generated file, and of every folder its mode.
+
+    The sockets of gpg's agent are left out: they are there until it has noticed that nobody needs it any more.
+    """
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path for path in folder.rglob("*") if not path.name.startswith("S.gpg-agent")):
         name, about = str(path.relative_to(folder)), path.stat()
         if path.is_dir():
             found[name] = (b"", about.st_mode, 0)
