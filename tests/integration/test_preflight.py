@@ -218,8 +218,8 @@ def test_what_hangs_costs_its_timeout_and_no_other_check(place: Place) -> None:
     place.relay.delay = 30
     code, report = place.run(timeout="1s")
     assert (code, status(report, "postgres"), status(report, "redis")) == (2, "FAIL", "PASS")
-    # libpq's own limit is two seconds at least; the run does not wait for it.
-    assert report["duration_seconds"] < 1 + 0.5 + 1
+    # The run does not wait for the answer, which would come then.
+    assert report["duration_seconds"] < place.relay.delay / 2
 
 
 def test_a_wrong_password_is_named_and_not_shown(place: Place) -> None:
@@ -276,7 +276,8 @@ def test_runs_at_the_same_time_lose_no_count(place: Place) -> None:
     path = place.root / "settings.json"
     checks = dict.fromkeys(place.settings["checks"]) | {
         **{name: [] for name in ("variables", "required_secrets", "guards", "apis")},
-        "redis": place.settings["checks"]["redis"],
+        # A busy computer is no reason for a warning here.
+        "redis": place.settings["checks"]["redis"] | {"slow": "20s"},
         "application": {"url": None, "command": [], "slow": "1s"},
     }
     path.write_text(json.dumps(place.settings | {"checks": checks}))
