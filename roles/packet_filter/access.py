@@ -74,7 +74,6 @@ def access(settings: PacketFilterSettings, view: FleetView) -> Access:
         *(Opening(port, network) for port in ssh for network in settings.ssh_from),
         *also,
     ]
-    is_guarded = not set(settings.ssh_from) >= _EVERYBODY
     return Access(
         ours=tuple(sorted(ours)),
         guarded=tuple(sorted(ssh)) if is_guarded else (),
